@@ -1,0 +1,289 @@
+"""The command line: flags to settings to one library call, and the exit code. Nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import MISSING, Field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mdl_toolkit import __version__, options, settings
+from mdl_toolkit.console import tell_torchrun
+from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.options import OptionType, flag, settings_fields
+
+
+class Command(NamedTuple):
+    """A command: its settings, the function that does it, and a line of help."""
+
+    settings: type
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "convert-dataset": Command(
+        settings.ConvertSettings,
+        "mdl_toolkit.data.convert:convert_dataset",
+        "turn a CSV of clips into a training dataset",
+    ),
+    "train": Command(settings.TrainSettings, "mdl_toolkit.train.run:train", "fine-tune a model"),
+    "inference": Command(
+        settings.InferenceSettings, "mdl_toolkit.infer.run:inference", "predict answers for a CSV of clips"
+    ),
+    "demo": Command(
+        settings.DemoSettings, "mdl_toolkit.demo.run:demo", "see it all work in two minutes, on the CPU"
+    ),
+}
+
+#: Head start of the process that says what is wrong for all.
+_MODESTY_SECONDS = 5.0
+
+_EPILOG = (
+    "exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted (143 by SIGTERM, 138 by SIGUSR1)"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code."""
+    code = run(list(sys.argv[1:] if argv is None else argv))
+    if failure := sys.modules.get("mdl_toolkit.train.failure"):
+        failure.leave_group(code)
+    sys.exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """Run a command.
+
+    Args:
+        argv: The words after the program's name.
+
+    Returns:
+        0 done, 1 failed, 2 wrong use or input, 128 + n ended by signal n.
+    """
+    try:
+        return _dispatch(argv)
+    except MdlError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _report(error: MdlError) -> int:
+    kind = "stopped" if error.exit_code > 2 else "error"
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, SettingsError):
+        # All processes of a launch have the same options: one on each machine says what is wrong with them,
+        # and its end makes the launcher end the others.
+        if tell_torchrun("\n".join(lines)) and os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(_MODESTY_SECONDS)
+            return error.exit_code
+        for line in lines:
+            print(f"{kind}: {line}", file=sys.stderr)
+    else:
+        print(f"{kind}: " + "\n".join(lines), file=sys.stderr)
+    return error.exit_code
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"mdl-toolkit {__version__}")
+        return 0
+    name, words = argv[0], argv[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+        raise SettingsError([f"no command {name!r}{hint}"])
+    command = COMMANDS[name]
+    if "-h" in words or "--help" in words:
+        print(_command_help(name, command))
+        return 0
+    flags, config = parse_flags(command.settings, words)
+    made: Any = options.build(command.settings, flags, config)
+    module, _, function = command.function.partition(":")
+    getattr(import_module(module), function)(made)
+    return 0
+
+
+def parse_flags(command_settings: type, words: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
+    """Take the words of a command line apart.
+
+    Returns:
+        Raw values by setting name (lists for repeated options), and the ``--config`` file if one is named.
+
+    Raises:
+        SettingsError: For unknown options and options without their value, all at once.
+    """
+    known = {f.name: (f, kind) for f, kind in settings_fields(command_settings)}
+    places = [name for name, (f, _) in known.items() if f.metadata["positional"]]
+    flags: dict[str, Any] = {}
+    config: Path | None = None
+    problems: list[str] = []
+    queue = list(words)
+    only_places = False
+    while queue:
+        word = queue.pop(0)
+        if word == "--" and not only_places:
+            only_places = True
+            continue
+        if only_places or not word.startswith("--"):
+            if not places:
+                problems.append(f"unexpected {word!r}")
+            else:
+                flags[places.pop(0)] = word
+            continue
+        key, equals, value = word[2:].partition("=")
+        name = key.replace("-", "_")
+        negated = name.startswith("no_") and name[3:] in known and known[name[3:]][1].kind is bool
+        name = name[3:] if negated else name
+        if name != "config" and name not in known:
+            problems.append(f"no option --{key}{_near_option(name, known)}")
+            if not equals and queue and not queue[0].startswith("--"):
+                queue.pop(0)
+            continue
+        if negated:
+            if equals:
+                problems.append(f"--{key} takes no value")
+            flags[name] = "false"
+            continue
+        if not equals:
+            bare = name in known and (known[name][1].kind is bool or name == "resume_from_checkpoint")
+            if bare and not _takes_next(queue, known[name][1]) and not _path_next(queue, name):
+                value = "true"
+            elif not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
+                problems.append(f"--{key} needs a value")
+                continue
+            else:
+                value = queue.pop(0)
+        if name == "config":
+            config = Path(value)
+        elif known[name][1].repeated:
+            flags.setdefault(name, []).extend(_list_items(value))
+        else:
+            flags[name] = value
+    if problems:
+        raise SettingsError(problems)
+    return flags, config
+
+
+def _takes_next(queue: Sequence[str], kind: OptionType) -> bool:
+    words = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+    words |= {"auto"} if kind.auto else set()
+    words |= {"null", "none"} if kind.optional else set()
+    return bool(queue) and queue[0].lower() in words
+
+
+def _path_next(queue: Sequence[str], name: str) -> bool:
+    return name == "resume_from_checkpoint" and bool(queue) and not queue[0].startswith("--")
+
+
+def _list_items(value: str) -> list[str]:
+    """``a`` or ``a,b`` or, as the public 0.1.0 took it too, a JSON list."""
+    if value.startswith("["):
+        import json
+
+        try:
+            return [str(item) for item in json.loads(value)]
+        except ValueError:
+            return [value]
+    return [item for item in value.split(",") if item]
+
+
+def _near_option(name: str, known: dict[str, Any]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {flag(near[0])}?" if near else ""
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        f"mdl-toolkit {__version__}: fine-tune MiDashengLM on your own recordings\n\n"
+        f"usage: mdl-toolkit COMMAND …\n\n{commands}\n\n"
+        f"mdl-toolkit COMMAND --help explains a command. {_EPILOG}"
+    )
+
+
+def _command_help(name: str, command: Command) -> str:
+    import shutil
+    import textwrap
+
+    columns = max(60, min(100, shutil.get_terminal_size((100, 24)).columns))
+    described = settings_fields(command.settings)
+    places = [f.metadata["metavar"] for f, _ in described if f.metadata["positional"]]
+    required = [
+        f"{flag(f.name)} {_metavar(f, kind)}"
+        for f, kind in described
+        if _required(f) and not f.metadata["positional"]
+    ]
+    lines = [
+        f"usage: mdl-toolkit {name} {' '.join([*places, *required, '[options]'])}",
+        "",
+        command.help[0].upper() + command.help[1:] + ".",
+    ]
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for f, kind in described:
+        label = (
+            f.metadata["metavar"]
+            if f.metadata["positional"]
+            else f"{flag(f.name)} {_metavar(f, kind)}".strip()
+        )
+        groups.setdefault(f.metadata["group"], []).append((label, f.metadata["help"] + _default(f)))
+    groups.setdefault("", []).append(("--config FILE", "YAML file of settings; flags win over it."))
+    for group in sorted(groups, key=lambda g: (g != "", list(groups).index(g))):
+        lines += ["", f"{group}:" if group else "arguments:"]
+        for label, text in groups[group]:
+            wrapped = textwrap.wrap(text, columns - 32) or [""]
+            head = f"  {label:28}  {wrapped[0]}" if len(label) <= 28 else f"  {label}\n{'':32}{wrapped[0]}"
+            lines += [head, *(f"{'':32}{line}" for line in wrapped[1:])]
+    return "\n".join([*lines, "", _EPILOG])
+
+
+def _required(f: Field[Any]) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _metavar(f: Field[Any], kind: OptionType) -> str:
+    if f.metadata["metavar"]:
+        return str(f.metadata["metavar"])
+    if f.metadata["choices"]:
+        return "|".join(f.metadata["choices"]) if len(f.metadata["choices"]) < 4 else "NAME"
+    if kind.kind is bool:
+        return "true|false" + ("|auto" if kind.auto else "")
+    return {int: "N", float: "X", Path: "PATH"}.get(kind.kind, "TEXT")
+
+
+def _default(f: Field[Any]) -> str:
+    if _required(f):
+        return " Required."
+    value = f.default_factory() if f.default_factory is not MISSING else f.default
+    if f.metadata["choices"] and len(f.metadata["choices"]) >= 4:
+        listed = f" One of {', '.join(f.metadata['choices'])}."
+    else:
+        listed = ""
+    if value is None or value == []:
+        return listed
+    shown = (
+        str(value).lower()
+        if isinstance(value, bool)
+        else " ".join(value)
+        if isinstance(value, list)
+        else value
+    )
+    return f"{listed} [{shown:g}]" if isinstance(shown, float) else f"{listed} [{shown}]"

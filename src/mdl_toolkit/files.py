@@ -1,0 +1,97 @@
+"""Files that appear whole or not at all: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+#: Names that start like this are unfinished work of some process; readers pass them over.
+PARTIAL_PREFIX = ".partial-"
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's or a folder's own entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _partial_name(target: Path) -> Path:
+    return target.with_name(f"{PARTIAL_PREFIX}{target.name}-{os.getpid()}")
+
+
+@contextmanager
+def atomic_file(target: Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open a file that gets its name only when the block ends without an exception.
+
+    Args:
+        target: The name it shall have. Its folder is made if need be.
+        mode: ``"w"`` or ``"wb"``.
+        kwargs: For :func:`open` (``encoding``, ``newline``).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(target)
+    if "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+    try:
+        with open(partial, mode, **kwargs) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, target)
+        fsync_path(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write JSON, readable and atomic."""
+    with atomic_file(target) as stream:
+        json.dump(value, stream, ensure_ascii=False, indent=2)
+        stream.write("\n")
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill; it takes the name ``target`` only when the block ends without an exception.
+
+    An older folder of that name is moved aside first and removed afterwards, so that at every moment either
+    the old or the new one is there whole (or, between two renames, the old one under a partial name).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for folder, _, names in os.walk(partial, topdown=False):
+            for name in names:
+                fsync_path(Path(folder) / name)
+            fsync_path(Path(folder))
+        if target.exists():
+            old = target.with_name(f"{PARTIAL_PREFIX}old-{target.name}-{os.getpid()}")
+            os.rename(target, old)
+            os.rename(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(partial, target)
+        fsync_path(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_partials(target: Path) -> None:
+    """Remove what killed processes have left of their attempts at ``target``. The caller holds its lock."""
+    name = re.escape(target.name)
+    left = re.compile(f"{re.escape(PARTIAL_PREFIX)}(old-)?{name}-[0-9]+")
+    for path in target.parent.iterdir():
+        if left.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,214 @@
+"""From the name of a model to a local folder: the packaged base, a folder, the Hub's cache, or a download.
+
+Light: no torch, and the Hub's client is imported only when a name is neither ``tiny`` nor a local folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mdl_toolkit.errors import ModelError
+
+#: The small base that ships with the package.
+TINY = "tiny"
+_SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.py")
+_WEIGHT_FILES = ("*.safetensors",)
+_MARKS = ("config.json", "adapter_config.json", "mdl_toolkit.json")
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_model(
+    name: str | Path, *, revision: str | None = None, from_modelscope: bool = False, weights: bool = True
+) -> Path:
+    """Find the folder of a model, and download it only where nothing local has that name.
+
+    Args:
+        name: ``tiny``, a local folder, or a Hub id. A local folder wins over a Hub id of the same name.
+        revision: Branch, tag or commit of a Hub model.
+        from_modelscope: Take ids from ModelScope (needs the ``modelscope`` extra).
+        weights: False where the tokenizer, template and configuration are enough.
+
+    Returns:
+        A folder with a model, an adapter or a training checkpoint in it. The Hub's cache is looked up first,
+        without any network access; a download never takes pickled weights.
+
+    Raises:
+        ModelError: With one line that says what was tried, names like it, and what to do.
+    """
+    text = str(name)
+    if text == TINY and not Path(text).is_dir():
+        return Path(__file__).parent / "demo" / "tiny"
+    path = Path(text).expanduser()
+    if path.exists():
+        return _local(path)
+    if not _is_hub_id(text):
+        raise ModelError(f"no model folder {text}{_near(path)}")
+    if from_modelscope:
+        return _from_modelscope(text, revision, weights)
+    return _cached(text, revision, weights) or _download(text, revision, weights)
+
+
+def revision_of(folder: Path) -> str | None:
+    """The commit of a folder that lies in the Hub's cache; ``None`` elsewhere."""
+    return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
+
+
+def _local(path: Path) -> Path:
+    if path.is_file():
+        raise ModelError(f"{path}: a file; a model is a folder with config.json in it: give {path.parent}")
+    if any((path / mark).is_file() for mark in _MARKS):
+        return path
+    inside = sorted(
+        (child for child in _children(path) if any((child / mark).is_file() for mark in _MARKS)),
+        key=lambda child: (child.name != "final", -_number(child.name)),
+    )
+    hint = f"; did you mean {' or '.join(str(child) for child in inside[:2])}?" if inside else ""
+    raise ModelError(f"{path}: no model in this folder (none of {', '.join(_MARKS)}){hint}")
+
+
+def _number(name: str) -> int:
+    digits = re.search(r"(\d{1,15})$", name)
+    return int(digits[1]) if digits else -1
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _is_hub_id(text: str) -> bool:
+    return bool(_HUB_ID.fullmatch(text)) and ".." not in text and "--" not in text and len(text) <= 96
+
+
+def _near(path: Path) -> str:
+    """``; did you mean …?`` with the local names most like a path's."""
+    while not path.parent.is_dir() and path.parent != path:
+        path = path.parent  # a wrong folder on the way: names like that one help
+    names = {child.name: child for child in _children(path.parent)}
+    close = difflib.get_close_matches(path.name, [*names, TINY], n=2)
+    found = [TINY if word == TINY else str(names[word]) for word in close]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _patterns(weights: bool) -> list[str]:
+    return [*_SMALL_FILES, *(_WEIGHT_FILES if weights else ())]
+
+
+def _complete(folder: Path, weights: bool) -> bool:
+    """Whether a cached snapshot has what is needed: other programs fetch single files into the same cache."""
+    if not any((folder / mark).is_file() for mark in _MARKS):
+        return False
+    if not weights or (folder / "model.safetensors").is_file():
+        return True
+    if (folder / "adapter_model.safetensors").is_file():
+        return True
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return all((folder / str(file)).is_file() for file in set(index["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = Path(
+            snapshot_download(
+                name, revision=revision, local_files_only=True, allow_patterns=_patterns(weights)
+            )
+        )
+    except (OSError, ValueError):
+        return None
+    return found if _complete(found, weights) else None
+
+
+def _download(name: str, revision: str | None, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f" at revision {revision}" if revision else ""
+    unreachable = (
+        "it is not in the Hub's local cache, and the Hub can't be reached ({reason}); download it where "
+        f"there is a network (`hf download {name}`) and give the folder"
+    )
+    offline = _offline()
+    if offline:
+        why = unreachable.format(reason=offline)
+        raise ModelError(f"{name}{at}: no local folder of this name, and {why}{_near(Path(name))}")
+    try:
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(weights)))
+    except GatedRepoError:
+        why = "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`"
+    except RevisionNotFoundError:
+        why = f"the Hub has the model, but no revision {revision}: look up its branches and tags"
+    except (RepositoryNotFoundError, HFValidationError):
+        why = "the Hub has no such model either; is the name right? (a private one needs `hf auth login`)"
+    except HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        why = f"the Hub answered with status {status}; try again later, or give a local folder"
+    except OSError as error:
+        if error.errno is not None and error.filename is not None:
+            why = f"the download could not be stored: {error.strerror} ({error.filename})"
+        else:
+            why = unreachable.format(reason=type(error).__name__)
+    except Exception as error:
+        # The client's transport has its own family of errors (proxies, certificates); their texts can hold
+        # URLs with credentials, so only their kind is shown.
+        why = f"the download failed ({type(error).__name__}); check the network, or give a local folder"
+    else:
+        if _complete(found, weights):
+            return found
+        raise ModelError(
+            f"{name}{at}: downloaded, but it has no safetensors weights; pickled ones are never read"
+        )
+    raise ModelError(f"{name}{at}: no local folder of this name, and {why}{_near(Path(name))}") from None
+
+
+def _offline() -> str | None:
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
+            return f"{variable} is set"
+    return None
+
+
+def _from_modelscope(name: str, revision: str | None, weights: bool) -> Path:
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise ModelError(
+            "--from-modelscope needs the modelscope extra: pip install 'mdl-toolkit[modelscope]'"
+        ) from None
+    patterns = _patterns(weights)
+    attempts: Iterable[Callable[[], str]] = (
+        lambda: snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=patterns),
+        lambda: snapshot_download(name, revision=revision, allow_patterns=patterns),
+    )
+    kind = ""
+    for attempt in attempts:
+        try:
+            found = Path(attempt())
+        except Exception as error:
+            kind = type(error).__name__
+            continue
+        if _complete(found, weights):
+            return found
+        kind = "no safetensors weights in it"
+    raise ModelError(
+        f"{name}: no local folder of this name, and ModelScope gave none ({kind}); check the name and "
+        f"the network{_near(Path(name))}"
+    )

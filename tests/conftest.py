@@ -1,0 +1,18 @@
+"""For all tests: one thread a process, here and in every process that a test starts, and no network.
+
+Results are compared to the last bit between processes, which holds for equal numbers of threads.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if os.environ.get("MDL_TEST_REPEATABLE"):
+    # A change is judged by the same inputs each time; runs by hand go on looking for new ones.
+    from hypothesis import settings
+
+    settings.register_profile("repeatable", derandomize=True)
+    settings.load_profile("repeatable")

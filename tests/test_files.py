@@ -1,0 +1,80 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mdl_toolkit import files
+from mdl_toolkit.files import atomic_file, atomic_folder, remove_partials, write_json
+
+
+def test_a_file_takes_its_name_only_when_it_is_finished(tmp_path: Path):
+    target = tmp_path / "new" / "a.txt"
+    with atomic_file(target) as stream:
+        stream.write("grüße")
+        assert not target.exists()
+    assert target.read_text(encoding="utf-8") == "grüße"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(target) as stream:
+        stream.write("new")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_at_the_last_moment_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target = tmp_path / "a.json"
+    write_json(target, {"n": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(target, {"n": 2})
+    assert json.loads(target.read_text()) == {"n": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_takes_its_name_only_when_it_is_finished(tmp_path: Path):
+    target = tmp_path / "out"
+    with atomic_folder(target) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "sub" / "a").read_text() == "1"
+    with atomic_folder(target) as folder:
+        (folder / "b").write_text("2")
+        assert (target / "sub" / "a").exists()  # the old one is whole until the new one is
+    assert os.listdir(target) == ["b"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path):
+    target = tmp_path / "out"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_folder(target) as folder:
+        (folder / "a").write_text("2")
+        raise RuntimeError
+    assert (target / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_leftovers_of_one_target_are_removed_and_nothing_else(tmp_path: Path):
+    gone = [".partial-out-123", ".partial-old-out-7"]
+    kept = [".partial-out-two-123", ".partial-other-5", "out", "out-5", ".partial-out-x"]
+    for name in [*gone, *kept]:
+        (tmp_path / name).mkdir()
+    remove_partials(tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
