@@ -1,0 +1,1 @@
+"""Model folders: reading, describing and writing them. The only place that knows their layouts."""
