@@ -1,0 +1,1 @@
+"""From rows to packed batches: records, audio, prompt, convert, dataset, batching, collate."""

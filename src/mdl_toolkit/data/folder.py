@@ -1,0 +1,216 @@
+"""What a dataset folder holds: its manifest, its table, and the two files that the datasets library reads.
+
+::
+
+    DIR/data-00000-of-00001.arrow   an Arrow stream, one row per clip (columns below)
+    DIR/dataset_info.json, state.json   so that datasets.load_from_disk opens it
+    DIR/mdl_dataset.json            what it was made from, and how (DatasetManifest)
+
+Columns: ``input_ids``, ``labels`` (lists of int32), ``audio`` (16-bit little-endian PCM at the model's rate,
+or FLAC, or null for a reference), ``samples``, ``supervised``, ``line`` and ``source`` (where the row came
+from), ``start`` and ``end`` (seconds of the source; null: all of it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mdl_toolkit.errors import DataError
+from mdl_toolkit.geometry import AudioGeometry
+
+MANIFEST_NAME = "mdl_dataset.json"
+DATA_NAME = "data-00000-of-00001.arrow"
+FORMAT = 1
+#: Pairs of prompts that a manifest lists.
+MAX_SEEN = 20
+
+#: Column name to its type in the datasets library's words.
+_COLUMNS: dict[str, Any] = {
+    "input_ids": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"},
+    "labels": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"},
+    "audio": {"dtype": "large_binary", "_type": "Value"},
+    "samples": {"dtype": "int64", "_type": "Value"},
+    "supervised": {"dtype": "int32", "_type": "Value"},
+    "line": {"dtype": "int64", "_type": "Value"},
+    "source": {"dtype": "string", "_type": "Value"},
+    "start": {"dtype": "float64", "_type": "Value"},
+    "end": {"dtype": "float64", "_type": "Value"},
+}
+COLUMNS = tuple(_COLUMNS)
+
+
+@dataclass(frozen=True)
+class PromptUse:
+    """A pair of prompts as rows really had it, and how many rows had it."""
+
+    system_prompt: str | None
+    user_prompt: str | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """How the rows ask.
+
+    Attributes:
+        order: ``audio-first`` or ``text-first``.
+        system_prompt: Of ``--system-prompt``.
+        user_prompt: Of ``--user-prompt``.
+        seen: What rows really had, the most frequent first; some twenty at most.
+        complete: Whether ``seen`` has all there was.
+    """
+
+    order: str = "audio-first"
+    system_prompt: str | None = None
+    user_prompt: str | None = None
+    seen: tuple[PromptUse, ...] = ()
+    complete: bool = True
+
+    @property
+    def common(self) -> tuple[str | None, str | None] | None:
+        """System and user prompt that every row had; ``None`` where they vary by row."""
+        if self.complete and len(self.seen) == 1:
+            return self.seen[0].system_prompt, self.seen[0].user_prompt
+        return None
+
+    @property
+    def varies(self) -> bool:
+        """Whether prompts differ from row to row."""
+        return self.common is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetManifest:
+    """What a dataset is and how it was made.
+
+    Attributes:
+        fingerprint: Of this conversion: input file, options, and the model folder's processing.
+        group: The same without ``--shard``: all shards of one conversion share it.
+        processing_fingerprint: Of tokenizer, template and front end; see ``prompt.processing_fingerprint``.
+        source: ``name`` and ``sha256`` of the input file.
+        prompts: How the rows ask.
+        geometry: Fields of ``AudioGeometry``.
+        audio_token_id: Id of a placeholder.
+        storage: ``pcm16``, ``flac`` or ``reference``.
+        base_dir: Where relative paths of a ``reference`` dataset begin.
+        shard: ``[i, n]``, or none.
+        rows: Number of rows.
+        skipped: Bad rows left out (``--on-error skip``).
+        seconds: Of audio.
+        tokens: Decoder tokens.
+        supervised: Supervised tokens.
+        files: Size in bytes of each data file.
+        options: Options of the conversion.
+        versions: Of the packages that made it.
+    """
+
+    fingerprint: str
+    group: str
+    processing_fingerprint: str
+    source: Mapping[str, str]
+    prompts: PromptRecord
+    geometry: Mapping[str, int]
+    audio_token_id: int
+    storage: str
+    base_dir: str | None = None
+    shard: tuple[int, int] | None = None
+    rows: int
+    skipped: int = 0
+    seconds: float
+    tokens: int
+    supervised: int
+    files: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to ``mdl_dataset.json``."""
+        return {"format": self.format, **{k: v for k, v in asdict(self).items() if k != "format"}}
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetManifest:
+        """Read a folder's manifest.
+
+        Raises:
+            DataError: Where it is absent, damaged, or of a newer format.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("not a JSON object")
+            if value.get("format") != FORMAT:
+                raise DataError(
+                    f"{path}: dataset format {value.get('format')!r:.40}, this version reads {FORMAT}: "
+                    "convert again"
+                )
+            known = {f.name for f in fields(cls)}
+            made = {k: v for k, v in value.items() if k in known}
+            prompts = dict(made["prompts"])
+            prompts["seen"] = tuple(PromptUse(**use) for use in prompts["seen"])
+            made["prompts"] = PromptRecord(**prompts)
+            made["shard"] = tuple(made["shard"]) if made.get("shard") else None
+            manifest = cls(**made)
+            manifest._check_types()
+            return manifest
+        except DataError:
+            raise
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}: not a converted dataset (no {MANIFEST_NAME} in it)") from error
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DataError(
+                f"{path}: damaged ({type(error).__name__}: {error}): convert the dataset again"
+            ) from error
+
+    def _check_types(self) -> None:
+        for name in ("source", "geometry", "files", "options", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is not an object")
+        for name in ("rows", "tokens", "supervised", "audio_token_id"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} is not a whole number")
+        for name in ("fingerprint", "group", "processing_fingerprint", "storage"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is not text")
+        if any("/" in name or not isinstance(size, int) for name, size in self.files.items()):
+            raise ValueError("files: names and sizes expected")
+        if self.shard is not None and not all(isinstance(n, int) for n in self.shard):
+            raise ValueError("shard: two whole numbers expected")
+        if not all(isinstance(n, int) and n > 0 for n in vars(AudioGeometry(**self.geometry)).values()):
+            raise ValueError("geometry: positive whole numbers expected")
+
+
+def dataset_info() -> dict[str, Any]:
+    """Contents of ``dataset_info.json``."""
+    return {"citation": "", "description": "", "features": _COLUMNS, "homepage": "", "license": ""}
+
+
+def dataset_state(fingerprint: str) -> dict[str, Any]:
+    """Contents of ``state.json``."""
+    return {
+        "_data_files": [{"filename": DATA_NAME}],
+        "_fingerprint": fingerprint[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+
+
+def arrow_schema() -> Any:
+    """The table's pyarrow schema, with the metadata that the datasets library writes."""
+    import pyarrow as pa
+
+    types = {
+        "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "audio": pa.large_binary(),
+        "samples": pa.int64(), "supervised": pa.int32(), "line": pa.int64(), "source": pa.string(),
+        "start": pa.float64(), "end": pa.float64(),
+    }  # fmt: skip
+    metadata = {"huggingface": json.dumps({"info": {"features": _COLUMNS}})}
+    return pa.schema([(name, types[name]) for name in COLUMNS], metadata=metadata)

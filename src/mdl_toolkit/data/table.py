@@ -1,0 +1,111 @@
+"""Arrow stream files as one table with fast access to single rows, memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdl_toolkit.errors import DataError
+
+#: Names of Arrow types where numpy's are others.
+_DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}
+
+
+class Table:
+    """The rows of Arrow stream files.
+
+    Args:
+        paths: The files, in order.
+        sizes: Expected sizes in bytes by file name, where they are known.
+
+    Raises:
+        DataError: For a file that is missing, cut short or not Arrow.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Mapping[str, int] | None = None) -> None:
+        import pyarrow as pa
+
+        self._batches: list[Any] = []
+        self.columns: tuple[str, ...] = ()
+        for path in paths:
+            try:
+                if sizes and path.stat().st_size != sizes[path.name]:
+                    raise DataError(
+                        f"{path}: {path.stat().st_size} bytes where {sizes[path.name]} were written (cut "
+                        "short or changed): convert the dataset again"
+                    )
+                with pa.memory_map(str(path), "r") as source:
+                    reader = pa.ipc.open_stream(source)
+                    columns = tuple(reader.schema.names)
+                    batches = [batch for batch in reader if batch.num_rows]
+                for batch in batches:
+                    batch.validate(
+                        full=True
+                    )  # places within columns: damage there would lead out of the file
+                self._batches += batches
+            except FileNotFoundError as error:
+                raise DataError(f"{path}: missing: convert the dataset again") from error
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{path}: damaged ({error}): convert the dataset again") from error
+            if self.columns and columns != self.columns:
+                raise DataError(f"{path}: other columns than the files before it: convert the dataset again")
+            self.columns = columns
+        self._ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """A column of whole numbers, int64 [rows]."""
+        parts = [_fixed(batch.column(name)) for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+    def lengths(self, name: str) -> NDArray[np.int64]:
+        """Lengths of a column of lists, int64 [rows]."""
+        parts = [np.diff(_offsets(batch.column(name))) for batch in self._batches]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+    def value(self, name: str, row: int) -> Any:
+        """A value as a Python object."""
+        batch, place = self._locate(row)
+        return batch.column(name)[place].as_py()
+
+    def list_values(self, name: str, row: int) -> NDArray[Any]:
+        """A list of numbers, without a copy."""
+        batch, place = self._locate(row)
+        column = batch.column(name)
+        start, stop = _offsets(column)[place : place + 2]
+        return _fixed(column.values)[start:stop]
+
+    def binary(self, name: str, row: int) -> Any:
+        """Bytes as a buffer, without a copy."""
+        batch, place = self._locate(row)
+        return batch.column(name)[place].as_buffer()
+
+    def _locate(self, row: int) -> tuple[Any, int]:
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self._batches[number], row - int(self._ends[number - 1] if number else 0)
+
+
+# Numbers are viewed through their buffers: pyarrow's own ``to_numpy`` imports pandas first.
+
+
+def _fixed(column: Any) -> NDArray[Any]:
+    name = str(column.type)
+    dtype = np.dtype(_DTYPES.get(name, name))
+    data = column.buffers()[1]
+    if data is None:
+        return np.zeros(len(column), dtype=dtype)
+    return np.frombuffer(data, dtype=dtype, count=len(column), offset=column.offset * dtype.itemsize)
+
+
+def _offsets(column: Any) -> NDArray[Any]:
+    dtype = np.dtype(np.int64 if str(column.type).startswith("large_") else np.int32)
+    data = column.buffers()[1]
+    if data is None or not len(column):
+        return np.zeros(len(column) + 1, dtype=dtype)
+    return np.frombuffer(data, dtype=dtype, count=len(column) + 1, offset=column.offset * dtype.itemsize)
