@@ -1,0 +1,77 @@
+"""``final/``: what a run leaves for use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mdl_toolkit.checkpoint.adapter import AdapterWeights
+from mdl_toolkit.checkpoint.export import export_adapter, export_merged
+from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
+from mdl_toolkit.console import say
+from mdl_toolkit.errors import MdlError, Stopped
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.train.adapters import lora_config, trained_tensors
+from mdl_toolkit.train.distributed import Ranks
+from mdl_toolkit.train.loop import Progress
+from mdl_toolkit.train.signals import StopSignals
+from mdl_toolkit.train.state import FINAL
+from mdl_toolkit.train.wrap import Wrapped
+
+
+def write_final(
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    base_folder: Path,
+    manifest: Callable[[Kind, Progress], ModelManifest],
+    progress: Progress,
+    signals: StopSignals,
+) -> None:
+    """Write ``final/``: a stand-alone model, or the adapter (``--merge-lora false``). Every process calls it.
+
+    Raises:
+        Stopped: A signal came; the last checkpoint has everything that ``final/`` is made of.
+        MdlError: It could not be written.
+    """
+    target = settings.output / FINAL
+    message = f"stopped before {target} was written; go on with --resume-from-checkpoint true"
+    stopped: Stopped | None = None
+    if ranks.is_main:
+        try:
+            signals.stop_at_once(message)
+            say(f"writing {target}")
+            _write(settings, wrapped, base_folder, manifest, progress, target)
+        except Stopped as error:
+            stopped = error
+        except OSError as error:
+            raise MdlError(
+                f"{target} could not be written: {error.strerror or error}; the last checkpoint has all of "
+                "it: make room, then go on with --resume-from-checkpoint true"
+            ) from error
+    else:
+        for _ in trained_tensors(wrapped.model):
+            raise AssertionError("the main process alone is given tensors")
+    # All processes stop for a signal that the writing one got.
+    number = ranks.broadcast_object(stopped.exit_code - 128 if stopped else None)
+    if number is not None:
+        raise Stopped(number, message)
+
+
+def _write(
+    settings: TrainSettings,
+    wrapped: Wrapped,
+    base_folder: Path,
+    manifest: Callable[[Kind, Progress], ModelManifest],
+    progress: Progress,
+    target: Path,
+) -> None:
+    model = wrapped.model
+    if settings.method == "full":
+        export_merged(base_folder, trained_tensors(model), None, target, manifest("model", progress))
+        return
+    adapter = AdapterWeights.collect(trained_tensors(model), lora_config(settings, model.config))
+    if settings.merge_lora:
+        export_merged(base_folder, (), adapter, target, manifest("model", progress))
+    else:
+        export_adapter(target, base_folder, adapter, manifest("adapter", progress))

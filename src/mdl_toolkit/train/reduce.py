@@ -1,0 +1,121 @@
+"""Summing gradients over processes, in buckets that travel while the backward pass still runs.
+
+Why not ``DistributedDataParallel``: a backward pass that runs out of memory leaves its reducer in the middle
+of a step that the other processes have begun, with no way to finish. Here every process makes one all-reduce
+for each bucket and step, whatever its own passes were: how often it split a micro-batch is nobody else's
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+#: Bytes of a bucket: large enough for the network, small enough to start early.
+BUCKET_BYTES = 25 * 2**20
+
+
+class GradientReducer:
+    """Knows which gradients of a pass are complete, and sums them over the processes in a step's last one.
+
+    Args:
+        parameters: Trainable ones, in the same order on every process.
+        group: The processes; ``None`` where there is only this one.
+        bucket_bytes: Size of a bucket.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        group: dist.ProcessGroup | None = None,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        self._group = group
+        # The last layers' gradients are complete first.
+        ordered = list(parameters)[::-1]
+        self._buckets = _buckets(ordered, bucket_bytes)
+        self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
+        self._complete: set[nn.Parameter] = set()
+        self._waiting: list[int] = []
+        self._flying: list[tuple[Tensor, Any]] = []
+        self._overlap = False
+        for parameter in ordered:
+            parameter.register_post_accumulate_grad_hook(self._on_complete)  # type: ignore[no-untyped-call]
+
+    def begin(self) -> None:
+        """The last micro-batch of a step begins."""
+        self._waiting = [len(bucket) for bucket in self._buckets]
+        self._flying = []
+
+    def start_pass(self, overlap: bool) -> None:
+        """A forward and backward pass begins.
+
+        Args:
+            overlap: No other pass of the step follows, so complete gradients may travel at once. If this pass
+                breaks off, others follow after all: see :meth:`again`.
+        """
+        self._complete.clear()
+        self._overlap = overlap and self._group is not None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Make up for the pass that has just broken off with passes over parts of its micro-batch.
+
+        A gradient is either complete (the whole pass is in it) or untouched, since autograd adds to it once,
+        at the end. Those that were complete, and may be on their way already, are kept as they are.
+        """
+        kept = {parameter: parameter.grad for parameter in self._complete}
+        for parameter in kept:
+            parameter.grad = None
+        yield
+        for parameter, gradient in kept.items():
+            parameter.grad = gradient
+
+    def finish(self) -> None:
+        """After the last pass of a step: wait until every gradient is the sum over all processes."""
+        if self._group is None:
+            return
+        while len(self._flying) < len(self._buckets):
+            self._launch()
+        for bucket, (flat, work) in zip(self._buckets, self._flying, strict=True):
+            work.wait()
+            start = 0
+            for parameter in bucket:
+                parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+                start += parameter.numel()
+        self._flying = []
+
+    def _on_complete(self, parameter: Tensor) -> None:
+        assert isinstance(parameter, nn.Parameter)
+        self._complete.add(parameter)
+        if not self._overlap:
+            return
+        self._waiting[self._bucket_of[parameter]] -= 1
+        # In the same order on every process.
+        while len(self._flying) < len(self._buckets) and self._waiting[len(self._flying)] == 0:
+            self._launch()
+
+    def _launch(self) -> None:
+        bucket = self._buckets[len(self._flying)]
+        pieces = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket]
+        flat = torch.cat(pieces) if len(pieces) > 1 else pieces[0].clone()
+        for parameter in bucket:
+            parameter.grad = None
+        self._flying.append((flat, dist.all_reduce(flat, group=self._group, async_op=True)))
+
+
+def _buckets(parameters: list[nn.Parameter], limit: int) -> list[list[nn.Parameter]]:
+    found: list[list[nn.Parameter]] = []
+    size = limit
+    for parameter in parameters:
+        if size >= limit:
+            found.append([])
+            size = 0
+        found[-1].append(parameter)
+        size += parameter.numel() * parameter.element_size()
+    return found

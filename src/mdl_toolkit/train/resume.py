@@ -1,0 +1,144 @@
+"""Where a run begins: anew, or from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl_toolkit.console import say, warn
+from mdl_toolkit.errors import UserError
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.train.distributed import Ranks
+from mdl_toolkit.train.state import (
+    RUN_STATE,
+    RunState,
+    checkpoints,
+    clean_partials,
+    clear_run,
+    flaw,
+    holds_run,
+    newest_complete,
+    step_of,
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to go on from, and what it says of its run."""
+
+    checkpoint: Path
+    state: RunState
+
+
+def counts_restart() -> bool:
+    """Whether this machine's launcher has started this process again (``torchrun --max-restarts``).
+
+    Of several machines the others don't count it: there, ``Ranks.restarted`` knows.
+    """
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
+
+
+def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
+    """``"true"`` for the newest complete checkpoint, a path, or ``None`` to begin anew.
+
+    A restart goes on from what the first start has saved, whatever that was told to begin with.
+    """
+    if restarted:
+        return "true"
+    wanted = settings.resume_from_checkpoint
+    if wanted is not None and wanted.lower() in ("false", "no", "off", "0", "none", "null", ""):
+        wanted = None
+    if wanted is not None and wanted.lower() in ("true", "yes", "on", "1"):
+        wanted = "true"
+    return wanted
+
+
+def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
+    """Refuse to mix a new run with an earlier one's work. Called before anything costly.
+
+    Raises:
+        UserError: OUTPUT has a run's work in it, and neither resuming nor replacing it was asked for.
+    """
+    if settings.output.exists() and not settings.output.is_dir():
+        raise UserError(f"--output {settings.output}: a file; name a folder")
+    wanted = wants_resume(settings, restarted)
+    if wanted is None and not settings.overwrite and holds_run(settings.output):
+        raise UserError(
+            f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
+            "true), replace it (--overwrite), or name another folder"
+        )
+    if wanted not in (None, "true"):
+        _check_given(Path(wanted))
+
+
+def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
+    """Find the checkpoint to go on from; the main process chooses for all, and clears what a killed run left.
+
+    Returns:
+        ``None`` to begin anew.
+
+    Raises:
+        UserError: OUTPUT has another run in it, or a checkpoint that was named is not complete or not visible
+            from every machine.
+    """
+    restarted = ranks.restarted or counts_restart()
+    chosen = None
+    if ranks.is_main:
+        refuse_foreign_output(settings, restarted)
+        chosen = _choose(settings, restarted)
+    chosen = ranks.broadcast_object(chosen)
+    if chosen is None:
+        return None
+    blind = [
+        rank for rank, sees in enumerate(ranks.gather_objects((chosen / RUN_STATE).is_file())) if not sees
+    ]
+    if blind:
+        raise UserError(
+            f"rank {blind[0]} doesn't see {chosen}: to resume on several machines --output has to be on a "
+            "file system that all of them share"
+        )
+    return Start(chosen, RunState.read(chosen))
+
+
+def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
+    output, wanted = settings.output, wants_resume(settings, restarted)
+    clean_partials(output)
+    if wanted is None:
+        if settings.overwrite:
+            clear_run(output)
+        return None
+    if wanted != "true":
+        return _named(Path(wanted), output)
+    found = newest_complete(output)
+    for path in reversed(checkpoints(output)):
+        if path == found:
+            break
+        warn(f"{path} is passed over: {flaw(path)}")
+    named = wants_resume(settings, restarted=False)
+    if found is None and named not in (None, "true"):
+        return _named(Path(named), output)
+    if found is None:
+        say(f"no complete checkpoint in {output}: starting anew")
+        clear_run(output)
+    return found
+
+
+def _check_given(path: Path) -> None:
+    if not path.is_dir():
+        raise UserError(f"--resume-from-checkpoint {path}: no such folder")
+    reason = flaw(path)
+    if reason is not None:
+        raise UserError(f"--resume-from-checkpoint {path}: not a complete checkpoint: {reason}")
+
+
+def _named(path: Path, output: Path) -> Path:
+    _check_given(path)
+    state = RunState.read(path)
+    later = [other for other in checkpoints(output) if step_of(other) > state.step]
+    if later:
+        warn(
+            f"{later[-1]} is later than {path}: it stays until this run reaches its step, and 'true' would "
+            "choose it"
+        )
+    return path

@@ -1,0 +1,353 @@
+"""A training run, top to bottom: from settings to ``final/``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mdl_toolkit.checkpoint.manifest import BaseRecord, Kind, ModelManifest, PromptRecord, PromptUse
+from mdl_toolkit.console import duration, say, tell_torchrun
+from mdl_toolkit.data.batching import Plan
+from mdl_toolkit.data.convert import convert_once
+from mdl_toolkit.data.dataset import ClipDataset
+from mdl_toolkit.data.prompt import PromptBuilder
+from mdl_toolkit.data.work import Costs
+from mdl_toolkit.errors import DataError, MdlError
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.options import as_dict
+from mdl_toolkit.settings import TrainSettings, dataset_paths
+from mdl_toolkit.train.adapters import describe_trainable
+from mdl_toolkit.train.checkpointer import Checkpointer, Identity, restore
+from mdl_toolkit.train.distributed import Ranks, joined
+from mdl_toolkit.train.evaluate import Evaluation
+from mdl_toolkit.train.example import describe_example
+from mdl_toolkit.train.final import write_final
+from mdl_toolkit.train.flops import FlopCounter
+from mdl_toolkit.train.journal import Journal
+from mdl_toolkit.train.launch import Launch, launch_of, settings_for
+from mdl_toolkit.train.loader import MicroBatches
+from mdl_toolkit.train.loop import Loop, Progress
+from mdl_toolkit.train.memory import gib, peak_bytes, reset_peak
+from mdl_toolkit.train.metrics import METRICS_FILE, MetricsLog
+from mdl_toolkit.train.optimizer import Optimizer
+from mdl_toolkit.train.order import Place, RunOrder
+from mdl_toolkit.train.plan import plan_memory, try_worst
+from mdl_toolkit.train.resume import Start, choose_start, counts_restart, refuse_foreign_output
+from mdl_toolkit.train.schedule import LearningRates
+from mdl_toolkit.train.signals import StopSignals
+from mdl_toolkit.train.state import owning
+from mdl_toolkit.train.trackers import Trackers, check_trackers
+from mdl_toolkit.train.wrap import Wrapped, prepare
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs before its processes talk to each other."""
+
+    model_folder: Path
+    base: BaseRecord
+    data: ClipDataset
+    data_folders: Sequence[Path]
+    evaluation: ClipDataset | None
+    evaluation_folders: Sequence[Path]
+    trackers: Sequence[str]
+
+
+def train(settings: TrainSettings) -> None:
+    """Fine-tune a model as the settings say.
+
+    Works alone and as one of many processes that a launcher started. Files given as datasets are converted
+    before the processes join, so that none waits in a collective meanwhile.
+
+    Raises:
+        UserError: Wrong settings, data, model or checkpoint.
+        Stopped: Ended by a signal, with everything saved.
+        MdlError: Anything else that went wrong, in a line that says what to do.
+    """
+    launch = launch_of()
+    settings = settings_for(settings, launch)
+    late: MdlError | None = None
+    prepared: Prepared | None = None
+    try:
+        prepared = _prepare(settings, launch)
+    except MdlError as error:
+        if launch.rank == 0:
+            tell_torchrun(str(error))
+            raise
+        # Most likely the main process says the same and ends all; if not, everyone shall hear of it.
+        late = error
+    with joined(launch) as ranks:
+        if prepared is None:
+            raise late or AssertionError
+        with owning(settings.output) if ranks.is_main else nullcontext():
+            _train(settings, ranks, prepared)
+
+
+def _prepare(settings: TrainSettings, launch: Launch) -> Prepared:
+    trackers: list[str] = []
+    if launch.rank == 0:
+        if launch.nodes == 1:
+            refuse_foreign_output(settings, counts_restart())
+        trackers = check_trackers(settings.report_to)
+    folder = resolve_model(
+        settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
+    )
+    base = BaseRecord.of(settings.model_name, folder, settings.revision)
+    folders = _folders(settings.train_dataset, settings, folder)
+    evaluation_folders = _folders(settings.eval_dataset, settings, folder) if settings.eval_dataset else []
+    return Prepared(
+        model_folder=folder,
+        base=base,
+        data=_open(folders, folder),
+        data_folders=folders,
+        evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
+        evaluation_folders=evaluation_folders,
+        trackers=trackers,
+    )
+
+
+def _folders(value: str, settings: TrainSettings, model_folder: Path) -> list[Path]:
+    """The converted folders of a dataset option; files are converted, or found converted."""
+    cache = settings.cache_dir or settings.output / "cache"
+    return [
+        path if path.is_dir() else convert_once(path, settings, model_folder, cache)
+        for path in dataset_paths(value)
+    ]
+
+
+def _open(folders: Sequence[Path], model_folder: Path) -> ClipDataset:
+    data = ClipDataset.open(folders)
+    data.check_model(model_folder)
+    if not data.supervised.any():
+        raise DataError(f"{folders[0]}: no row has a prediction to learn from; fill the column `prediction`")
+    return data
+
+
+def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
+    identity = Identity(
+        dataset=prepared.data.fingerprint,
+        eval_dataset=prepared.evaluation.fingerprint if prepared.evaluation else None,
+        model=prepared.base.fingerprint or "",
+        options=as_dict(settings),
+    )
+    start = choose_start(settings, ranks)
+    if start is not None:
+        identity.check(start.state, start.checkpoint)
+
+    reset_peak(ranks.device)
+    began = time.monotonic()
+    wrapped = prepare(prepared.model_folder, settings, ranks)
+    loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
+    say(f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}")
+    say(describe_trainable(wrapped.model))
+    _say_example(prepared)
+
+    plan = _plan(settings, ranks, prepared.data, wrapped)
+    load = _loader(prepared.data_folders, wrapped, ranks, settings.data_workers)
+    _check_memory(settings, ranks, plan, wrapped, prepared)
+    optimizer = Optimizer(wrapped.trainable, settings.weight_decay)
+    order, progress, rates = _order(settings, plan, start)
+    if start is not None:
+        restore(start.checkpoint, wrapped, optimizer)
+        say(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
+
+    def manifest(kind: Kind, at: Progress) -> ModelManifest:
+        return _manifest(kind, settings, prepared, at, wrapped)
+
+    checkpointer = Checkpointer(
+        settings.output, ranks, wrapped, optimizer, rates, settings, identity, prepared.model_folder, manifest
+    )
+    journal = _journal(settings, ranks, prepared, progress)
+    loop = Loop(
+        settings=settings,
+        ranks=ranks,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        dataset=prepared.data,
+        order=order,
+        rates=rates,
+        load=load,
+        journal=journal,
+        save=checkpointer.save,
+        evaluation=_evaluation(settings, ranks, prepared, wrapped),
+        flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
+        progress=progress,
+    )
+    reset_peak(ranks.device)
+    before, began = Progress(progress.step, progress.place, dict(progress.counts)), time.monotonic()
+    try:
+        with StopSignals() as signals:
+            loop.run(signals)
+            summary = _summary(ranks, before, progress, time.monotonic() - began, loading)
+            if ranks.is_main:
+                journal.end(summary, progress.step)
+            write_final(settings, ranks, wrapped, prepared.model_folder, manifest, progress, signals)
+    finally:
+        journal.close()
+    _say_goodbye(settings, summary)
+
+
+def _say_example(prepared: Prepared) -> None:
+    """Show what is asked and what is learned, for a person to check."""
+    builder = PromptBuilder(prepared.model_folder)
+    say(describe_example(prepared.data[0], builder.decode, builder.audio_token_id))
+
+
+def _plan(settings: TrainSettings, ranks: Ranks, data: ClipDataset, wrapped: Wrapped) -> Plan:
+    return Plan(
+        data.tokens,
+        data.samples,
+        data.supervised,
+        seed=settings.seed,
+        micro_batches=ranks.world_size * settings.gradient_accumulation_steps,
+        batch_size=None if settings.max_tokens else settings.batch_size,
+        max_tokens=settings.max_tokens,
+        geometry=data.geometry,
+        costs=Costs.from_config(wrapped.model.config.to_dict()),
+    )
+
+
+def _check_memory(
+    settings: TrainSettings, ranks: Ranks, plan: Plan, wrapped: Wrapped, prepared: Prepared
+) -> None:
+    """Say what will be needed, decide on gradient checkpointing, and try the largest micro-batch first.
+
+    Where the host's memory is plenty the trial would only cost the time of a step.
+    """
+    memory = plan_memory(wrapped, plan, settings, ranks)
+    needed = memory.state + memory.activations
+    tight = ranks.device.type == "cuda" or not memory.fits or 2 * needed > memory.available
+    if ranks.any(tight):
+        load = _loader(prepared.data_folders, wrapped, ranks, workers=0)
+        try_worst(wrapped, next(load([memory.worst])), ranks)
+
+
+def _order(
+    settings: TrainSettings, plan: Plan, start: Start | None
+) -> tuple[RunOrder, Progress, LearningRates]:
+    """The steps to make, where the run stands, and the learning rates."""
+    progress = Progress()
+    if start is not None:
+        state = start.state
+        progress = Progress(
+            state.step, Place(state.epoch, state.first_sample), dict(state.counts), state.seconds
+        )
+    order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.place, progress.step)
+    rates = LearningRates(settings.lr_scheduler, settings.lr, settings.warmup_steps, order.total_steps)
+    if start is not None:
+        length = ("num_epochs", "max_steps")
+        rates = rates.resumed(
+            state.step,
+            state.schedule_position,
+            state.schedule_total,
+            order.total_steps,
+            stretch=all(state.options.get(name) == getattr(settings, name) for name in length),
+        )
+    return order, progress, rates
+
+
+def _loader(folders: Sequence[Path], wrapped: Wrapped, ranks: Ranks, workers: int) -> MicroBatches:
+    return MicroBatches(folders, wrapped.model.config.audio_token_id, ranks.device, workers)
+
+
+def _evaluation(
+    settings: TrainSettings, ranks: Ranks, prepared: Prepared, wrapped: Wrapped
+) -> Evaluation | None:
+    if prepared.evaluation is None:
+        return None
+    return Evaluation(
+        prepared.evaluation,
+        _loader(prepared.evaluation_folders, wrapped, ranks, settings.data_workers),
+        ranks,
+        settings.eval_batch_size or settings.batch_size,
+        None if settings.eval_batch_size else settings.max_tokens,
+    )
+
+
+def _journal(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: Progress) -> Journal:
+    if not ranks.is_main:
+        return Journal(None, None)
+    log = MetricsLog(settings.output / METRICS_FILE, progress.step)
+    cpu = ranks.device.type == "cpu"
+    trackers = Trackers(prepared.trackers, settings.output, as_dict(settings), cpu)
+    return Journal(log, trackers, settings.logging_steps, progress.step)
+
+
+def _manifest(
+    kind: Kind, settings: TrainSettings, prepared: Prepared, at: Progress, wrapped: Wrapped
+) -> ModelManifest:
+    """What a folder that this run writes says about itself."""
+    described = prepared.data.manifest
+    prompts = described.prompts
+    return ModelManifest(
+        kind=kind,
+        base=prepared.base,
+        prompts=PromptRecord(
+            order=prompts.order,
+            system_prompt=prompts.system_prompt,
+            user_prompt=prompts.user_prompt,
+            seen=tuple(
+                PromptUse(system_prompt=use.system_prompt, user_prompt=use.user_prompt, rows=use.rows)
+                for use in prompts.seen
+            ),
+            complete=prompts.complete,
+        ),
+        audio=asdict(prepared.data.geometry),
+        dataset={
+            "fingerprint": prepared.data.fingerprint,
+            "source": dict(described.source),
+            "rows": len(prepared.data),
+            "tokens": int(prepared.data.tokens.sum()),
+            "supervised_tokens": int(prepared.data.supervised.sum()),
+        },
+        options=as_dict(settings),
+        training={
+            "step": at.step,
+            "epoch": round(at.place.epoch + at.place.first_sample / len(prepared.data), 6),
+            "trained_parameters": sum(parameter.numel() for parameter in wrapped.trainable.values()),
+        },
+    )
+
+
+def _summary(
+    ranks: Ranks, before: Progress, after: Progress, seconds: float, loading: int
+) -> dict[str, float]:
+    """The numbers of the whole run; rates are of what this process saw, not of a run before a resume."""
+    training = int(ranks.max([float(peak_bytes(ranks.device))])[0])
+    steps = after.step - before.step
+    seconds = max(seconds, 1e-9)
+
+    def made(key: str) -> float:
+        return after.counts[key] - before.counts[key]
+
+    finite = after.step - after.counts["skipped"]
+    return {
+        "train_runtime": round(seconds, 6),
+        "train_samples_per_second": made("clips") / seconds,
+        "train_steps_per_second": steps / seconds,
+        "train_tokens_per_second": made("tokens") / seconds,
+        "train_loss": after.counts["loss"] / finite if finite else float("nan"),
+        "total_flos": after.counts["flops"],
+        "flops_per_second": made("flops") / seconds,
+        "skipped_steps": int(after.counts["skipped"]),
+        "total_clips": int(after.counts["clips"]),
+        "total_tokens": int(after.counts["tokens"]),
+        "peak_memory_loading": loading,
+        "peak_memory_training": training,
+    }
+
+
+def _say_goodbye(settings: TrainSettings, summary: dict[str, float]) -> None:
+    skipped = summary["skipped_steps"]
+    say(
+        f"trained in {duration(summary['train_runtime'])}: "
+        f"{summary['train_samples_per_second']:.1f} clips/s, mean loss {summary['train_loss']:.4f}"
+        + (f", {skipped} updates skipped for not being finite" if skipped else "")
+    )
+    loading, training = int(summary["peak_memory_loading"]), int(summary["peak_memory_training"])
+    say(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
+    final = settings.output / "final"
+    say(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")

@@ -1,0 +1,80 @@
+"""Learning rates by step, and the steps at which something is due. Formulas of the Transformers trainer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+
+def learning_rate_factor(kind: str, step: float, warmup_steps: int, total_steps: int) -> float:
+    """The share of the peak learning rate that a step uses.
+
+    Args:
+        kind: ``linear``, ``cosine`` or ``constant``; each after a linear warm-up.
+        step: Updates made before this one. The first step of a warm-up therefore has rate 0.
+        warmup_steps: Steps of the warm-up.
+        total_steps: Steps of the whole run.
+    """
+    if step < warmup_steps:
+        return step / max(1, warmup_steps)
+    if kind == "constant":
+        return 1.0
+    rest = max(1, total_steps - warmup_steps)
+    if kind == "linear":
+        return max(0.0, (total_steps - step) / rest)
+    if kind == "cosine":
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - warmup_steps) / rest)))
+    raise AssertionError(f"no schedule {kind!r}")
+
+
+def interval(value: float, total_steps: int) -> int:
+    """Steps from one save or evaluation to the next; a value below 1 is a share of the run."""
+    return max(1, math.ceil(total_steps * value) if value < 1 else int(value))
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """The learning rate of every step of a run, also of one that was resumed with other numbers of steps.
+
+    Attributes:
+        kind: ``linear``, ``cosine`` or ``constant``.
+        peak: The learning rate at the top.
+        warmup_steps: Steps of the warm-up.
+        total: Length of the schedule.
+        start_step: Steps made before this process began.
+        start_position: Where in the schedule the next step was then.
+        pace: Positions from one step to the next: 1, unless the rest of the schedule has to fit another
+            number of steps, as with another number of processes.
+    """
+
+    kind: str
+    peak: float
+    warmup_steps: int
+    total: int
+    start_step: int = 0
+    start_position: float = 0.0
+    pace: float = 1.0
+
+    def position(self, done: int) -> float:
+        """Where in the schedule the step after ``done`` steps is."""
+        return self.start_position + (done - self.start_step) * self.pace
+
+    def rate(self, done: int) -> float:
+        """The learning rate of the step after ``done`` steps."""
+        return self.peak * learning_rate_factor(self.kind, self.position(done), self.warmup_steps, self.total)
+
+    def resumed(self, done: int, position: float, total: int, new_total: int, stretch: bool) -> LearningRates:
+        """The schedule of a resumed run.
+
+        Args:
+            done: Steps made.
+            position: Where the schedule stood.
+            total: How long it was.
+            new_total: Steps that the whole run has now.
+            stretch: Whether the rest of the old schedule is spread over the steps that are left (the same run
+                cut into other steps) rather than the new length taken (a run made longer or shorter).
+        """
+        if new_total == total or not stretch:
+            return replace(self, total=new_total, start_step=done, start_position=position, pace=1.0)
+        pace = (total - position) / max(1, new_total - done)
+        return replace(self, total=total, start_step=done, start_position=position, pace=pace)
