@@ -1,0 +1,411 @@
+"""The command ``inference``, from top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder, open_folder
+from mdl_toolkit.checkpoint.load import load_model, main_dtype
+from mdl_toolkit.checkpoint.weights import WeightFiles, read_json
+from mdl_toolkit.console import Progress, duration, say, warn
+from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
+from mdl_toolkit.data.records import BadRow, Row, read_records
+from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.infer.generate import Decoding, Generator, Prompt
+from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.output import write_output
+from mdl_toolkit.infer.prompts import AnswerLimits, PromptChoice, RowReader, audio_limits, end_tokens
+from mdl_toolkit.infer.ranks import Ranks
+from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
+from mdl_toolkit.settings import InferenceSettings
+
+#: Failed rows that are shown while the run goes on; all of them are in the output.
+_SHOWN_ERRORS = 5
+#: Seconds after which a clip that isn't there yet is named.
+_STALL = 60.0
+#: Seconds that the first process waits at its end, in work that went on, for others to have come.
+_PATIENCE = 30.0
+#: Seconds without news of other processes after which this one gives up.
+_SILENCE = 7200.0
+
+
+def inference(settings: InferenceSettings) -> None:
+    """Predict an answer for every row of a CSV, JSONL or Parquet file.
+
+    Args:
+        settings: Of the command.
+
+    Raises:
+        UserError: For what a person can mend, before anything is computed.
+        MdlError: Where the work can't go on; what is done is kept, and the same command continues it.
+    """
+    ranks = Ranks.of_environment()
+    with ranks.named_errors():
+        _inference(settings, ranks)
+
+
+def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
+    with ranks.first_speaks():
+        work, rows = _set_up(settings, ranks)
+    journal = Journal(settings.output, ranks.rank)
+    description, resumed = work.description(), False
+    if not ranks.is_main:
+        _until(lambda: journal.is_for(description), "rank 0 to begin", lambda: 0)
+    elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
+        say(f"going on with the unfinished {journal.folder}")
+    journal.open()
+    if resumed:
+        journal.forget_left()
+    try:
+        _do(work, journal, rows, resumed)
+    finally:
+        journal.close()
+
+
+def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
+    """Everything that can be wrong before anything is computed; the work, and the number of rows."""
+    _check_output(settings)
+    place = open_folder(
+        resolve_model(
+            settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
+        ),
+        settings.base_model,
+    )
+    rows, bad = _count(settings)
+    return _Work(settings, place, ranks, bad), rows
+
+
+def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
+    """Answer this process's share and, on the first process, write the output when all shares are done."""
+    settings, bad = work.settings, work.bad
+    started, before = time.monotonic(), journal.rows
+    progress = Progress("inference", rows)
+    progress.done = bad + before
+    work.run(journal, progress)
+    if not work.ranks.is_main:
+        journal.leave()
+        return
+
+    def all_done() -> bool:
+        journal.refresh()
+        progress.update(bad + journal.rows - progress.done)
+        return journal.windows == work.windows
+
+    _until(all_done, "the other processes", lambda: journal.rows)
+    if journal.rows != rows - bad:
+        raise MdlError(
+            f"{journal.folder} has {journal.rows} results for {rows - bad} rows: recordings were changed "
+            "while the work went on; start anew with --overwrite"
+        )
+    seconds = time.monotonic() - started
+    progress.close(f"inference: {rows} rows in {duration(seconds)}")
+    failed = journal.errors + bad
+    kept = write_output(
+        settings.input, settings.encoding, journal, settings.output, failed > 0, settings.overwrite
+    )
+    if kept:
+        say(f"the earlier {settings.output} is kept as {kept}")
+    _summary(settings, journal, rows, failed, journal.rows - before, seconds)
+    if work.choice.strange_rows:
+        warn(f"{work.choice.strange_rows} rows had prompts that training did not have")
+    # One that is still starting would wait for work to begin that is over.
+    patience = time.monotonic() + _PATIENCE
+
+    def all_left() -> bool:
+        # Of work that went on, one may have seen the folder, and left, before this process was there.
+        return journal.left(work.ranks.size) or (resumed and time.monotonic() > patience)
+
+    _until(all_left, "the other processes to start", lambda: 0)
+    journal.remove()
+
+
+def _until(done: Callable[[], bool], what: str, news: Callable[[], int]) -> None:
+    """Wait for other processes. The launcher ends this one where another has failed.
+
+    Raises:
+        MdlError: Where nothing was heard of them for long.
+    """
+    heard, since = news(), time.monotonic()
+    said = since
+    while not done():
+        now = time.monotonic()
+        if news() != heard:
+            heard, since = news(), now
+        if now - said > _STALL:
+            said = now
+            say(f"waiting for {what}")
+        if now - since > _SILENCE:
+            raise MdlError(
+                f"waited {duration(_SILENCE)} for {what} without any news; is --output on a file system that "
+                "all of them share? What is done is kept: start the same command again"
+            )
+        time.sleep(0.2)
+
+
+def _check_output(settings: InferenceSettings) -> None:
+    output = settings.output
+    if output.is_dir():
+        raise UserError(f"--output {output}: a folder; name the CSV to write")
+    if output.exists() and output.samefile(settings.input):
+        raise UserError(f"--output {output}: that is the input itself; name another file")
+
+
+def _count(settings: InferenceSettings) -> tuple[int, int]:
+    """Rows of the input, and how many of them can't be tried; what is wrong with the file shows here."""
+    rows = bad = 0
+    for record in read_records(settings.input, settings.encoding):
+        rows += 1
+        bad += isinstance(record, BadRow)
+    return rows, bad
+
+
+@dataclass
+class _Loading:
+    """A row of a window whose clip is being loaded."""
+
+    window: int
+    place: int
+    row: Row
+    prompt: Future[Prompt]
+
+
+class _Work:
+    """What is to be done, and the doing of it."""
+
+    def __init__(self, settings: InferenceSettings, place: ModelFolder, ranks: Ranks, bad: int) -> None:
+        self.settings, self.place, self.ranks = settings, place, ranks
+        self.builder = PromptBuilder(place.base)
+        self.dtype = _dtype(settings, place, ranks.device)
+        self.choice = PromptChoice(settings, place.manifest.prompts if place.manifest else None)
+        limits = AnswerLimits(settings.max_new_tokens, settings.max_length, self.builder.max_tokens)
+        self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
+        self.bad, self._shown, self._answered = bad, 0, False
+        #: Windows of all processes together; known when :meth:`run` has ended.
+        self.windows = 0
+
+    def window_rows(self, rows: int) -> int:
+        """Rows of a window, where the work begins now."""
+        return window_rows(self.settings.batch_size, rows, self.ranks.size, self.ranks.device.type)
+
+    def description(self) -> dict[str, Any]:
+        """All that decides the result, by the name that a person knows it under."""
+        s = self.settings
+        return {
+            "input": _digest(s.input),
+            "model": _model_digest(self.place),
+            "--quantization": s.quantization,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "system prompt": self.choice.system,
+            "user prompt": self.choice.user,
+            "prompt order": self.choice.order,
+            **{
+                "--" + name.replace("_", "-"): getattr(s, name)
+                for name in (
+                    "batch_size", "max_new_tokens", "max_length", "do_sample", "temperature", "top_p",
+                    "top_k", "num_beams", "repetition_penalty", "seed", "max_audio_seconds", "encoding",
+                )
+            },
+            "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
+        }  # fmt: skip
+
+    def run(self, journal: Journal, progress: Progress) -> None:
+        """Answer the rows of this process's windows that are not answered yet."""
+        generator: Generator | None = None
+        with _Pool(self.settings.num_workers) as pool:
+            ahead = 2 * max(self.settings.batch_size, self.settings.num_workers)
+            rows = _read_ahead(self._rows(journal, pool), ahead)
+            for window, loading in groupby(rows, key=lambda item: item.window):
+                generator = generator or self._generator()
+                self._answer(window, loading, generator, journal, progress)
+                journal.refresh()
+                progress.update(self.bad + journal.rows - progress.done)
+
+    def _generator(self) -> Generator:
+        s = self.settings
+        say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
+        quantization: Any = s.quantization
+        model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
+        path = self.place.base / "generation_config.json"
+        said = read_json(path) if path.is_file() else {}
+        decoding = Decoding(
+            s.do_sample, s.temperature, s.top_p, s.top_k, s.num_beams, s.repetition_penalty, s.seed
+        )
+        ends = end_tokens(said if isinstance(said, dict) else {}, self.builder.end_id)
+        return Generator(model, ends, decoding)
+
+    def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[_Loading]:
+        """The rows of this process's unfinished windows; loading begins when a row is taken."""
+        s = self.settings
+        for window in read_windows(s.input, s.encoding, journal.window_rows):
+            good = window.good()
+            self.windows += bool(good)
+            if not good or not self.ranks.mine(window.number) or journal.is_done(window.number):
+                continue
+            for place in by_length(window, self.reader.audio, pool):
+                row = window.row(place)
+                yield _Loading(window.number, place, row, pool.submit(self.reader.read, row, place))
+
+    def _answer(
+        self,
+        window: int,
+        loading: Iterable[_Loading],
+        generator: Generator,
+        journal: Journal,
+        progress: Progress,
+    ) -> None:
+        """Answer the rows of a window, and note each answer when it is there.
+
+        Where the rows that run together need more memory than there is, fewer do.
+        """
+        slots = self.settings.batch_size
+        rows: dict[int, Row] = {}
+        asked: dict[int, Prompt] = {}  # and not answered yet
+
+        def note(result: Result) -> None:
+            asked.pop(result.place, None)
+            journal.add(window, [result])
+            progress.update()
+            self._show_first(rows[result.place], result)
+
+        def loaded() -> Iterator[tuple[int, Prompt]]:
+            for item in loading:
+                rows[item.place] = item.row
+                try:
+                    yield item.place, self._wait(item)
+                except UserError as error:
+                    note(self._failed(item.place, item.row, str(error)))
+                except Exception as error:  # whatever one row does, the others go on
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    note(self._failed(item.place, item.row, reason))
+
+        journal.begin(window)
+        source = loaded()
+        while True:
+            places: list[int] = []
+            try:
+                for number, answer in generator.stream(
+                    _feed(list(asked.items()), source, asked, places), slots
+                ):
+                    text = self.builder.decode(answer.tokens, skip_special=True).replace("\0", "\ufffd")
+                    note(Result(places[number], text, cut=not answer.finished))
+                break
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                if slots == 1:
+                    place = next(iter(asked))
+                    tokens = len(asked[place].input_ids)
+                    note(self._failed(place, rows[place], f"not enough memory for its {tokens} tokens alone"))
+                slots = max(1, slots // 2)
+        journal.finish(window)
+
+    def _wait(self, item: _Loading) -> Prompt:
+        started = time.monotonic()
+        while not wait([item.prompt], timeout=_STALL).done:
+            say(
+                f"waiting for {self.settings.input} line {item.row.number} ({item.row.audio[:80]}), "
+                f"{duration(time.monotonic() - started)} so far"
+            )
+        return item.prompt.result()
+
+    def _failed(self, place: int, row: Row, reason: str) -> Result:
+        self._shown += 1
+        if self._shown <= _SHOWN_ERRORS:
+            warn(f"{self.settings.input} line {row.number}: {reason}")
+        if self._shown == _SHOWN_ERRORS + 1:
+            warn("more rows failed; the output's error column has all of them")
+        return Result(place, error=reason)
+
+    def _show_first(self, row: Row, result: Result) -> None:
+        """What the first row asked and got: the quickest way to see a wrong prompt."""
+        if result.error is None and not self._answered:
+            self._answered = True
+            system, user = self.choice.pair(row)
+            say(f"line {row.number}: system {system!r}, user {user!r} -> {result.prediction!r}")
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads that nobody waits for when the work ends early."""
+
+    def __exit__(self, *exception: object) -> None:
+        self.shutdown(wait=exception[0] is None, cancel_futures=True)
+
+
+def _read_ahead(items: Iterator[_Loading], count: int) -> Iterator[_Loading]:
+    """The items, each taken so many before it is needed."""
+    ahead: deque[_Loading] = deque(islice(items, count))
+    while ahead:
+        ahead.extend(islice(items, 1))
+        yield ahead.popleft()
+
+
+def _feed(
+    again: Sequence[tuple[int, Prompt]],
+    source: Iterator[tuple[int, Prompt]],
+    asked: dict[int, Prompt],
+    places: list[int],
+) -> Iterator[Prompt]:
+    """Prompts to answer, first those to be tried again. What is taken goes into ``asked`` and ``places``."""
+    for place, prompt in chain(again, source):
+        asked[place] = prompt
+        places.append(place)
+        yield prompt
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device) -> torch.dtype:
+    """As asked; else bfloat16 on GPUs that have it, and on CPUs that do where the weights have no more."""
+    wanted = settings.bf16
+    if wanted is None and device.type == "cuda":
+        wanted = torch.cuda.is_bf16_supported()
+    elif wanted is None:
+        wanted = cpu_has_bfloat16() and main_dtype(WeightFiles(place.base)) == torch.bfloat16
+    return torch.bfloat16 if wanted else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16 by instructions of its own, faster than in float32."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def _model_digest(place: ModelFolder) -> str:
+    parts = [WeightFiles(place.base).fingerprint(), processing_fingerprint(place.base)]
+    name = {"adapter": ADAPTER_WEIGHTS, "overlay": OVERLAY_WEIGHTS}.get(place.kind)
+    if name is not None:
+        parts.append(WeightFiles(place.folder, name).fingerprint())
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+
+
+def _summary(
+    settings: InferenceSettings, journal: Journal, rows: int, failed: int, new: int, seconds: float
+) -> None:
+    say(f"{settings.output}: {rows} rows, {failed} failed; {new / max(seconds, 1e-9):.1f} clips/s")
+    if journal.cut:
+        say(f"{journal.cut} answers were ended by the length limit; --max-new-tokens allows more")
+    if failed:
+        warn(f"{failed} of {rows} rows have no prediction; the error column says why")

@@ -1,0 +1,513 @@
+"""The command as Python: columns, prompts, limits, failing rows, and what goes on after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord, PromptUse
+from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.infer import run as run_module
+from mdl_toolkit.infer.generate import Generator
+from mdl_toolkit.infer.run import inference
+from mdl_toolkit.settings import InferenceSettings
+from support.clips import tone, write_csv, write_wav
+from support.tiny import make_model_folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def _table(folder: Path, rows: int = 10) -> Path:
+    rng = np.random.default_rng(0)
+    lines = []
+    for row in range(rows):
+        seconds = float(rng.uniform(0.1, 1.5))
+        write_wav(folder / f"clips/{row}.wav", tone(seconds, hertz=150 + 60 * row))
+        lines.append((f"id-{row}", f"clips/{row}.wav", f"tone {row}", 'a, "b"\nc' if row == 3 else "x"))
+    return write_csv(folder / "in.csv", ["id", "audio", "prediction", "note"], lines)
+
+
+def _run(folder: Path, model: Path, **options) -> list[dict[str, str]]:
+    options = {"batch_size": 3, "max_new_tokens": 4, "num_workers": 2, **options}
+    output = options.pop("output", folder / "out.csv")
+    source = options.pop("input", folder / "in.csv")
+    inference(InferenceSettings(input=source, output=output, model_name=str(model), **options))
+    with open(output, newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(
+    ("weights", "native", "asked", "runs_in"),
+    [
+        (torch.bfloat16, True, None, "bfloat16"),
+        (torch.bfloat16, True, False, "float32"),
+        (torch.bfloat16, False, None, "float32"),
+        (torch.float32, True, None, "float32"),
+        (torch.float32, False, True, "bfloat16"),
+    ],
+)
+def test_a_cpu_runs_bfloat16_weights_in_bfloat16_where_that_is_fast(
+    folder: Path, model: Path, monkeypatch, capsys, weights, native, asked, runs_in
+):
+    copy = folder / "model"
+    copytree(model, copy)
+    tensors = load_file(copy / "model.safetensors")
+    floats = {name: t.to(weights) if t.is_floating_point() else t for name, t in tensors.items()}
+    save_file(floats, copy / "model.safetensors")
+    monkeypatch.setattr(run_module, "cpu_has_bfloat16", lambda: native)
+    _table(folder, 3)
+    assert len(_run(folder, copy, bf16=asked)) == 3
+    assert f"({runs_in}, cpu)" in "".join(capsys.readouterr())
+
+
+def test_every_column_stays_in_its_place(folder: Path, model: Path):
+    source = _table(folder)
+    with open(source, newline="") as stream:
+        before = list(csv.DictReader(stream))
+    rows = _run(folder, model)
+    assert list(rows[0]) == ["id", "audio", "prediction", "note"]
+    assert [row["id"] for row in rows] == [f"id-{n}" for n in range(10)]
+    assert [row["note"] for row in rows] == [row["note"] for row in before]
+    assert all(row["prediction"] and not row["prediction"].startswith("tone") for row in rows)
+    assert not (folder / "out.csv.partial").exists()
+
+
+def test_prediction_is_added_where_there_is_none(folder: Path, model: Path):
+    _table(folder, 2)
+    write_csv(
+        folder / "in.csv", ["audio", "start", "end"], [("clips/0.wav", "", ""), ("clips/1.wav", "0.1", "0.3")]
+    )
+    rows = _run(folder, model)
+    assert list(rows[0]) == ["audio", "start", "end", "prediction"]
+    assert rows[1]["start"] == "0.1" and rows[1]["prediction"]
+
+
+def test_a_failing_row_says_so_and_the_others_go_on(folder: Path, model: Path, capsys):
+    _table(folder, 6)
+    (folder / "clips/1.wav").write_bytes(b"RIFFnot a sound")
+    (folder / "clips/4.wav").unlink()
+    lines = (folder / "in.csv").read_text().splitlines()
+    (folder / "in.csv").write_text("\n".join([*lines, "id-9,,nothing,x", "too,many,cells,in,it"]) + "\n")
+    good = _run(folder, model)
+    assert list(good[0])[-1] == "error" and [bool(row["error"]) for row in good] == [
+        False, True, False, False, True, False, True, True,
+    ]  # fmt: skip
+    assert all(bool(row["prediction"]) != bool(row["error"]) for row in good)
+    assert "no such file" in good[4]["error"] and "cells" in good[7]["error"]
+    shown = capsys.readouterr().err
+    assert "line 3:" in shown and "4 of 8 rows have no prediction" in shown
+
+
+def _prompts_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    used: list[str] = []
+    builder = run_module.PromptBuilder
+    original = builder.prepare
+
+    def prepare(self, system, user, answer, order="audio-first"):
+        used.append(f"{system}|{user}|{order}")
+        return original(self, system, user, answer, order)
+
+    monkeypatch.setattr(builder, "prepare", prepare)
+    return used
+
+
+def test_prompts_come_from_row_then_options_then_training(folder: Path, model: Path, monkeypatch, capsys):
+    tuned = make_model_folder(folder / "tuned")
+    record = PromptRecord(
+        order="text-first", user_prompt="which tone?", seen=(PromptUse(user_prompt="which tone?", rows=7),)
+    )
+    ModelManifest(kind="model", prompts=record).write(tuned)
+    _table(folder, 2)
+    used = _prompts_used(monkeypatch)
+    _run(folder, tuned)
+    assert set(used) == {"None|which tone?|text-first"}
+    assert "differ" not in capsys.readouterr().err
+
+    used.clear()
+    _run(folder, tuned, user_prompt="what?", prompt_order="audio-first")
+    assert set(used) == {"None|what?|audio-first"}
+    shown = capsys.readouterr().err
+    assert "--prompt-order audio-first, but the model was trained with text-first" in shown
+    assert "differ from those of training" in shown and "'which tone?'" in shown
+    assert shown.count("differ from those") == 1 and "2 rows had prompts that training did not" in shown
+
+    used.clear()
+    write_csv(folder / "in.csv", ["audio", "user_prompt"], [("clips/0.wav", "mine"), ("clips/1.wav", "null")])
+    _run(folder, tuned, system_prompt="be brief")
+    assert sorted(used) == ["be brief|mine|text-first", "be brief|which tone?|text-first"]
+
+
+def _watch(monkeypatch: pytest.MonkeyPatch, see) -> None:
+    """Show each prompt that is answered to ``see``."""
+    stream = Generator.stream
+
+    def watched(self, prompts, slots):
+        return stream(self, (see(prompt) or prompt for prompt in prompts), slots)
+
+    monkeypatch.setattr(Generator, "stream", watched)
+
+
+def test_limits_of_length(folder: Path, model: Path, monkeypatch):
+    _table(folder, 1)
+    budgets = []
+    _watch(monkeypatch, lambda prompt: budgets.append(prompt.budget))
+    _run(folder, model, max_new_tokens=5)
+    assert budgets.pop() == 5
+    _run(folder, model, max_new_tokens=None)
+    prompt = 128 - budgets.pop()
+    assert 5 < prompt < 60, "128 in all, as 0.1.0 counts"
+    _run(folder, model, max_new_tokens=None, max_length=prompt + 3)
+    assert budgets.pop() == 3
+    _run(folder, model, max_new_tokens=6, max_length=prompt + 3)
+    assert budgets.pop() == 6, "the option to use wins"
+    _run(folder, model, max_new_tokens=None, user_prompt="long " * 150)
+    assert budgets.pop() == 128, "a prompt of 128 tokens and more leaves room for 128"
+    row = _run(folder, model, max_new_tokens=None, max_length=prompt)[0]
+    assert f"the prompt has {prompt} tokens, so --max-length {prompt} leaves no room" in row["error"]
+    assert not budgets
+
+
+def _interrupted(folder: Path, model: Path, monkeypatch, after: int, **options) -> None:
+    """A run that ends, as if killed, when it has so many answers."""
+    count = []
+    stream = Generator.stream
+
+    def stopping(self, prompts, slots):
+        for answer in stream(self, prompts, slots):
+            if len(count) == after:
+                raise KeyboardInterrupt
+            count.append(1)
+            yield answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "stream", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            _run(folder, model, **options)
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(folder: Path, model: Path, monkeypatch, capsys):
+    _table(folder, 30)
+    (folder / "clips/5.wav").unlink()
+    _run(folder, model, output=folder / "whole.csv", batch_size=1)
+    capsys.readouterr()
+    _interrupted(folder, model, monkeypatch, after=19, batch_size=1)
+    assert not (folder / "out.csv").exists()
+    journal = folder / "out.csv.partial/rank-0.jsonl"
+    with open(journal, "ab") as stream:  # what a kill leaves in the middle of a line
+        stream.write(b'0badc0de {"window":3,"rows":[[1,"wro')
+    asked = []
+    _watch(monkeypatch, lambda prompt: asked.append(prompt.key))
+    _run(folder, model, batch_size=1)
+    assert sorted(asked) == list(range(16, 30)), "two windows of eight rows were done"
+    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+    assert "going on" in capsys.readouterr().err
+
+
+def test_another_command_is_refused_by_name(folder: Path, model: Path, monkeypatch):
+    _table(folder)
+    _interrupted(folder, model, monkeypatch, after=1)
+    with pytest.raises(UserError, match=r"--max-new-tokens was 4, now 6.*--overwrite"):
+        _run(folder, model, max_new_tokens=6)
+    with pytest.raises(UserError, match="another model"):
+        _run(folder, make_model_folder(folder / "other", seed=4))
+    (folder / "in.csv").write_text((folder / "in.csv").read_text().replace("id-9", "id-8"))
+    with pytest.raises(UserError, match="another input"):
+        _run(folder, model)
+    rows = _run(folder, model, max_new_tokens=6, overwrite=True)
+    assert len(rows) == 10 and not (folder / "out.csv.partial").exists()
+
+
+def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, monkeypatch):
+    _table(folder)
+    _run(folder, model, output=folder / "whole.csv", batch_size=1)
+    _interrupted(folder, model, monkeypatch, after=9, batch_size=1)
+    journal = folder / "out.csv.partial/rank-0.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'"rows"' in lines[3]
+    lines[3] = lines[3].replace(b"[[", b"[[1")
+    journal.write_bytes(b"".join(lines))
+    _run(folder, model, batch_size=1)
+    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+
+
+def test_two_at_once_are_refused(folder: Path, model: Path, monkeypatch):
+    from mdl_toolkit.infer.journal import Journal
+
+    _table(folder)
+    _interrupted(folder, model, monkeypatch, after=1)
+    other = Journal(folder / "out.csv")
+    other.open()
+    try:
+        for options in ({}, {"max_new_tokens": 9, "overwrite": True}):
+            with pytest.raises(UserError, match="another inference is writing it"):
+                _run(folder, model, **options)
+    finally:
+        other.close()
+    _run(folder, model)
+
+
+def test_a_full_disk_keeps_what_is_done(folder: Path, model: Path, monkeypatch):
+    import errno
+
+    from mdl_toolkit.infer import journal as journal_module
+
+    _table(folder)
+    _run(folder, model, output=folder / "whole.csv")
+    written = []
+    original = journal_module.Journal._write
+
+    def full(self, value):
+        if len(written) == 3:
+
+            class Full:
+                def write(self, data):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+                def close(self):
+                    pass
+
+            self._stream.close()
+            self._stream = Full()
+        written.append(value)
+        original(self, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.Journal, "_write", full)
+        with pytest.raises(MdlError, match="No space left on device; what was done before is kept"):
+            _run(folder, model)
+    _run(folder, model)
+    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monkeypatch, processes: int):
+    _table(folder, 20)
+    (folder / "clips/7.wav").unlink()
+    _run(folder, model, output=folder / "whole.csv")
+    import threading
+
+    asked: dict[int, int] = {}
+    rows = run_module._Work._rows
+
+    def counting(self, *rest):
+        for item in rows(self, *rest):
+            asked[self.ranks.rank] = asked.get(self.ranks.rank, 0) + 1
+            yield item
+
+    monkeypatch.setattr(run_module._Work, "_rows", counting)
+    settings = InferenceSettings(
+        input=folder / "in.csv",
+        output=folder / "out.csv",
+        model_name=str(model),
+        batch_size=3,
+        max_new_tokens=4,
+        num_workers=1,
+    )
+    errors: list[BaseException] = []
+
+    def one(rank: int) -> None:
+        try:
+            run_module._inference(settings, run_module.Ranks(rank, processes))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in reversed(range(processes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors and sorted(asked) == list(range(processes)) and sum(asked.values()) == 20
+    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+
+
+def test_rows_that_do_not_fit_together_are_answered_fewer_at_a_time(folder: Path, model: Path, monkeypatch):
+    _table(folder, 12)
+    whole = _run(folder, model, batch_size=4)
+    sizes = []
+    read = Generator.read_prompts
+
+    def small(self, prompts, cache):
+        sizes.append(len(cache.lengths))
+        if len(cache.lengths) > 2 or any(p.key == 2 for p in prompts):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return read(self, prompts, cache)
+
+    monkeypatch.setattr(Generator, "read_prompts", small)
+    rows = _run(folder, model, batch_size=4)
+    assert max(sizes) == 4 and 1 in sizes
+    assert [row["prediction"] for n, row in enumerate(rows) if n != 2] == [
+        row["prediction"] for n, row in enumerate(whole) if n != 2
+    ]
+    assert "not enough memory" in rows[2]["error"] and not rows[2]["prediction"]
+
+
+def test_rows_stream(folder: Path, model: Path, monkeypatch):
+    """Predictions are on disk while later clips aren't even looked at."""
+    _table(folder, 4)
+    source = folder / "in.csv"
+    lines = source.read_text().splitlines()
+    many = [f"id-{n},clips/{n % 4}.wav,t,x" for n in range(900)]
+    source.write_text("\n".join([lines[0], *many]) + "\n")
+    loaded: list[int] = []
+    read = run_module.RowReader.read
+    monkeypatch.setattr(
+        run_module.RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key)
+    )
+    _interrupted(folder, model, monkeypatch, after=3, batch_size=8)
+    done = (folder / "out.csv.partial/rank-0.jsonl").read_text().count('"rows"')
+    assert done == 3 and len(loaded) < 80
+
+
+def test_the_output_may_not_be_the_input(folder: Path, model: Path):
+    source = _table(folder, 1)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="the input itself"):
+        _run(folder, model, output=source)
+    assert source.read_bytes() == before
+    with pytest.raises(UserError, match="a folder"):
+        _run(folder, model, output=folder)
+
+
+def test_an_earlier_output_is_kept_where_it_differs(folder: Path, model: Path, capsys):
+    _table(folder, 2)
+    (folder / "out.csv").write_text("hours of work")
+    (folder / "out.csv.1").write_text("more of it")
+    _run(folder, model)
+    assert (folder / "out.csv.2").read_text() == "hours of work" and (folder / "out.csv.1").exists()
+    assert "is kept as" in capsys.readouterr().err
+    _run(folder, model)
+    assert not (folder / "out.csv.3").exists(), "the same again is no loss"
+    _run(folder, model, max_new_tokens=3, overwrite=True)
+    assert not (folder / "out.csv.3").exists()
+
+
+def test_spreadsheets_come_back_as_they_came(folder: Path, model: Path):
+    write_wav(folder / "a.wav", tone(0.3))
+    (folder / "in.csv").write_bytes('\ufeffaudio,note\r\na.wav,"好\r\n，x"\r\n'.encode())
+    _run(folder, model)
+    data = (folder / "out.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf") and "好\r\n，x".encode() in data
+    (folder / "in.csv").write_bytes("audio,note\na.wav,好\n".encode("gbk"))
+    inference(
+        InferenceSettings(
+            input=folder / "in.csv",
+            output=folder / "g.csv",
+            model_name=str(model),
+            encoding="gbk",
+            max_new_tokens=2,
+        )
+    )
+    assert "好" in (folder / "g.csv").read_bytes().decode("gb18030")
+
+
+def test_jsonl_and_parquet(folder: Path, model: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_wav(folder / "a.wav", tone(0.3))
+    records = [
+        {"audio": "a.wav", "n": 1, "user_prompt": None},
+        {"audio": "b.wav", "n": 2, "user_prompt": "x"},
+    ]
+    (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pq.write_table(pa.Table.from_pylist(records), folder / "in.parquet")
+    for name in ("in.jsonl", "in.parquet"):
+        rows = _run(folder, model, input=folder / name)
+        assert [row["n"] for row in rows] == ["1", "2"] and rows[0]["prediction"] and rows[1]["error"]
+
+
+def test_base_dir_bounds_the_paths(folder: Path, model: Path):
+    write_wav(folder / "secret.wav", tone(0.3))
+    write_wav(folder / "data/a.wav", tone(0.3))
+    write_csv(folder / "in.csv", ["audio"], [("a.wav",), ("../secret.wav",)])
+    rows = _run(folder, model, base_dir=folder / "data")
+    assert rows[0]["prediction"] and "leads out of --base-dir" in rows[1]["error"]
+
+
+def test_the_first_answer_is_shown_with_its_prompts(folder: Path, model: Path, capsys):
+    _table(folder, 3)
+    _run(folder, model, user_prompt="which?")
+    assert "user 'which?' ->" in capsys.readouterr().err
+
+
+def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
+    """What is trained is what answers, in whatever form it is kept."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    from mdl_toolkit.checkpoint.adapter import AdapterWeights
+    from mdl_toolkit.checkpoint.export import export_adapter, export_merged, export_overlay
+    from mdl_toolkit.checkpoint.load import load_model
+    from mdl_toolkit.checkpoint.manifest import BaseRecord
+    from mdl_toolkit.checkpoint.weights import WeightFiles
+
+    tuned = load_model(model, dtype=torch.float32)
+    targets = ["audio_encoder.blocks.0.attn.qkv", "audio_projector.net.0", "layers.1.mlp.up_proj"]
+    config = LoraConfig(r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    inject_adapter_in_model(config, tuned)
+    trained = [(name, tensor) for name, tensor in tuned.named_parameters() if ".lora_" in name]
+    adapter = AdapterWeights.collect(trained, config)
+    record = {"base": BaseRecord.of("base", model)}
+    export_adapter(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
+    export_merged(model, [], adapter, folder / "merged", ModelManifest(kind="model", **record))
+    files = WeightFiles(folder / "merged")
+    changed = [(f"{name}.weight", files.tensor(f"{name}.weight")) for name in adapter.lora]
+    export_overlay(folder / "checkpoint-3", model, changed, ModelManifest(kind="overlay", **record))
+    _table(folder, 5)
+    answers = {
+        kind: [row["prediction"] for row in _run(folder, folder / kind, overwrite=True, max_new_tokens=6)]
+        for kind in ("adapter", "merged", "checkpoint-3")
+    }
+    assert answers["adapter"] == answers["merged"] == answers["checkpoint-3"]
+    assert answers["merged"] != [row["prediction"] for row in _run(folder, model, max_new_tokens=6)]
+
+
+@pytest.mark.parametrize("options", [{"quantization": "8bit"}, {"quantization": "4bit"}, {"bf16": True}])
+def test_smaller_weights_answer_too(folder: Path, model: Path, options: dict):
+    _table(folder, 3)
+    rows = _run(folder, model, **options)
+    assert all(row["prediction"] and "error" not in row for row in rows)
+
+
+def test_beams_and_sampling_by_option(folder: Path, model: Path):
+    _table(folder, 4)
+    plain = _run(folder, model)
+    beams = _run(folder, model, num_beams=3, overwrite=True)
+    sampled = _run(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, overwrite=True)
+    again = _run(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, batch_size=1)
+    assert all(row["prediction"] for row in beams)
+    assert [row["prediction"] for row in sampled] == [row["prediction"] for row in again]
+    assert [row["prediction"] for row in sampled] != [row["prediction"] for row in plain]
+
+
+def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
+    """An error that nobody foresaw, in one row, is that row's."""
+    _table(folder, 3)
+    read = run_module.RowReader.read
+
+    def surprising(self, row, key):
+        if key == 1:
+            raise RuntimeError("something\nnew")
+        return read(self, row, key)
+
+    monkeypatch.setattr(run_module.RowReader, "read", surprising)
+    rows = _run(folder, model)
+    assert rows[1]["error"] == "RuntimeError: something new"
+    assert rows[0]["prediction"] and rows[2]["prediction"]
