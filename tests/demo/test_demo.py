@@ -1,0 +1,151 @@
+"""The demonstration's pieces, and the whole of it in miniature through the real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdl_toolkit.demo import run as demo_run
+from mdl_toolkit.demo.report import Answered, Outcome
+from mdl_toolkit.errors import MdlError, UserError
+
+SMALL = demo_run.Size(train_clips=24, test_clips=12, epochs=10, rank=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, request):
+    """A folder in which the miniature ran once."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("OMP_NUM_THREADS", "1")
+    request.addfinalizer(patch.undo)
+    made = tmp_path_factory.mktemp("demo") / "small demo"
+    return made, demo_run.perform(made, 0, SMALL)
+
+
+def test_a_miniature_goes_through_all_four_commands(folder):
+    made, outcome = folder
+    assert len(outcome.steps) == 4
+    assert len(outcome.clips) == 12
+    losses = [loss for _, loss in outcome.curve("loss")]
+    assert len(losses) == 30
+    assert max(losses[-3:]) < min(losses[:3])
+    assert outcome.curve("eval_loss")
+    assert {clip.truth for clip in outcome.clips} == set(demo_run_things())
+    assert (made / "run" / "final" / "model.safetensors").is_file()
+    assert "12 unheard clips named correctly" in (made / "report.html").read_text(encoding="utf-8")
+    assert dict(outcome.facts)["Parameters"].replace(",", "").isdecimal()
+
+
+def demo_run_things() -> list[str]:
+    from mdl_toolkit.demo.task import THINGS
+
+    return list(THINGS)
+
+
+def test_the_script_holds_the_very_commands_and_they_work_again(folder):
+    made, outcome = folder
+    script = made / "commands.sh"
+    lines = [
+        line for line in script.read_text(encoding="utf-8").splitlines() if line.startswith("mdl-toolkit ")
+    ]
+    assert lines == [step.command for step in outcome.steps]
+    assert os.access(script, os.X_OK)
+    # The last step by itself, from another working directory and without a prepared PATH.
+    short = script.with_name("again.sh")
+    head = script.read_text(encoding="utf-8").split("\n\n")[0]
+    short.write_text(f"{head}\n{lines[-1]}\n", encoding="utf-8")
+    before = (made / "predictions.csv").read_bytes()
+    (made / "predictions.csv").unlink()
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    subprocess.run(["bash", short], cwd="/", env=environment, check=True, capture_output=True)
+    assert (made / "predictions.csv").read_bytes() == before
+
+
+def test_a_second_run_in_the_same_folder_starts_anew(folder, monkeypatch):
+    made, _ = folder
+    (made / "run" / "left-over").write_text("x", encoding="utf-8")
+    demo_run.claim(made, 1)
+    assert not (made / "run").exists()
+    assert json.loads((made / demo_run.MARKER).read_text(encoding="utf-8"))["seed"] == 1
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years", encoding="utf-8")
+    with pytest.raises(UserError, match="not a demonstration"):
+        demo_run.claim(tmp_path, 0)
+    assert (tmp_path / "run" / "thesis.txt").read_text(encoding="utf-8") == "years"
+    with pytest.raises(UserError, match="is a file"):
+        demo_run.claim(tmp_path / "run" / "thesis.txt", 0)
+
+
+def test_a_new_and_an_empty_folder_are_taken(tmp_path):
+    for folder in (tmp_path / "new" / "deep", tmp_path / "empty"):
+        if folder.name == "empty":
+            folder.mkdir()
+        demo_run.claim(folder, 0)
+        assert (folder / demo_run.MARKER).is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(demo_run, "write_json", refuse)
+    with pytest.raises(UserError, match="can't be written: Permission denied"):
+        demo_run.claim(tmp_path / "x", 0)
+
+
+def test_a_step_that_fails_ends_the_demonstration_with_its_command(tmp_path):
+    command = demo_run.Command("fail", ("mdl-toolkit", "train", "--no-such-option"))
+    with pytest.raises(MdlError, match=r"exit code 2: mdl-toolkit train --no-such-option"):
+        demo_run.run_command(tmp_path, command)
+
+
+def test_an_interrupted_step_interrupts_the_demonstration(tmp_path, monkeypatch):
+    ended = subprocess.CompletedProcess([], 130)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(KeyboardInterrupt):
+        demo_run.run_command(tmp_path, demo_run.Command("x", ("mdl-toolkit", "demo")))
+
+
+def test_the_screen_shows_loss_table_and_accuracy(capsys):
+    metrics = [{"step": k, "loss": 4.0 / k} for k in range(1, 41)]
+    clips = [Answered("a.wav", None, "a bell", "a bell"), Answered("b.wav", None, "a bell", "[red]a drum")]  # type: ignore[arg-type]
+    demo_run.show(Outcome(clips, metrics, []))
+    shown = capsys.readouterr().out
+    assert "accuracy: 1 of 2 (50.0 %)" in shown
+    assert "[red]a drum" in shown
+    bars = [line.count("█") for line in shown.splitlines() if line.startswith("  step")]
+    assert len(bars) == 8
+    assert bars == sorted(bars, reverse=True)
+
+
+def test_the_whole_demonstration_imports_no_torch():
+    code = (
+        "import sys, mdl_toolkit.demo.run, mdl_toolkit.demo.report, mdl_toolkit.demo.lessons; "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_its_files_are_part_of_the_package():
+    import mdl_toolkit
+
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    listed = next(
+        line
+        for line in project.read_text(encoding="utf-8").splitlines()
+        if line.startswith("mdl_toolkit = [")
+    )
+    packaged = json.loads(listed.partition("=")[2])
+    root = Path(mdl_toolkit.__file__).parent
+    for pattern in ("demo/tiny/*", "demo/report.css"):
+        assert pattern in packaged
+        assert list(root.glob(pattern))
