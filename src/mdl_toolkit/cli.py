@@ -51,10 +51,11 @@ _EPILOG = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its exit code."""
-    code = run(list(sys.argv[1:] if argv is None else argv))
-    if failure := sys.modules.get("mdl_toolkit.train.failure"):
-        failure.leave_group(code)
-    sys.exit(code)
+    try:
+        sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    finally:
+        if failure := sys.modules.get("mdl_toolkit.train.failure"):
+            failure.leave_group()
 
 
 def run(argv: list[str]) -> int:

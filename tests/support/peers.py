@@ -10,6 +10,7 @@ from typing import Any
 
 from mdl_toolkit.errors import DataError, MdlError, Stopped
 from mdl_toolkit.train.distributed import joined
+from mdl_toolkit.train.failure import leave_group
 from mdl_toolkit.train.launch import launch_of
 
 
@@ -62,3 +63,5 @@ if __name__ == "__main__":
     except MdlError as error:  # as the command line does
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        leave_group()

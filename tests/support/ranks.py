@@ -197,4 +197,9 @@ def make_memory_short(wrapped: Any, tokens: int, where: str) -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]))
+    from mdl_toolkit.train.failure import leave_group
+
+    try:
+        work(Path(sys.argv[1]), Path(sys.argv[2]))
+    finally:
+        leave_group()

@@ -89,6 +89,41 @@ def test_stopping_together_is_no_failure() -> None:
     assert lines(first) == ["error: stopped at step 3"] and lines(second) == []
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit(143)", 143, ""),
+        ("raise SystemExit", 0, ""),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_whatever_ends_it_a_process_of_a_group_isnt_cleared_up(end: str, code: int, said: str) -> None:
+    """A backend's thread that lives longer than the interpreter would abort it: ``Late`` stands for one."""
+    script = f"""
+import atexit, os, sys
+from mdl_toolkit import cli
+from mdl_toolkit.train import failure
+
+class Late:
+    def __del__(self):
+        os.abort()
+
+def work(settings):
+    sys.modules["late"] = Late()
+    failure.FailureWatch.started = True
+    atexit.register(print, "exit functions ran")
+    {end}
+
+cli.run = work
+cli.main([])
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stdout == "exit functions ran\n"
+    assert ended.stderr.strip().endswith(said) and bool(ended.stderr) == bool(said)
+
+
 def test_torchrun_is_told_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     start_ranks([PEERS, "fail", "1"], 2)

@@ -196,15 +196,26 @@ def is_peer_loss(error: BaseException) -> bool:
     return isinstance(error, backend) or any(words in text for words in _PEER_LOST)
 
 
-def leave_group(code: int) -> None:
+def leave_group() -> None:
     """End a process that has been in a group, without the interpreter's own clearing up; else do nothing.
+
+    Call it in the ``finally`` of all that the process does: the exception that ends it gives the exit code,
+    and a traceback where it is no ``SystemExit``.
 
     A thread of the group's backend may still hold the last collective's tensor. Where it lets go of it while
     the interpreter is being cleared up, the process aborts (exit code -6), though all of its work is done.
     """
-    if FailureWatch.started:
-        atexit._run_exitfuncs()
-        leave_now(code)
+    if not FailureWatch.started:
+        return
+    kind, error, traceback = sys.exc_info()
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif kind is not None and error is not None:
+        code = 1
+        sys.excepthook(kind, error, traceback)
+    atexit._run_exitfuncs()
+    leave_now(code)
 
 
 def leave_now(code: int) -> None:
