@@ -64,6 +64,7 @@ class FailureWatch:
         self._store = PrefixStore("mdl-toolkit", store)
         self._ended = threading.Event()
         self._heard = False
+        self._said = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
 
     @property
@@ -127,7 +128,7 @@ class FailureWatch:
 
     def say_elsewhere(self, failure: Failure) -> None:
         """Print another machine's failure, once on this machine; on its own it was printed already."""
-        if failure.node != self.node and self.launch.local_rank == 0:
+        if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
             print(f"error: {failure.message}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _watch(self) -> None:
