@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import MISSING, Field
 from importlib import import_module
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, options, settings
-from mdl_toolkit.console import tell_torchrun
+from mdl_toolkit.console import give_way, tell_torchrun
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.options import OptionType, flag, settings_fields
 
@@ -40,9 +39,6 @@ COMMANDS = {
         settings.DemoSettings, "mdl_toolkit.demo.run:demo", "see it all work in two minutes, on the CPU"
     ),
 }
-
-#: Head start of the process that says what is wrong for all.
-_MODESTY_SECONDS = 5.0
 
 _EPILOG = (
     "exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted (143 by SIGTERM, 138 by SIGUSR1)"
@@ -86,7 +82,7 @@ def _report(error: MdlError) -> int:
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
         # and its end makes the launcher end the others.
         if tell_torchrun("\n".join(lines)) and os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(_MODESTY_SECONDS)
+            give_way()
             return error.exit_code
         for line in lines:
             print(f"{kind}: {line}", file=sys.stderr)

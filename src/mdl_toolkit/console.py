@@ -10,6 +10,11 @@ import os
 import sys
 import time
 
+#: Where torchrun looks for the cause of a process's failure.
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+#: Head start of the process that says what is wrong for all.
+_MODESTY_SECONDS = 5.0
+
 
 def is_main_process() -> bool:
     """Whether this is the one process of a launch that prints (rank 0; also outside any launcher)."""
@@ -33,7 +38,7 @@ def tell_torchrun(cause: str) -> bool:
     Returns:
         Whether torchrun (or accelerate, which uses it) will report it.
     """
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    path = os.environ.get(_ERROR_FILE)
     if not path:
         return False
     report = {"message": {"message": cause, "extraInfo": {"timestamp": str(int(time.time()))}}}
@@ -43,6 +48,15 @@ def tell_torchrun(cause: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def give_way() -> None:
+    """Under torchrun, wait for the end that the process with the cause brings; elsewhere do nothing.
+
+    torchrun reports whichever process it sees ended first, and ends the others.
+    """
+    if os.environ.get(_ERROR_FILE):
+        time.sleep(_MODESTY_SECONDS)
 
 
 def duration(seconds: float) -> str:

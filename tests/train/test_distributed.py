@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit import console
+from mdl_toolkit.errors import SettingsError, Stopped
 from mdl_toolkit.train import distributed
 from mdl_toolkit.train.distributed import Ranks, choose_device, joined
-from mdl_toolkit.train.failure import is_peer_loss
+from mdl_toolkit.train.failure import Failure, FailureWatch, end_together, is_peer_loss
 from mdl_toolkit.train.launch import Launch
 from support.ranks import ROOT, start_ranks
 
@@ -130,6 +131,38 @@ def test_torchrun_is_told_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     report = json.loads((tmp_path / "error.json").read_text())
     assert report["message"]["message"] == "rank 1: train.csv row 17 (a.wav): is empty"
     assert "py_callstack" not in report["message"]["extraInfo"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "cause", "waits"),
+    [
+        ("torchrun", Failure(rank=0, node=0, code=2, message="rank 0: it is empty"), True),
+        # Its launcher can't see the process with the cause, which is on another machine.
+        ("torchrun", Failure(rank=9, node=1, code=2, message="rank 9: it is empty"), False),
+        ("none", Failure(rank=0, node=0, code=2, message="rank 0: it is empty"), False),
+        ("torchrun", Stopped(15, "stopped at step 3"), True),
+    ],
+)
+def test_the_process_with_the_cause_is_seen_to_end_first(
+    launcher: str, cause: Failure | Stopped, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun reports whom it sees ended first; a peer that ended in the same moment would be named."""
+    slept: list[float] = []
+    monkeypatch.setattr(console.time, "sleep", slept.append)
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    if launcher == "torchrun":
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "unused")
+    monkeypatch.setattr(FailureWatch, "started", False)
+    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=1, world_size=2, local_world_size=2))
+    watch.start()
+    stopped = isinstance(cause, Stopped)
+    monkeypatch.setattr(watch, "first", lambda patience: None if stopped else cause)
+    monkeypatch.setattr("mdl_toolkit.train.failure._end_for_sure", lambda code: None)
+    with pytest.raises(SystemExit) as left, end_together(watch):
+        raise cause if isinstance(cause, Stopped) else RuntimeError("Connection closed by peer")
+    watch.stop()
+    assert left.value.code == (143 if stopped else 2)
+    assert (slept == [5.0]) == waits and len(slept) == waits
 
 
 def test_processes_that_never_come_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ def test_a_long_first_clip_stands_alone() -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 12"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not execute a primitive"),
     ],
 )
 def test_all_ways_of_saying_so(error: Exception) -> None:
@@ -97,6 +99,8 @@ def test_the_hosts_allocator_says_so() -> None:
 
 def test_other_errors_are_not_of_memory(folder: Path) -> None:
     assert not is_out_of_memory(RuntimeError("shapes don't match"))
+    # What oneDNN says of an operation that it does not have.
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul"))
     assert not is_out_of_memory(ValueError("out of memory"))
     tuned = wrapped(folder)
 

@@ -6,16 +6,15 @@ restart, a late process or one that is gone can't leave the others in the middle
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from mdl_toolkit.console import tell_torchrun
 from mdl_toolkit.errors import MdlError
 
 #: Seconds that the other processes wait with a mistake that the first one has found too.
@@ -61,7 +60,7 @@ class Ranks:
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, MdlError):
                     error.args = (f"rank {self.rank}: {text}",)
-                _tell_torchrun(f"rank {self.rank}: {text}")
+                tell_torchrun(f"rank {self.rank}: {text}")
             raise
 
     @contextmanager
@@ -73,15 +72,6 @@ class Ranks:
             if not self.is_main:
                 time.sleep(_MODESTY)
             raise
-
-
-def _tell_torchrun(message: str) -> None:
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not path or os.path.exists(path):
-        return
-    about = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
-    with suppress(OSError):
-        Path(path).write_text(json.dumps({"message": about}), encoding="utf-8")
 
 
 def _number(variable: str, default: int) -> int:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from mdl_toolkit.console import tell_torchrun
+from mdl_toolkit.console import give_way, tell_torchrun
 from mdl_toolkit.errors import MdlError, Stopped
 from mdl_toolkit.train.launch import Launch
 
@@ -168,6 +168,8 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         if rank == 0:
             tell_torchrun(str(stopped))
             raise
+        if watch.node == 0:
+            give_way()
         raise SystemExit(stopped.exit_code) from None
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
@@ -179,6 +181,8 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         _end_for_sure(first.code if first else code)
         if first is not None:
             watch.say_elsewhere(first)
+            if first.node == watch.node:
+                give_way()
             raise SystemExit(first.code) from None
         tell_torchrun(cause)
         if is_peer_loss(error):

@@ -18,13 +18,17 @@ from mdl_toolkit.geometry import AudioGeometry
 if TYPE_CHECKING:
     from mdl_toolkit.data.collate import PackedBatch
 
-# torch has a class for CUDA's allocator alone; the CPU's, cuBLAS's and the driver's say it in words.
+# torch has a class for CUDA's allocator alone; the CPU's, cuBLAS's and the driver's say it in words. oneDNN,
+# which writes its kernels into memory of its own, has no word for it: it could not create or execute one.
 _WORDS = (
     "defaultcpuallocator: can't allocate",
     "defaultcpuallocator: not enough memory",
     "cuda error: out of memory",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
+    "could not create a primitive",
+    "could not create a memory object",
+    "could not execute a primitive",
 )
 
 
@@ -32,7 +36,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the device or of the host, has run out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+    if not isinstance(error, RuntimeError) or "primitive descriptor" in str(error):
+        return False
+    return any(words in str(error).lower() for words in _WORDS)
 
 
 def free_memory() -> None:
