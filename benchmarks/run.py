@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "conversion": ["conversion.py"],
     "balance": ["balance.py"],
     "model_attention": ["model_attention.py"],
+    "products": ["products.py"],
     "model_step": ["model_step.py"],
     "training_cpu": ["training_cpu.py"],
     "inference": ["inference.py"],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdl_toolkit.data.batching import Plan
 from mdl_toolkit.errors import OutOfMemoryError
@@ -67,9 +67,10 @@ def kept_bytes(
     model.train()
     batch = random_batch(range(clips), seconds)
     kept: dict[int, Tensor] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if tensor.untyped_storage().data_ptr() not in weights:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.model.linear import is_plain
 
 Quantization = Literal["8bit", "4bit"]
 #: Weights that share a scale in 4 bits. Rows must hold whole blocks: with others, what bitsandbytes
@@ -92,7 +93,7 @@ def replace_linears(
     bnb = _bitsandbytes()
     names = set()
     for name, module in list(decoder.named_modules()):
-        if type(module) is not nn.Linear or not name.startswith("model."):
+        if not is_plain(module) or not name.startswith("model."):
             continue
         block = next((size for size in _BLOCKS if module.in_features % size == 0), None)
         if quantization == "4bit" and block is None:

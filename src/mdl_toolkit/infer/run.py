@@ -28,6 +28,7 @@ from mdl_toolkit.infer.output import write_output
 from mdl_toolkit.infer.prompts import AnswerLimits, PromptChoice, RowReader, audio_limits, end_tokens
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
+from mdl_toolkit.model.linear import cpu_has_bfloat16
 from mdl_toolkit.settings import InferenceSettings
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
@@ -377,12 +378,6 @@ def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device
     elif wanted is None:
         wanted = cpu_has_bfloat16() and main_dtype(WeightFiles(place.base)) == torch.bfloat16
     return torch.bfloat16 if wanted else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 by instructions of its own, faster than in float32."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
 
 
 def _digest(path: Path) -> str:

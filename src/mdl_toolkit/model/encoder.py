@@ -14,6 +14,7 @@ from mdl_toolkit.model.attention import Packing, packed_attention
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.frontend import FrozenBatchNorm, MelFrontend, no_autocast
 from mdl_toolkit.model.layout import ClipLayout
+from mdl_toolkit.model.linear import linear
 
 LAYER_NORM_EPS = 1e-6
 
@@ -30,7 +31,7 @@ class PatchEmbed(nn.Module):
         bands, frames = self.proj.kernel_size
         weight = self.proj.weight
         patches = mel.to(weight.dtype).view(-1, frames, bands).transpose(1, 2).flatten(1)
-        return F.linear(patches, weight.flatten(1), self.proj.bias)
+        return linear(patches, weight.flatten(1), self.proj.bias)
 
 
 class LayerScale(nn.Module):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mdl_toolkit.model.linear import is_plain, linear
+
 #: Logits in flight, float32: 128 MiB on a CPU, 512 MiB on a GPU, where reading the head again for every chunk
 #: must not outweigh the arithmetic (880 rows of a vocabulary of 152,064).
 CHUNK_ELEMENTS = {"cpu": 1 << 25}
@@ -63,7 +65,7 @@ def _vocabulary(head: nn.Module) -> int:
 def _plain_and_frozen(head: nn.Module) -> bool:
     """Whether the head is a linear layer that nothing wraps, hooks, shards or trains."""
     return (
-        type(head) is nn.Linear
+        is_plain(head)
         and head.bias is None
         and not head.weight.requires_grad
         and type(head.weight.data) is Tensor
@@ -87,14 +89,14 @@ class _FrozenHeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if wanted else None
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            logits = F.linear(hidden[rows], weight).float()
+            logits = linear(hidden[rows], weight).float()
             index = targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
             total += (norm - logits.gather(1, index)).sum()
             if gradient is not None:
                 softmax = logits.sub_(norm).exp_()
                 softmax.scatter_add_(1, index, softmax.new_full((1, 1), -1.0).expand_as(index))
-                gradient[rows] = softmax.to(weight.dtype) @ weight
+                gradient[rows] = linear(softmax.to(weight.dtype), weight.t())
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total

@@ -31,6 +31,7 @@ from mdl_toolkit.model.frontend import FrozenBatchNorm
 from mdl_toolkit.model.inputs import check_placeholders, host_lengths, pad_in_front
 from mdl_toolkit.model.last_layer import make_last
 from mdl_toolkit.model.layout import ClipLayout
+from mdl_toolkit.model.linear import use_fast_products
 from mdl_toolkit.model.loss import loss_sum
 from mdl_toolkit.model.projector import AudioProjector
 
@@ -82,6 +83,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         )
         self.decoder = decoder_class(text)
         make_last(self.decoder.model.layers[-1])
+        use_fast_products(self)
         #: Positions (decoder tokens and encoder patches) that forwards computed, and the real ones of them.
         self.counted = {"computed": 0, "real": 0}
         self.post_init()

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdl_toolkit.model.linear import is_plain, linear
+
 #: PEFT's name of the one adapter there is.
 ADAPTER = "default"
 
@@ -23,7 +25,7 @@ def make_lean(module: Any) -> None:
     forward: Callable[..., Tensor] = _lean_forward
     if module.lora_variant:
         forward = _lean_dora_forward
-        if type(module.base_layer) is not nn.Linear:
+        if not is_plain(module.base_layer):
             # PEFT has just made the magnitudes of the dequantised weights, which will never change.
             norms = module.lora_magnitude_vector[ADAPTER].weight.detach().clone().float()
             module.register_buffer("row_norms", norms, persistent=False)
@@ -61,8 +63,8 @@ def _lean_dora_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def _without_bias(base: Any, x: Tensor) -> Tensor:
-    if type(base) is nn.Linear:
-        return F.linear(x, base.weight)
+    if is_plain(base):
+        return linear(x, base.weight)
     result: Tensor = base(x)
     return result if base.bias is None else result - base.bias.to(x.dtype)
 
@@ -87,7 +89,7 @@ def _adapted_norms(layer: Any, dtype: torch.dtype) -> Tensor:
     base, scale = layer.base_layer, layer.scaling[ADAPTER]
     down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     a, b = down.float(), up.float()
-    if type(base) is nn.Linear:
+    if is_plain(base):
         norms = torch.linalg.vector_norm(base.weight, dim=1, dtype=torch.float32)
     else:
         norms = layer.row_norms
@@ -122,5 +124,5 @@ def compute_in(module: nn.Module, dtype: torch.dtype) -> None:
     if type(module) is nn.Embedding:
         module.__class__ = _CastEmbedding
         module.compute_dtype = dtype  # type: ignore[assignment]
-    elif type(module) is nn.Linear:
+    elif is_plain(module):
         module.__class__ = _CastLinear
