@@ -26,6 +26,7 @@ import torch
 from torch.nn import functional as F
 
 from common import SHAPE, emit, spread
+from padded_model import plain_products
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -61,6 +62,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
 
     model: Any = load_model(model_folder, dtype=torch.float32)
     model.decoder.config._attn_implementation = "sdpa"
+    plain_products(model)
     builder = PromptBuilder(model_folder)
     config = GenerationConfig(
         max_new_tokens=max(lengths), eos_token_id=builder.end_id, pad_token_id=0, do_sample=False

@@ -9,21 +9,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mdl_toolkit.geometry import MIN_SAMPLES
 from mdl_toolkit.model.layout import ClipLayout
+from mdl_toolkit.model.linear import Linear
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 
 class MiDashengLMPadded(MiDashengLMModel):
     """Takes the place of the publisher's model class in a folder that 0.1.0 runs."""
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        plain_products(self)
+
     def encode_audio(self, waveform: Tensor, audio_samples: Sequence[int]) -> Tensor:
         clips = list(torch.split(waveform.float(), list(audio_samples)))
         return padded_features(self, clips, self.training and self.is_gradient_checkpointing)
+
+
+def plain_products(model: nn.Module) -> None:
+    """Let linear layers multiply as torch's own do."""
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = nn.Linear
 
 
 def padded_features(model: Any, clips: list[Tensor], recompute: bool) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional as F
 
 from common import SHAPE, emit, spread
-from padded_model import padded_features
+from padded_model import padded_features, plain_products
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -44,7 +44,6 @@ class PaddedLoop:
         from peft import inject_adapter_in_model
 
         from mdl_toolkit.checkpoint.load import load_model
-        from mdl_toolkit.model.linear import Linear
         from mdl_toolkit.train.adapters import load_trained, lora_config, trainable_parameters
 
         self.data, self.settings = data, settings
@@ -58,9 +57,7 @@ class PaddedLoop:
         self.trained = list(trainable_parameters(self.model).values())
         self.optimizer = torch.optim.AdamW(self.trained, weight_decay=0.0)
         # The library's own products, and its own attention, with masks.
-        for module in self.model.modules():
-            if type(module) is Linear:
-                module.__class__ = torch.nn.Linear
+        plain_products(self.model)
         self.model.decoder.config._attn_implementation = "sdpa"
         self.model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.clips = [data[index].waveform.tolist() for index in range(len(data))]
@@ -125,8 +122,14 @@ class RandomBatches:
 class Turns:
     """Takes the place of a run's journal: after each of its steps the padded loop makes the same one."""
 
-    def __init__(self, loop: PaddedLoop | None, steps: list[list[int]], dtype: torch.dtype) -> None:
-        self.loop, self.steps, self.dtype = loop, steps, dtype
+    def __init__(
+        self,
+        loop: PaddedLoop | None,
+        steps: list[list[int]],
+        dtype: torch.dtype,
+        profiler: torch.profiler.profile | None,
+    ) -> None:
+        self.loop, self.steps, self.dtype, self.profiler = loop, steps, dtype, profiler
         self.ours: list[tuple[float, float]] = []
         self.padded: list[tuple[float, float]] = []
         self.peaks: list[float] = []
@@ -137,7 +140,9 @@ class Turns:
         self.ours.append((time.perf_counter() - self.began, values["loss"]))
         if self.loop is not None:
             self.padded.append(self.loop.step(self.steps[values["step"] - 1], values["learning_rate"]))
-        self.peaks.append(peak(self.dtype))
+            self.peaks.append(peak(self.dtype))
+        if self.profiler is not None and values["step"] == 1:
+            self.profiler.start()
         self.began = time.perf_counter()
 
 
@@ -172,9 +177,17 @@ def prepare(folder: Path, clips: int) -> tuple[Path, Path]:
 
 
 def measure(
-    model: Path, folder: Path, dtype: str, steps: int, batch: int, padded: bool
+    model: Path,
+    folder: Path,
+    dtype: str,
+    steps: int,
+    batch: int,
+    profiler: torch.profiler.profile | None = None,
 ) -> tuple[Turns, Any, float]:
-    """Run both loops in turn; what they took, the dataset, and model FLOPs of a clip on average."""
+    """Run both loops in turn; what they took, the dataset, and model FLOPs of a clip on average.
+
+    With a profiler this loop alone, which it watches from the second step on.
+    """
     from mdl_toolkit.data.dataset import ClipDataset
     from mdl_toolkit.settings import TrainSettings
     from mdl_toolkit.train import wrap
@@ -198,8 +211,8 @@ def measure(
         start = {name: p.detach().clone() for name, p in wrapped.trainable.items()}
         order = RunOrder(RandomBatches(data, batch), 1, steps)
         rows = [scheduled.step.samples.tolist() for scheduled in order]
-        loop = PaddedLoop(model, settings, data, start) if padded else None
-        turns = Turns(loop, rows, getattr(torch, dtype))
+        loop = None if profiler else PaddedLoop(model, settings, data, start)
+        turns = Turns(loop, rows, getattr(torch, dtype), profiler)
         flops = FlopCounter(wrapped.model.config, wrapped.trainable, data.geometry)
         Loop(
             settings=settings, ranks=ranks, wrapped=wrapped, optimizer=Optimizer(wrapped.trainable),
@@ -226,9 +239,7 @@ def main() -> None:
             if options.profile:
                 profile(model, data_folder, dtype, options)
                 continue
-            turns, data, per_clip = measure(
-                model, data_folder, dtype, options.steps, options.batch, padded=True
-            )
+            turns, data, per_clip = measure(model, data_folder, dtype, options.steps, options.batch)
             report(turns, data, per_clip, dtype, options)
 
 
@@ -264,8 +275,9 @@ def report(turns: Turns, data: Any, per_clip: float, dtype: str, options: argpar
 
 
 def profile(model: Path, data: Path, dtype: str, options: argparse.Namespace) -> None:
-    with torch.profiler.profile() as profiler:
-        measure(model, data, dtype, options.steps, options.batch, padded=False)
+    profiler = torch.profiler.profile()
+    measure(model, data, dtype, options.steps, options.batch, profiler)
+    profiler.stop()
     print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=30), file=sys.stderr)
 
 

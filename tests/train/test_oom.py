@@ -13,11 +13,12 @@ import torch
 
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.memory import is_out_of_memory
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.launch import Launch
-from mdl_toolkit.train.oom import Splitter, is_out_of_memory, shown_rows, split
+from mdl_toolkit.train.oom import Splitter, shown_rows, split
 from mdl_toolkit.train.wrap import Sharded, Wrapped, prepare
 from support.batches import random_batch
 from support.ranks import ROOT, make_memory_short

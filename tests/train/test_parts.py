@@ -18,12 +18,12 @@ from mdl_toolkit.console import is_main_process
 from mdl_toolkit.data.collate import collate
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, MdlError, ModelError, Stopped, UserError
+from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.train.adapters import make_trainable, trainable_parameters
 from mdl_toolkit.train.evaluate import evaluation_batches, share_of
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.loader import MicroBatches
 from mdl_toolkit.train.loop import seed_dropout
-from mdl_toolkit.train.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.train.metrics import MetricsLog, read_metrics
 from mdl_toolkit.train.optimizer import Optimizer
 from mdl_toolkit.train.signals import STOP_SIGNALS, StopSignals, agreed_signal

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mdl_toolkit import memory
 from mdl_toolkit.data.batching import Plan
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train import plan as planning
@@ -21,7 +23,6 @@ from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.launch import Launch
 from mdl_toolkit.train.plan import (
     Activations,
-    available_bytes,
     plan_memory,
     try_worst,
     worst_micro_batch,
@@ -217,14 +218,14 @@ class TestFreeMemory:
 
     def test_a_container_has_less(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits = {"memory.max": 2**30, "memory.current": 2**29}
-        monkeypatch.setattr(planning, "_cgroup", limits.__getitem__)
-        monkeypatch.setattr(planning, "_proc_available", lambda: 2**40)
+        monkeypatch.setattr(memory, "_cgroup", limits.__getitem__)
+        monkeypatch.setattr(memory, "_proc_available", lambda: 2**40)
         assert available_bytes(torch.device("cpu")) == 2**29
 
     @pytest.mark.parametrize("text", ["max", ""])
     def test_no_limit(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "read_text", lambda self, encoding=None: text)
-        assert planning._cgroup("memory.max") is None
+        assert memory._cgroup("memory.max") is None
 
 
 class TestExample:

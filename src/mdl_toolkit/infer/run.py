@@ -28,7 +28,8 @@ from mdl_toolkit.infer.output import write_output
 from mdl_toolkit.infer.prompts import AnswerLimits, PromptChoice, RowReader, audio_limits, end_tokens
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
-from mdl_toolkit.model.linear import cpu_has_bfloat16
+from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
+from mdl_toolkit.model.linear import cpu_has_bfloat16, lay_out
 from mdl_toolkit.settings import InferenceSettings
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
@@ -237,6 +238,7 @@ class _Work:
         say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
+        lay_out(model, available_bytes(torch.device("cpu"), self.ranks.size))
         path = self.place.base / "generation_config.json"
         said = read_json(path) if path.is_file() else {}
         decoding = Decoding(
@@ -302,15 +304,14 @@ class _Work:
                     note(Result(places[number], text, cut=not answer.finished))
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                if slots == 1:
-                    place = next(iter(asked))
-                    tokens = len(asked[place].input_ids)
-                    note(self._failed(place, rows[place], f"not enough memory for its {tokens} tokens alone"))
-                slots = max(1, slots // 2)
+            free_memory()
+            if slots == 1:
+                place = next(iter(asked))
+                tokens = len(asked[place].input_ids)
+                note(self._failed(place, rows[place], f"not enough memory for its {tokens} tokens alone"))
+            slots = max(1, slots // 2)
         journal.finish(window)
 
     def _wait(self, item: _Loading) -> Prompt:
@@ -364,10 +365,6 @@ def _feed(
         asked[place] = prompt
         places.append(place)
         yield prompt
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mdl_toolkit.model.linear import is_plain, linear
+from mdl_toolkit.model.linear import Layout, is_plain, layout_of, linear, transposed
 
 #: Logits in flight, float32: 128 MiB on a CPU, 512 MiB on a GPU, where reading the head again for every chunk
 #: must not outweigh the arithmetic (880 rows of a vocabulary of 152,064).
@@ -38,7 +38,7 @@ def loss_sum(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     if hidden.shape[0] == 0:
         return hidden.float().sum()
     if _plain_and_frozen(head):
-        total = _FrozenHeadLoss.apply(hidden, head.weight, targets)  # type: ignore[no-untyped-call]
+        total = _FrozenHeadLoss.apply(hidden, head.weight, layout_of(head), targets)  # type: ignore[no-untyped-call]
         assert isinstance(total, Tensor)
         return total
     size = chunk_rows(hidden, _vocabulary(head))
@@ -81,7 +81,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
     """Summed cross-entropy of a frozen linear head; the states' gradient is made together with the loss."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, layout: Layout | None, targets: Tensor) -> Tensor:
         """Walk the positions in chunks: logits, loss, gradient of the states."""
         wanted = ctx.needs_input_grad[0]
         size = chunk_rows(hidden, weight.shape[0])
@@ -89,22 +89,22 @@ class _FrozenHeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if wanted else None
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            logits = linear(hidden[rows], weight).float()
+            logits = linear(hidden[rows], weight, layout=layout).float()
             index = targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
             total += (norm - logits.gather(1, index)).sum()
             if gradient is not None:
                 softmax = logits.sub_(norm).exp_()
                 softmax.scatter_add_(1, index, softmax.new_full((1, 1), -1.0).expand_as(index))
-                gradient[rows] = linear(softmax.to(weight.dtype), weight.t())
+                gradient[rows] = transposed(softmax.to(weight.dtype), weight, layout)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
         """Scale the gradient that the forward pass has made."""
         if not ctx.needs_input_grad[0]:
-            return None, None, None
+            return None, None, None, None
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None
+        return gradient * gradients[0].to(gradient.dtype), None, None, None

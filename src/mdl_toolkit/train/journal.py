@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.console import duration, say
-from mdl_toolkit.train.memory import gib
+from mdl_toolkit.memory import gib
 from mdl_toolkit.train.metrics import MetricsLog
 from mdl_toolkit.train.trackers import Trackers
 

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from mdl_toolkit.console import say, warn
 from mdl_toolkit.errors import NonFiniteError, Stopped
+from mdl_toolkit.memory import peak_bytes
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.evaluate import Evaluation
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
-from mdl_toolkit.train.memory import peak_bytes
 from mdl_toolkit.train.nonfinite import find_culprits
 from mdl_toolkit.train.oom import shown_rows
 from mdl_toolkit.train.optimizer import Optimizer

@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.collate import PackedBatch
-
-# torch has a class for CUDA's allocator alone; the CPU's, cuBLAS's and the driver's say it in words. oneDNN,
-# which writes its kernels into memory of its own, has no word for it: it could not create or execute one.
-_WORDS = (
-    "defaultcpuallocator: can't allocate",
-    "defaultcpuallocator: not enough memory",
-    "cuda error: out of memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-    "could not create a primitive",
-    "could not create a memory object",
-    "could not execute a primitive",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the device or of the host, has run out."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    if not isinstance(error, RuntimeError) or "primitive descriptor" in str(error):
-        return False
-    return any(words in str(error).lower() for words in _WORDS)
-
-
-def free_memory() -> None:
-    """Give back what a failed pass has left; not within ``except``, whose traceback holds on to it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def split(batch: PackedBatch, geometry: AudioGeometry) -> tuple[PackedBatch, PackedBatch]:

@@ -10,7 +10,6 @@ import contextlib
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mdl_toolkit.console import say, warn
+from mdl_toolkit.memory import available_bytes, gib
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.distributed import Ranks
-from mdl_toolkit.train.memory import gib
 from mdl_toolkit.train.sharding import local_bytes
 
 if TYPE_CHECKING:
@@ -247,19 +246,6 @@ def try_worst(wrapped: Wrapped, batch: PackedBatch, ranks: Ranks) -> None:
     wrapped.model.counted.update(counted)
 
 
-def available_bytes(device: torch.device, processes: int = 1) -> int:
-    """Free memory of a GPU; or this process's share of the host's, within the limit of its container."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + cached)
-    free = _proc_available()
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used))
-    return free // max(1, processes)
-
-
 def _sizes(plan: Plan, geometry: AudioGeometry) -> NDArray[np.float64]:
     """What each clip keeps in memory, in decoder tokens; a 7B model's patch keeps a sixth of a token's."""
     patches = np.fromiter((geometry.patches(int(n)) for n in plan.samples), np.float64, len(plan))
@@ -276,18 +262,3 @@ def _held(wrapped: Wrapped, device: torch.device) -> Iterator[None]:
     place = torch.empty(moments, dtype=torch.uint8, device=device)
     yield
     del place
-
-
-def _proc_available() -> int:
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        return int(text.split("MemAvailable:", 1)[1].split(None, 1)[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return 2**63 - 1
-
-
-def _cgroup(name: str) -> int | None:
-    try:
-        return int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None  # no limit, or not this kind of system

@@ -17,6 +17,7 @@ from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.work import Costs
 from mdl_toolkit.errors import DataError, MdlError
 from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.options import as_dict
 from mdl_toolkit.settings import TrainSettings, dataset_paths
 from mdl_toolkit.train.adapters import describe_trainable
@@ -30,7 +31,6 @@ from mdl_toolkit.train.journal import Journal
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
 from mdl_toolkit.train.loader import MicroBatches
 from mdl_toolkit.train.loop import Loop, Progress
-from mdl_toolkit.train.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.train.metrics import METRICS_FILE, MetricsLog
 from mdl_toolkit.train.optimizer import Optimizer
 from mdl_toolkit.train.order import Place, RunOrder

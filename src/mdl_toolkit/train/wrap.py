@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mdl_toolkit.errors import ModelError, OutOfMemoryError, SettingsError
+from mdl_toolkit.memory import available_bytes, is_out_of_memory
+from mdl_toolkit.model.linear import lay_out
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import (
     initialise_adapters,
@@ -21,7 +23,7 @@ from mdl_toolkit.train.adapters import (
     trainable_parameters,
 )
 from mdl_toolkit.train.distributed import Ranks
-from mdl_toolkit.train.oom import Splitter, does_not_fit, is_out_of_memory
+from mdl_toolkit.train.oom import Splitter, does_not_fit
 from mdl_toolkit.train.reduce import GradientReducer
 from mdl_toolkit.train.sharding import load_full, load_shards, local_bytes
 
@@ -239,6 +241,8 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
         _restore_precision(model, folder)
         _arrange(model, settings)
         _check_same(model, ranks)
+        if settings.method == "lora" and ranks.device.type == "cpu":
+            lay_out(model, available_bytes(ranks.device, ranks.local_world_size), backward=True)
         return Wrapped(model, ranks, dtype, autocast=dtype != torch.float32 and settings.method == "full")
     model = build_empty(folder, dtype)
     check_names(folder, model, WeightFiles(folder))
