@@ -238,6 +238,7 @@ class _Work:
         say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
+        model.requires_grad_(False)
         lay_out(model, available_bytes(torch.device("cpu"), self.ranks.size))
         path = self.place.base / "generation_config.json"
         said = read_json(path) if path.is_file() else {}
