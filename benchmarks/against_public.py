@@ -45,13 +45,18 @@ HAND_OVER = {
 
 
 def native_copy(folder: Path) -> None:
-    """This package under another name, so that 0.1.0, which has its name, can import it too."""
-    for path in (ROOT / "src" / "mdl_toolkit").rglob("*.py"):
-        target = folder / "native_mdl" / path.relative_to(ROOT / "src" / "mdl_toolkit")
+    """This package under another name, so that 0.1.0, which has its name, can import it too.
+
+    It leaves the library's Auto classes alone: a class that is registered there would be taken in place of
+    the one that the model folder names.
+    """
+    package = ROOT / "src" / "mdl_toolkit"
+    for path in package.rglob("*.py"):
+        target = folder / "native_mdl" / path.relative_to(package)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(
-            path.read_text(encoding="utf-8").replace("mdl_toolkit", "native_mdl"), encoding="utf-8"
-        )
+        lines = path.read_text(encoding="utf-8").replace("mdl_toolkit", "native_mdl").splitlines()
+        kept = [line for line in lines if not re.match(r"Auto\w+\.register\(", line)]
+        target.write_text("\n".join(kept) + "\n", encoding="utf-8")
     padded = Path(__file__).with_name("padded_model.py").read_text(encoding="utf-8")
     (folder / "native_padded.py").write_text(padded.replace("mdl_toolkit", "native_mdl"), encoding="utf-8")
 

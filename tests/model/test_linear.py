@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdl_toolkit.model import linear as products
-from mdl_toolkit.model.linear import Linear, is_plain, linear, use_fast_products
+from mdl_toolkit.model.linear import (
+    Linear,
+    is_plain,
+    lay_out,
+    layout_of,
+    linear,
+    transposed,
+    use_fast_products,
+)
 
 needs_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -115,11 +123,10 @@ def test_small_products_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_onednn_is_for_avx512_on_amd(
     vendor: str, capability: str, faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(products, "_vendor", lambda: vendor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", object(), raising=False)
+    monkeypatch.setattr(products, "has_onednn", lambda: True)
     assert products.onednn_is_faster.__wrapped__() is faster
 
 
@@ -146,3 +153,79 @@ def test_plain_layers_alone_are_taken_over() -> None:
     ]
     assert list(model.state_dict()) == names
     assert is_plain(model["plain"]) and not is_plain(model["own"]) and is_plain(nn.Linear(1, 1))
+
+
+class TestLaidOut:
+    """Frozen weights in oneDNN's own layout."""
+
+    @pytest.fixture(autouse=True)
+    def everywhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if not products.has_onednn():
+            pytest.skip("this torch has no oneDNN")
+        for name in ("onednn_is_faster", "cpu_has_bfloat16"):
+            monkeypatch.setattr(products, name, lambda: True)
+        for name in ("_WORTH_A_KERNEL", "_WORTH_A_KERNEL_AGAIN"):
+            monkeypatch.setattr(products, name, 1)
+
+    def layer(self, dtype: torch.dtype = torch.float32) -> Linear:
+        torch.manual_seed(0)
+        layer: Any = nn.Sequential(nn.Linear(96, 40, dtype=dtype))
+        use_fast_products(layer.requires_grad_(False))
+        made: Linear = layer[0]
+        return made
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("backward", [True, False])
+    def test_values_and_gradients_stay(self, dtype: torch.dtype, backward: bool) -> None:
+        layer = self.layer(dtype)
+        size = (1 + backward) * layer.weight.nbytes
+        assert lay_out(layer, 4 * size, backward=backward) == size
+        layout = layout_of(layer)
+        assert layout is not None and (layout.backward is not None) == backward
+        x, slope = torch.randn(3, 7, 96).to(dtype), torch.randn(3, 7, 40).to(dtype)
+        given, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+        assert layer.bias is not None
+        made = layer(given)
+        wanted = F.linear(exact, layer.weight.double(), layer.bias.double())
+        made.backward(slope)
+        wanted.backward(slope.double())
+        near = 1e-5 if dtype == torch.float32 else 2**-6
+        torch.testing.assert_close(made.double(), wanted, rtol=near, atol=10 * near)
+        assert given.grad is not None and exact.grad is not None
+        torch.testing.assert_close(given.grad.double(), exact.grad, rtol=near, atol=10 * near)
+        rows = slope.flatten(0, 1)
+        torch.testing.assert_close(
+            transposed(rows, layer.weight, layout).double(),
+            exact.grad.flatten(0, 1),
+            rtol=near,
+            atol=10 * near,
+        )
+
+    def test_nothing_without_room(self) -> None:
+        layer = self.layer()
+        assert lay_out(layer, 4 * layer.weight.nbytes - 1) == 0
+        assert layout_of(layer) is None
+
+    def test_a_weight_that_changes_is_taken_as_it_is(self) -> None:
+        layer, x = self.layer(), torch.randn(5, 96)
+        lay_out(layer, 2**30)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+        assert layout_of(layer) is None
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+        lay_out(layer, 2**30)
+        layer.weight = nn.Parameter(torch.zeros(40, 96), requires_grad=False)
+        assert layout_of(layer) is None
+
+    def test_trained_and_foreign_layers_stay_as_they_are(self) -> None:
+        trained = self.layer().requires_grad_(True)
+        wide = self.layer(torch.float64)
+        assert lay_out(nn.ModuleList([trained, wide, nn.Linear(4, 4).requires_grad_(False)]), 2**30) == 0
+
+    def test_names_and_files_know_nothing_of_it(self) -> None:
+        layer = self.layer()
+        before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+        lay_out(layer, 2**30, backward=True)
+        assert list(layer.state_dict()) == list(before)
+        assert all(torch.equal(layer.state_dict()[name], tensor) for name, tensor in before.items())
+        assert not list(layer.buffers())

@@ -118,8 +118,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, layout: Layout
 
 def transposed(x: Tensor, weight: Tensor, layout: Layout | None = None) -> Tensor:
     """``x @ weight``, outside of autograd: what a gradient [..., O] gives its layer's inputs, [..., I]."""
-    if layout is not None and layout.backward is None:
-        layout = None
     if not x.is_cpu or torch.compiler.is_compiling() or not _suits_onednn(x, weight.t(), layout):
         return x @ weight
     return _back(x, weight, layout)
@@ -156,9 +154,10 @@ def _suits_onednn(x: Tensor, weight: Tensor, layout: Layout | None) -> bool:
     size = x.numel() * weight.shape[0]
     if x.dtype != weight.dtype or x.dim() < 2 or not size or torch.is_autocast_enabled("cpu"):
         return False
-    if layout is not None and (x.dtype != torch.float32 or not torch.is_grad_enabled()):
-        return x.dtype != torch.float32 or size >= _WORTH_A_KERNEL_AGAIN
-    return x.dtype == torch.float32 and size >= _WORTH_A_KERNEL and onednn_is_faster()
+    if x.dtype != torch.float32:  # torch's own choice is oneDNN, whatever the size
+        return layout is not None
+    training = layout is None or layout.backward is not None
+    return size >= (_WORTH_A_KERNEL if training else _WORTH_A_KERNEL_AGAIN) and onednn_is_faster()
 
 
 def _back(gradient: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:

@@ -33,6 +33,7 @@ from mdl_toolkit.model.last_layer import make_last
 from mdl_toolkit.model.layout import ClipLayout
 from mdl_toolkit.model.linear import use_fast_products
 from mdl_toolkit.model.loss import loss_sum
+from mdl_toolkit.model.norm import use_lean_norms
 from mdl_toolkit.model.projector import AudioProjector
 
 #: The library's name for the key-value cache: ``cache`` since 5.24, ``past_key_values`` before.
@@ -84,6 +85,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.decoder = decoder_class(text)
         make_last(self.decoder.model.layers[-1])
         use_fast_products(self)
+        use_lean_norms(self.decoder)
         #: Positions (decoder tokens and encoder patches) that forwards computed, and the real ones of them.
         self.counted = {"computed": 0, "real": 0}
         self.post_init()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdl_toolkit.model.linear import is_plain, linear
+from mdl_toolkit.model.linear import is_plain, layout_of, linear, transposed
 
 #: PEFT's name of the one adapter there is.
 ADAPTER = "default"
@@ -41,8 +41,15 @@ def _lean_forward(self: Any, x: Tensor) -> Tensor:
     PEFT's own forward converts activations to the adapter's float32; here the small adapter is converted to
     the activations' dtype instead, and scale, product and sum are one kernel.
     """
-    result: Tensor = self.base_layer(x)
-    return _plus_adapter(self, x, result, self.lora_dropout[ADAPTER](x))
+    base, dropped = self.base_layer, self.lora_dropout[ADAPTER](x)
+    if x.is_cpu and is_plain(base) and not base.weight.requires_grad and not torch.compiler.is_compiling():
+        down, up = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        made: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
+            x, None if dropped is x else dropped, base, down, up, self.scaling[ADAPTER]
+        )
+        return made
+    result: Tensor = base(x)
+    return _plus_adapter(self, x, result, dropped)
 
 
 def _lean_dora_forward(self: Any, x: Tensor) -> Tensor:
@@ -97,6 +104,44 @@ def _adapted_norms(layer: Any, dtype: torch.dtype) -> Tensor:
     own = ((b @ (a @ a.t())) * b).sum(1)
     adapted: Tensor = (norms.square() + 2 * scale * cross + scale * scale * own).clamp_min(1e-12).sqrt()
     return adapted
+
+
+class _Adapted(torch.autograd.Function):
+    """A frozen linear layer and its adapter in as few passes over memory as they need on a CPU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dropped: Tensor | None, base: nn.Linear, down: Tensor, up: Tensor, scale: float
+    ) -> Tensor:
+        ctx.base, ctx.scale, ctx.layout, ctx.separate = base, scale, layout_of(base), dropped is not None
+        dropped = x if dropped is None else dropped
+        narrow, wide = down.to(x.dtype), up.to(x.dtype)
+        hidden = F.linear(dropped, narrow)
+        ctx.save_for_backward(dropped, hidden, narrow, wide, base.weight)
+        result = linear(x, base.weight, base.bias, ctx.layout)
+        result.view(-1, result.shape[-1]).addmm_(_rows(hidden), wide.t(), alpha=scale)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dropped, hidden, down, up, weight = ctx.saved_tensors
+        of_x, of_dropped, _, of_down, of_up, _ = ctx.needs_input_grad
+        gradient = gradients[0]
+        rows = _rows(gradient)
+        of_hidden = (rows @ up).mul_(ctx.scale)
+        d_x = transposed(gradient, weight, ctx.layout) if of_x else None
+        d_dropped = None
+        if ctx.separate:
+            d_dropped = (of_hidden @ down).view_as(dropped) if of_dropped else None
+        elif d_x is not None:
+            d_x.view(-1, d_x.shape[-1]).addmm_(of_hidden, down)
+        d_down = (of_hidden.t() @ _rows(dropped)).float() if of_down else None
+        d_up = (rows.t() @ _rows(hidden)).mul_(ctx.scale).float() if of_up else None
+        return d_x, d_dropped, None, d_down, d_up, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
 
 
 class _CastEmbedding(nn.Embedding):

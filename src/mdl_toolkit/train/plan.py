@@ -76,10 +76,10 @@ class Activations:
         in_decoder, in_encoder = "decoder" in targets, "encoder" in targets
         # Autocast's norms and residuals are float32.
         wide = 8 if full and itemsize == 2 else 0
-        # RMSNorms keep their input in float32.
-        attention = (4 + wide / 2) * width + itemsize * (2 * queries + 2 * keys)
+        # RMSNorms keep their input.
+        attention = (itemsize + wide / 2) * width + itemsize * (2 * queries + 2 * keys)
         # Gate, up, activation, product.
-        mlp = (4 + wide / 2) * width + itemsize * 3 * inner
+        mlp = (itemsize + wide / 2) * width + itemsize * 3 * inner
         if in_decoder:
             mlp += itemsize * (width + inner)
             if full or settings.lora_attention:
