@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -57,6 +58,19 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
         "max": round(max(values), digits),
         "runs": len(values),
     }
+
+
+def peak(dtype: Any) -> float:
+    """FLOP/s of a large matrix product in a dtype of torch's, by the faster of the libraries that it has."""
+    import torch
+
+    from mdl_toolkit.model.linear import linear
+
+    a, b = torch.randn(1024, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    start = time.perf_counter()
+    for _ in range(4):
+        linear(a, b)
+    return 4 * 2 * 1024 * 2048 * 2048 / (time.perf_counter() - start)
 
 
 def emit(benchmark: str, packages: Sequence[str] = ("torch",), **result: Any) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from common import SHAPE, emit, spread
+from common import SHAPE, emit, peak, spread
 from padded_model import padded_features, plain_products
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -144,17 +144,6 @@ class Turns:
         if self.profiler is not None and values["step"] == 1:
             self.profiler.start()
         self.began = time.perf_counter()
-
-
-def peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, by the faster of the libraries that torch has for it."""
-    from mdl_toolkit.model.linear import linear
-
-    a, b = torch.randn(1024, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-    start = time.perf_counter()
-    for _ in range(4):
-        linear(a, b)
-    return 4 * 2 * 1024 * 2048 * 2048 / (time.perf_counter() - start)
 
 
 def prepare(folder: Path, clips: int) -> tuple[Path, Path]:

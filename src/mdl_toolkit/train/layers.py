@@ -113,7 +113,7 @@ class _Adapted(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, dropped: Tensor | None, base: nn.Linear, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
-        ctx.base, ctx.scale, ctx.layout, ctx.separate = base, scale, layout_of(base), dropped is not None
+        ctx.scale, ctx.layout, ctx.separate = scale, layout_of(base), dropped is not None
         dropped = x if dropped is None else dropped
         narrow, wide = down.to(x.dtype), up.to(x.dtype)
         hidden = F.linear(dropped, narrow)

@@ -249,7 +249,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
         _restore_precision(model, folder)
         _arrange(model, settings)
         _check_same(model, ranks)
-        if settings.method == "lora" and ranks.device.type == "cpu":
+        if settings.method == "lora" and ranks.device.type == "cpu" and not settings.compile:
             lay_out(model, available_bytes(ranks.device, ranks.local_world_size), backward=True)
         return Wrapped(model, ranks, dtype, autocast=dtype != torch.float32 and settings.method == "full")
     model = build_empty(folder, dtype)
