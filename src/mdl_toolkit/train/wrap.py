@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +30,6 @@ from mdl_toolkit.train.sharding import load_full, load_shards, local_bytes
 if TYPE_CHECKING:
     from mdl_toolkit.data.collate import PackedBatch
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
-
-
-#: Kernels that oneDNN keeps, of some 30 KB each. Every number of rows takes a set of them, 60 in bfloat16,
-#: and the steps of a run have some hundred different numbers; of its own accord it keeps 1,024.
-_KERNELS = "8192"
 
 
 class Wrapped:
@@ -240,8 +234,6 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
             "--resume-from-checkpoint"
         )
     dtype = compute_dtype(settings, ranks.device)
-    # Read when oneDNN makes its first kernel.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS)
     if settings.sharding == "none":
         quantization: Any = settings.quantization
         model = load_model(folder, dtype=dtype, device=str(ranks.device), quantization=quantization)
