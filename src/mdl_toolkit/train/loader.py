@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,14 @@ class MicroBatches:
                 "a process that prepares batches has ended without a word, for example because the machine "
                 "ran out of host memory or /dev/shm; try fewer --data-workers, or 0"
             ) from error
+
+
+def start_ahead(workers: int) -> None:
+    """Start the server that workers are forked from, which imports what they need while others work."""
+    if workers:
+        _workers_context()
+        with _clean_start():
+            forkserver.ensure_running()
 
 
 def _workers_context() -> Any:

@@ -29,7 +29,7 @@ from mdl_toolkit.train.final import write_final
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
-from mdl_toolkit.train.loader import MicroBatches
+from mdl_toolkit.train.loader import MicroBatches, start_ahead
 from mdl_toolkit.train.loop import Loop, Progress
 from mdl_toolkit.train.metrics import METRICS_FILE, MetricsLog
 from mdl_toolkit.train.optimizer import Optimizer
@@ -139,6 +139,7 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
 
     reset_peak(ranks.device)
     began = time.monotonic()
+    start_ahead(settings.data_workers)
     wrapped = prepare(prepared.model_folder, settings, ranks)
     loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
     say(f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}")
