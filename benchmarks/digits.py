@@ -39,7 +39,7 @@ def commands(data: Path, epochs: float) -> dict[str, list[str]]:
             *("--train-target", "encoder,projector,decoder,embed_tokens,lm_head"),
             *("--train-dataset", "digits-train", "--eval-dataset", "digits-test", "--eval-steps", "0.25"),
             *("--batch-size", "8", "--num-epochs", f"{epochs:g}"),
-            *("--lr", "1e-3", "--warmup-steps", "200", "--lr-scheduler", "cosine", "--weight-decay", "0.05"),
+            *("--lr", "1e-3", "--warmup-steps", "200", "--lr-scheduler", "cosine", "--weight-decay", "1.0"),
             *("--output", "digits-run"),
         ],
         "inference": [

@@ -15,7 +15,7 @@ mdl-toolkit convert-dataset "$data/fsdd-test.csv" --base-dir "$data" --model-nam
 mdl-toolkit train --model-name tiny --method full \
     --train-target encoder,projector,decoder,embed_tokens,lm_head \
     --train-dataset digits-train --eval-dataset digits-test --eval-steps 0.25 \
-    --batch-size 8 --num-epochs 14 --lr 1e-3 --warmup-steps 200 --lr-scheduler cosine --weight-decay 0.05 \
+    --batch-size 8 --num-epochs 14 --lr 1e-3 --warmup-steps 200 --lr-scheduler cosine --weight-decay 1.0 \
     --output digits-run
 mdl-toolkit inference "$data/fsdd-test.csv" --base-dir "$data" --model-name digits-run/final \
     --max-new-tokens 8 --output digits.csv
