@@ -21,7 +21,7 @@ from mdl_toolkit.options import OptionType, flag, settings_fields
 class Command(NamedTuple):
     """A command: its settings, the function that does it, and a line of help."""
 
-    settings: type
+    settings: type[options.Settings]
     function: str
     help: str
 
@@ -132,7 +132,9 @@ def _function(place: str) -> Callable[[Any], None]:
     return function
 
 
-def parse_flags(command_settings: type, words: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
+def parse_flags(
+    command_settings: type[options.Settings], words: Sequence[str]
+) -> tuple[dict[str, Any], Path | None]:
     """Take the words of a command line apart.
 
     Returns:

@@ -1,7 +1,9 @@
 """How a command's settings are declared, read from flags and YAML, and checked. Standard library alone.
 
 A command's settings are a dataclass whose fields are made by :func:`option`. :func:`build` fills one from
-flags and a YAML file, and reports every problem at once.
+flags and a YAML file, and reports every problem at once. Settings remember which of them were given
+(:func:`given`), because a default may depend on the data or the model, and a value that somebody gave never
+does.
 """
 
 from __future__ import annotations
@@ -9,13 +11,75 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mdl_toolkit.errors import SettingsError
 
-S = TypeVar("S")
+S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the values of some settings come from.
+
+    Attributes:
+        given: Names that were passed when they were made.
+        values: What all of them had then; one that differs was given later.
+    """
+
+    given: frozenset[str]
+    values: Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Base of every command's settings: a dataclass that remembers which values were given.
+
+    The memory is a field, so that ``dataclasses.replace``, copies and pickles carry it along.
+    """
+
+    _origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    def __new__(cls, **values: Any) -> Settings:
+        """Note the names; a dataclass's own ``__init__`` fills in defaults and forgets who gave what."""
+        made = super().__new__(cls)
+        made.__dict__["_passed"] = frozenset(values)
+        return made
+
+    def __post_init__(self) -> None:
+        passed = self.__dict__.pop("_passed")
+        if self._origin is None:
+            self._origin = Origin(passed, _values(self))
+
+
+def given(settings: Settings) -> frozenset[str]:
+    """The names of the settings that somebody gave: by flag, in YAML, in Python, or by a change since.
+
+    A value that was given counts also where it equals the default.
+    """
+    origin = settings._origin
+    assert origin is not None
+    return origin.given | {name for name, value in _values(settings).items() if value != origin.values[name]}
+
+
+def fill(settings: S, **values: Any) -> S:
+    """A copy with values that nobody gave, such as defaults that depend on the model."""
+    before = given(settings)
+    filled = replace(settings, **values)
+    filled._origin = Origin(before, _values(filled))
+    return filled
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    found = {f.name: getattr(settings, f.name) for f in _declared(type(settings))}
+    return {name: list(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _declared(settings: type[Settings]) -> list[Field[Any]]:
+    """The fields that are options: all but the memory of where they come from."""
+    return [f for f in fields(settings) if f.name != "_origin"]
 
 
 def option(
@@ -77,10 +141,10 @@ def option_type(hint: Any) -> OptionType:
     return OptionType(hint)
 
 
-def settings_fields(settings: type) -> list[tuple[Field[Any], OptionType]]:
+def settings_fields(settings: type[Settings]) -> list[tuple[Field[Any], OptionType]]:
     """The settings of a command with their types, in order of declaration."""
     hints = get_type_hints(settings)
-    return [(f, option_type(hints[f.name])) for f in fields(settings)]
+    return [(f, option_type(hints[f.name])) for f in _declared(settings)]
 
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
@@ -205,9 +269,8 @@ def _read_yaml(path: Path, problems: list[str]) -> dict[Any, Any]:
     return content
 
 
-def as_dict(settings: Any) -> dict[str, Any]:
+def as_dict(settings: Settings) -> dict[str, Any]:
     """A settings object as plain JSON values, for manifests."""
     return {
-        f.name: str(value) if isinstance(value := getattr(settings, f.name), Path) else value
-        for f in fields(settings)
+        name: str(value) if isinstance(value, Path) else value for name, value in _values(settings).items()
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mdl_toolkit.options import flag, option, printable
+from mdl_toolkit.options import Settings, flag, option, printable
 
 DEFAULT_MODEL = "mispeech/midashenglm-7b"
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
@@ -25,7 +25,7 @@ def default_workers() -> int:
 
 
 @dataclass(kw_only=True)
-class ConvertOptions:
+class ConvertOptions(Settings):
     """What decides how rows become training examples."""
 
     model_name: str = option(
@@ -313,7 +313,7 @@ class InferenceSettings(ConvertOptions):
 
 
 @dataclass(kw_only=True)
-class DemoSettings:
+class DemoSettings(Settings):
     """Settings of ``demo``."""
 
     output: Path = option(Path("mdl-demo"), "Folder to fill.", group="output")

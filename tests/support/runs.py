@@ -22,6 +22,7 @@ from mdl_toolkit.data.folder import (
     dataset_state,
 )
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
+from mdl_toolkit.options import flag, given
 from mdl_toolkit.settings import TrainSettings
 
 WORDS = ("bell", "dog", "rain", "wind", "a long train", "glass", "voice", "the sea at night", "bird", "car")
@@ -150,18 +151,13 @@ def _same(one: Any, other: Any) -> bool:
 
 def command(settings: TrainSettings) -> list[str]:
     """The command line of some settings, for a process of its own."""
-    from dataclasses import fields
-
     words = [sys.executable, "-m", "mdl_toolkit", "train"]
-    for f in fields(settings):
-        value = getattr(settings, f.name)
+    for name in sorted(given(settings)):
+        value = getattr(settings, name)
         if value is None or value == []:
             continue
         for item in value if isinstance(value, list) else [value]:
-            words += [
-                "--" + f.name.replace("_", "-"),
-                str(item).lower() if isinstance(item, bool) else str(item),
-            ]
+            words += [flag(name), str(item).lower() if isinstance(item, bool) else str(item)]
     return words
 
 

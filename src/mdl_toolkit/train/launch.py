@@ -5,7 +5,6 @@ Standard library only, so that a process knows its place before torch is importe
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.options import fill
 from mdl_toolkit.settings import TrainSettings
 
 # torchrun and everything that starts its agents, then MPI's names (accelerate starts mpirun for MULTI_CPU).
@@ -142,14 +142,13 @@ def settings_for(settings: TrainSettings, launch: Launch) -> TrainSettings:
             f"accelerate config: gradient_clipping is {launch.clipping:g}, but --max-grad-norm "
             f"{settings.max_grad_norm:g} counts"
         )
-    filled = dataclasses.replace(settings, **changes)
-    if launch.world_size == 1 and filled.sharding != "none":
+    if launch.world_size == 1 and changes.get("sharding", settings.sharding) != "none":
         if settings.sharding != "auto":
             warn(
                 f"--sharding {settings.sharding} needs several processes; this one has nothing to share with"
             )
-        filled.sharding = "none"
-    return filled
+        changes["sharding"] = "none"
+    return fill(settings, **changes)
 
 
 def _fitting(settings: TrainSettings, launch: Launch) -> str:
