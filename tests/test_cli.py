@@ -6,12 +6,13 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import cli, options, settings
+from mdl_toolkit import cli, foreign, options, settings
 from mdl_toolkit.errors import DataError, SettingsError, Stopped
 
 
@@ -81,6 +82,80 @@ def test_a_bare_boolean_does_not_swallow_the_argument_after_it(clips: Path):
 def test_checkpointing_takes_three_words(clips: Path, value: str):
     made = train_settings(clips, "--gradient-checkpointing", value)
     assert made.gradient_checkpointing == {"true": True, "false": False, "auto": "auto"}[value]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--train-dataset", "{0}", "--train-dataset", "{1}"],
+        ["--train-dataset", "{0},{1}"],
+        ["--train-dataset={0}, {1}"],
+        ["--train-dataset", '["{0}","{1}"]'],
+    ],
+)
+def test_several_datasets_are_all_there(tmp_path: Path, words: list[str]):
+    places = [tmp_path / "a.csv", tmp_path / "b"]
+    places[0].write_text("audio,prediction\n")
+    places[1].mkdir()
+    typed = [word.replace("{0}", str(places[0])).replace("{1}", str(places[1])) for word in words]
+    flags, _ = cli.parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
+    assert settings.dataset_paths(options.build(settings.TrainSettings, flags).train_dataset) == places
+
+
+def test_a_dataset_that_is_given_twice_is_refused(clips: Path):
+    with pytest.raises(SettingsError, match=f"--train-dataset {clips}: given twice"):
+        train_settings(clips, "--train-dataset", str(clips.parent / "." / clips.name))
+    with pytest.raises(SettingsError, match="name a converted folder"):
+        options.build(settings.TrainSettings, {"train_dataset": [","], "output": "o"})
+
+
+def test_datasets_in_yaml(clips: Path, tmp_path: Path):
+    other, config = tmp_path / "b", tmp_path / "run.yaml"
+    other.mkdir()
+    config.write_text(f"train_dataset:\n- {clips}\n- {other}\neval_dataset: {clips},{other}\noutput: o\n")
+    made = options.build(settings.TrainSettings, {}, config)
+    assert settings.dataset_paths(made.train_dataset) == [clips, other]
+    assert settings.dataset_paths(made.eval_dataset) == [clips, other]
+    config.write_text(f"train_dataset: {clips}\neval_dataset: null\noutput: o\n")
+    assert options.build(settings.TrainSettings, {}, config).eval_dataset is None
+
+
+@pytest.mark.parametrize(
+    ("words", "both"),
+    [
+        (["--lr", "1e-4", "--lr=2e-4"], "--lr 1e-4 and --lr 2e-4"),
+        (["--merge-lora", "--no-merge-lora"], "--merge-lora and --no-merge-lora"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config a.yaml and --config b.yaml"),
+        (["--output", "other"], "--output out and --output other"),
+        (["--lora-rank", "4", "--lora_rank", "x"], "--lora-rank 4 and --lora_rank x"),
+    ],
+)
+def test_two_values_where_one_is_taken_are_both_named(clips: Path, words: list[str], both: str):
+    with pytest.raises(SettingsError, match=f"two values where one is taken: {both}; keep one"):
+        train_settings(clips, *words)
+
+
+def test_the_same_value_twice_is_one_value(clips: Path):
+    made = train_settings(clips, "--lr", "1e-4", "--lr", "0.0001", "--merge-lora", "--merge-lora", "true")
+    assert made.lr == 1e-4 and made.merge_lora is True
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("convert-dataset", ["a.csv", "b.csv"], "unexpected 'b.csv': INPUT is a.csv"),
+        (
+            "convert-dataset",
+            ["--input", "a.csv", "b.csv"],
+            "two values where one is taken: --input a.csv and b",
+        ),
+        ("train", ["data.csv"], "unexpected 'data.csv': data to train on are given as --train-dataset"),
+        ("train", ["-o", "out"], "unexpected '-o': options begin with two dashes"),
+    ],
+)
+def test_words_that_have_no_place(command: str, words: list[str], message: str):
+    with pytest.raises(SettingsError, match=message):
+        cli.parse_flags(cli.COMMANDS[command].settings, words)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +234,7 @@ def test_yaml_and_flags(clips: Path, tmp_path: Path):
         ("lora_rnk: 3", "no setting 'lora_rnk'; did you mean lora_rank"),
         ("- a", "a mapping"),
         ("a: [", "not YAML"),
-        ("lr: yes", "lr True: a number expected"),
+        ("lr: yes", "line 1: lr yes: a number expected"),
     ],
 )
 def test_broken_yaml_is_one_clear_line(clips: Path, tmp_path: Path, text: str, message: str):
@@ -167,6 +242,115 @@ def test_broken_yaml_is_one_clear_line(clips: Path, tmp_path: Path, text: str, m
     config.write_text(text)
     with pytest.raises(SettingsError, match=message):
         train_settings(clips, "--config", str(config))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("user_prompt: no", 'user_prompt no: YAML reads it as true or false; put it in quotes: "no"'),
+        ("user-prompt: On", 'user-prompt On: YAML reads it as true or false; put it in quotes: "On"'),
+        ("system_prompt: 007", 'system_prompt 007: YAML reads it as a number; put it in quotes: "007"'),
+        ("system_prompt: 1:30", 'YAML reads it as a number; put it in quotes: "1:30"'),
+        ("output: 2026-01-31", 'YAML reads it as a date; put it in quotes: "2026-01-31"'),
+        ("base_dir: ~", 'YAML reads it as nothing; put it in quotes: "~"'),
+        ("user_prompt: &R what", "YAML reads it as an anchor and its value; put it in quotes"),
+        ("user_prompt: !loud what", "a value of type !loud; put it in quotes"),
+        ("user_prompt: ['a', 'b']", "user_prompt: one value expected, not a list; put it in quotes"),
+        ("user_prompt: {a: b}", "one value expected, not a mapping; put it in quotes"),
+        ("user_prompt: what: this", "not YAML .*has to be in quotes"),
+        ("report_to: [wandb, off]", 'report_to: YAML reads it as true or false; put it in quotes: "off"'),
+        ("output:", "output: there is no value; leave the line out"),
+        ("lr: 1:30", "lr 1:30: a number expected"),
+        ("lr: [1, 2]", "lr: one value expected, not a list$"),
+        ("lora_rank: 010", "lora_rank 010: YAML reads a number that begins with 0 as octal"),
+        ("seed: 1\nlora-rank: 4\nlora_rank: 8", "line 3: lora_rank is there twice, first in .* line 2"),
+        ("? [a]\n: b", "line 1: the name of a setting expected"),
+    ],
+)
+def test_what_yaml_would_make_something_else_of_is_refused(
+    clips: Path, tmp_path: Path, line: str, message: str
+):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"{line}\n")
+    flags = {"train_dataset": [str(clips)], **({} if line.startswith("output") else {"output": "o"})}
+    with pytest.raises(SettingsError, match=message) as caught:
+        options.build(settings.TrainSettings, flags, config)
+    assert str(config) in caught.value.problems[0] and " line " in caught.value.problems[0]
+
+
+def test_yaml_values_are_what_was_written(clips: Path, tmp_path: Path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "lr: 1e-4\nseed: 0\nnum_epochs: 1.5\nmax_steps: 1_000\nmerge_lora: off\nbf16: ~\ncompile: 'yes'\n"
+        "user_prompt: 'no'\nsystem_prompt: |-\n  two\n  lines\nencoding: !!str 437\nrevision: null\n"
+        "quantization: 4bit\nresume_from_checkpoint: true\ntrain_target: encoder, projector\n"
+        "weight_decay: 0\nbatch_size: '4'\ngradient_checkpointing: auto\nreport_to: []\n"
+    )
+    made = train_settings(clips, "--config", str(config))
+    assert (made.lr, made.seed, made.num_epochs, made.max_steps, made.batch_size) == (1e-4, 0, 1.5, 1000, 4)
+    assert (made.merge_lora, made.bf16, made.compile) == (False, None, True)
+    assert (made.user_prompt, made.system_prompt, made.encoding) == ("no", "two\nlines", "437")
+    assert (made.revision, made.quantization, made.resume_from_checkpoint) == (None, "4bit", "true")
+    assert (made.train_target, made.report_to) == (["encoder", "projector"], [])
+    config.write_text("user_prompt: 'none'\n")
+    assert train_settings(clips, "--config", str(config)).user_prompt == "none"
+
+
+def test_a_flag_wins_over_a_wrong_value_in_yaml(clips: Path, tmp_path: Path):
+    config = tmp_path / "run.yaml"
+    config.write_text("user_prompt: no\n")
+    assert train_settings(clips, "--config", str(config), "--user-prompt", "no").user_prompt == "no"
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "answer"),
+    [
+        ("train", "learning-rate", "here it is --lr"),
+        ("train", "per_device_train_batch_size", "here it is --batch-size"),
+        ("train", "num-train-epochs", "here it is --num-epochs"),
+        ("train", "dataset", "here it is --train-dataset"),
+        ("train", "output-dir", "here it is --output"),
+        ("train", "model", "here it is --model-name"),
+        ("train", "model-name-or-path", "here it is --model-name"),
+        ("train", "lora-r", "here it is --lora-rank"),
+        ("train", "load-in-4bit", "here it is --quantization"),
+        ("train", "fp16", "float16 is not offered; here it is --bf16"),
+        ("train", "max-seq-length", "clips and answers are never cut"),
+        ("train", "deepspeed", "launch with accelerate"),
+        ("train", "input", "here it is --train-dataset"),
+        ("inference", "dataset", "here it is INPUT"),
+        ("inference", "output_file", "here it is --output"),
+        ("inference", "beam-size", "here it is --num-beams"),
+        ("inference", "lr", "it is an option of train"),
+        ("convert-dataset", "data", "here it is INPUT"),
+        ("convert-dataset", "max_new_tokens", "it is an option of inference"),
+        ("demo", "output-dir", "here it is --output"),
+    ],
+)
+def test_options_of_other_tools_lead_to_ours(command: str, name: str, answer: str):
+    with pytest.raises(SettingsError) as caught:
+        cli.parse_flags(cli.COMMANDS[command].settings, [f"--{name}", "x"])
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(f"no option --{name}: {answer}")
+
+
+def test_options_of_other_tools_in_yaml(clips: Path, tmp_path: Path):
+    config = tmp_path / "run.yaml"
+    config.write_text("learning_rate: 1e-4\n\ndeepspeed: ds.json\n")
+    with pytest.raises(SettingsError) as caught:
+        train_settings(clips, "--config", str(config))
+    assert caught.value.problems[0] == f"{config} line 1: no setting 'learning_rate': here it is lr"
+    assert caught.value.problems[1].startswith(
+        f"{config} line 3: no setting 'deepspeed': launch with accelerate"
+    )
+
+
+def test_the_table_of_other_names_leads_to_options_that_exist():
+    ours = {f.name for c in cli.COMMANDS.values() for f, _ in options.settings_fields(c.settings)}
+    assert set(foreign._OURS) <= ours
+    named = " ".join([*foreign._REMARKS.values(), *foreign._TRAINING.values()])
+    launchers = {"--nproc-per-node", "--no-python", "--config", "--no"}
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", named)) <= {options.flag(name) for name in ours} | launchers
 
 
 def test_settings_that_contradict_each_other(clips: Path):

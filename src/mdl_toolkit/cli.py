@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mdl_toolkit import __version__, options, settings
 from mdl_toolkit.console import give_way, tell_torchrun
 from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.foreign import instead_of
 from mdl_toolkit.options import OptionType, flag, settings_fields
 
 
@@ -138,16 +139,15 @@ def parse_flags(
     """Take the words of a command line apart.
 
     Returns:
-        Raw values by setting name (lists for repeated options), and the ``--config`` file if one is named.
+        Texts by setting name (lists for repeated options), and the ``--config`` file if one is named.
 
     Raises:
-        SettingsError: For unknown options and options without their value, all at once.
+        SettingsError: For unknown options, options without their value, and two values where one is taken,
+            all at once.
     """
     known = {f.name: (f, kind) for f, kind in settings_fields(command_settings)}
-    places = [name for name, (f, _) in known.items() if f.metadata["positional"]]
-    flags: dict[str, Any] = {}
-    config: Path | None = None
-    problems: list[str] = []
+    places = [f.name for f, _ in known.values() if f.metadata["positional"]]
+    line = _Line(known)
     queue = list(words)
     only_places = False
     while queue:
@@ -156,73 +156,98 @@ def parse_flags(
             only_places = True
             continue
         if only_places or not word.startswith("--"):
-            if not places:
-                problems.append(f"unexpected {word!r}")
+            if places:
+                line.take(places.pop(0), word, word)
             else:
-                flags[places.pop(0)] = word
+                line.problems.append(_unexpected(word, line))
             continue
         key, equals, value = word[2:].partition("=")
         name = key.replace("-", "_")
         negated = name.startswith("no_") and name[3:] in known and known[name[3:]][1].kind is bool
         name = name[3:] if negated else name
         if name != "config" and name not in known:
-            problems.append(f"no option --{key}{_near_option(name, known)}")
+            line.problems.append(f"no option --{key}{_instead(name, known)}")
             if not equals and queue and not queue[0].startswith("--"):
                 queue.pop(0)
             continue
         if negated:
             if equals:
-                problems.append(f"--{key} takes no value")
-            flags[name] = "false"
+                line.problems.append(f"--{key} takes no value")
+            line.take(name, "false", f"--{key}")
             continue
         if not equals:
-            bare = name in known and (known[name][1].kind is bool or name == "resume_from_checkpoint")
-            if bare and not _takes_next(queue, known[name][1]) and not _path_next(queue, name):
-                value = "true"
-            elif not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
-                problems.append(f"--{key} needs a value")
+            bare = name in known and (known[name][1].kind is bool or known[name][0].metadata["bare"])
+            if bare and not _takes_next(queue, *known[name]):
+                line.take(name, "true", f"--{key}")
                 continue
-            else:
-                value = queue.pop(0)
-        if name == "config":
-            config = Path(value)
-        elif known[name][1].repeated:
-            flags.setdefault(name, []).extend(_list_items(value))
+            if not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
+                line.problems.append(f"--{key} needs a value")
+                continue
+            value = queue.pop(0)
+        line.take(name, value, f"--{key} {options.shown(value)}")
+    if line.problems:
+        raise SettingsError(line.problems)
+    config = line.flags.pop("config", None)
+    return line.flags, None if config is None else Path(config)
+
+
+class _Line:
+    """What a command line has said so far.
+
+    Args:
+        known: The command's settings.
+    """
+
+    def __init__(self, known: Mapping[str, tuple[Field[Any], OptionType]]) -> None:
+        self.flags: dict[str, Any] = {}
+        self.problems: list[str] = []
+        self.known = known
+        self._said: dict[str, str] = {}
+
+    def take(self, name: str, value: str, said: str) -> None:
+        """Take a value; ``said`` is how a person would know it again."""
+        if name in self.known and self.known[name][1].repeated:
+            self.flags.setdefault(name, []).append(value)
+        elif name in self.flags and self._meaning(name, value) != self._meaning(name, self.flags[name]):
+            self.problems.append(f"two values where one is taken: {self._said[name]} and {said}; keep one")
         else:
-            flags[name] = value
-    if problems:
-        raise SettingsError(problems)
-    return flags, config
+            self.flags[name] = value
+            self._said[name] = said
+
+    def _meaning(self, name: str, value: str) -> Any:
+        """What a text stands for, so that ``1e-4`` and ``0.0001`` are no two values."""
+        try:
+            f, kind = self.known[name]
+            return options.parse_value(value, kind, f.metadata)
+        except (KeyError, ValueError):  # `--config`, or a text that will be refused
+            return value
 
 
-def _takes_next(queue: Sequence[str], kind: OptionType) -> bool:
+def _takes_next(queue: Sequence[str], f: Field[Any], kind: OptionType) -> bool:
+    """Whether the next word is the value of an option that may stand alone."""
+    if not queue or queue[0].startswith("--"):
+        return False
     words = {"true", "false", "yes", "no", "on", "off", "1", "0"}
     words |= {"auto"} if kind.auto else set()
     words |= {"null", "none"} if kind.optional else set()
-    return bool(queue) and queue[0].lower() in words
+    return bool(f.metadata["bare"]) or queue[0].lower() in words
 
 
-def _path_next(queue: Sequence[str], name: str) -> bool:
-    return name == "resume_from_checkpoint" and bool(queue) and not queue[0].startswith("--")
+def _unexpected(word: str, line: _Line) -> str:
+    shown = repr(word)
+    if len(word) > 1 and word[0] == "-" and word[1].isalpha():
+        return f"unexpected {shown}: options begin with two dashes"
+    if "input" in line.flags:
+        return f"unexpected {shown}: INPUT is {options.shown(line.flags['input'])}, and there is one only"
+    if "train_dataset" in line.known:
+        return f"unexpected {shown}: data to train on are given as --train-dataset"
+    return f"unexpected {shown}"
 
 
-def _list_items(value: str) -> list[str]:
-    """``a`` or ``a,b`` or, as the public 0.1.0 took it too, a JSON list."""
-    if value.startswith("["):
-        import json
-
-        try:
-            return [str(item) for item in json.loads(value)]
-        except ValueError:
-            return [value]
-    return [item for item in value.split(",") if item]
-
-
-def _near_option(name: str, known: dict[str, Any]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {flag(near[0])}?" if near else ""
+def _instead(name: str, known: Mapping[str, Any]) -> str:
+    found = instead_of(name, known, flag)
+    others = [n for n, c in COMMANDS.items() if name in {f.name for f, _ in settings_fields(c.settings)}]
+    return found if found.startswith(":") or not others else f": it is an option of {' and '.join(others)}"
 
 
 def _overview() -> str:

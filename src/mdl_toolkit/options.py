@@ -8,14 +8,16 @@ does.
 
 from __future__ import annotations
 
-import difflib
+import os
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mdl_toolkit.configfile import Scalar, read_config
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.foreign import instead_of
 
 S = TypeVar("S", bound="Settings")
 
@@ -94,11 +96,28 @@ def option(
     above: float | None = None,
     positional: bool = False,
     metavar: str | None = None,
+    bare: bool = False,
+    commas: bool = True,
 ) -> Any:
-    """A setting: its default, its help, and the values it takes (bounds ``low``/``high`` inclusive)."""
+    """A setting: its default, its help, and the values it takes (bounds ``low``/``high`` inclusive).
+
+    Args:
+        default: Its value where none is given; required without one.
+        help: One sentence or two that stand by themselves.
+        factory: Makes the default.
+        group: Heading in the help.
+        choices: The texts that it takes.
+        low: Least value.
+        high: Greatest value.
+        above: The value has to be greater than this.
+        positional: Given by its place, not by a flag.
+        metavar: How the help shows a value.
+        bare: A text that may also be true or false; the flag alone means true.
+        commas: Of one that is repeated: whether ``a,b`` is two values (else what it names decides, later).
+    """
     metadata = {
         "help": help, "group": group, "choices": choices, "low": low, "high": high, "above": above,
-        "positional": positional, "metavar": metavar,
+        "positional": positional, "metavar": metavar, "bare": bare, "commas": commas,
     }  # fmt: skip
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
@@ -130,15 +149,12 @@ class OptionType:
 
 def option_type(hint: Any) -> OptionType:
     """Take a type hint of a settings class apart."""
-    if get_origin(hint) is list:
-        return OptionType(get_args(hint)[0], repeated=True)
-    if get_origin(hint) in (Union, types.UnionType):
-        args = get_args(hint)
-        kinds = [a for a in args if isinstance(a, type) and a is not type(None)]
-        return OptionType(
-            kinds[0], optional=type(None) in args, auto=any(get_origin(a) is Literal for a in args)
-        )
-    return OptionType(hint)
+    args = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    lists = [a for a in args if get_origin(a) is list]
+    if lists:
+        return OptionType(get_args(lists[0])[0], repeated=True, optional=type(None) in args)
+    kinds = [a for a in args if isinstance(a, type) and a is not type(None)]
+    return OptionType(kinds[0], optional=type(None) in args, auto=any(get_origin(a) is Literal for a in args))
 
 
 def settings_fields(settings: type[Settings]) -> list[tuple[Field[Any], OptionType]]:
@@ -148,21 +164,28 @@ def settings_fields(settings: type[Settings]) -> list[tuple[Field[Any], OptionTy
 
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_NONE = ("null", "none", "")
 
 
-def parse_value(text: Any, kind: OptionType, meta: Mapping[str, Any]) -> Any:
-    """Turn a flag's text or a YAML value into a setting.
+def parse_value(text: str | Sequence[str], kind: OptionType, meta: Mapping[str, Any]) -> Any:
+    """Turn a flag's text, or the texts of one that is repeated, into a setting.
 
     Raises:
         ValueError: With what was expected.
     """
     if kind.repeated:
-        return [parse_value(item, OptionType(kind.kind), meta) for item in text]
-    if kind.optional and (text is None or (isinstance(text, str) and text in ("null", "none", ""))):
+        given = [text] if isinstance(text, str) else text
+        if kind.optional and all(item in _NONE for item in given):
+            return None
+        items = [piece for item in given for piece in _pieces(item, meta["commas"])]
+        return [parse_value(item, OptionType(kind.kind), meta) for item in items]
+    if not isinstance(text, str):
+        raise ValueError("one value expected, not several")
+    if kind.optional and text in _NONE:
         return None
     value: Any
     if kind.kind is bool:
-        lowered = str(text).lower()
+        lowered = text.lower()
         if kind.auto and lowered == "auto":
             return "auto"
         if lowered not in _TRUE | _FALSE:
@@ -173,13 +196,61 @@ def parse_value(text: Any, kind: OptionType, meta: Mapping[str, Any]) -> Any:
     elif kind.kind is float:
         value = _number(text, float, "a number")
     elif kind.kind is Path:
-        if not str(text):
+        if not text:
             raise ValueError("a path expected")
-        value = Path(str(text)).expanduser()
+        value = Path(os.path.expanduser(text))  # that of pathlib raises where there is no such home
     else:
-        value = str(text).lower() if isinstance(text, bool) else str(text)
+        value = text
     _check_bounds(value, meta)
     return value
+
+
+def _pieces(value: str, commas: bool) -> list[str]:
+    """``a`` or ``a,b`` or, as the public 0.1.0 took it too, a JSON list."""
+    if value.startswith("["):
+        import json
+
+        try:
+            return [str(item) for item in json.loads(value)]
+        except (ValueError, RecursionError):
+            return [value]
+    if not commas:
+        return [value]
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def parse_yaml(value: Scalar | list[Scalar] | None, kind: OptionType, meta: Mapping[str, Any]) -> Any:
+    """Turn what was written in YAML into a setting; never what YAML makes of it where that is something else.
+
+    Raises:
+        ValueError: With what was expected.
+    """
+    of_text = kind.kind in (str, Path)
+    if value is None:
+        raise ValueError("one value expected, not a mapping" + _quotes("{…}", of_text))
+    if isinstance(value, list):
+        if not kind.repeated:
+            raise ValueError("one value expected, not a list" + _quotes("[…]", of_text))
+        return [parse_yaml(item, OptionType(kind.kind), meta) for item in value]
+    if value.read_as == "nothing" and not (of_text and value.text):
+        if kind.optional:
+            return None
+        raise ValueError("there is no value; leave the line out for the default")
+    if of_text and value.read_as:
+        if value.text == "null" and kind.optional:
+            return None
+        if not (meta["bare"] and value.text.lower() in _TRUE | _FALSE):
+            raise ValueError(f"YAML reads it as {value.read_as}" + _quotes(value.text, of_text))
+    if of_text and value.quoted and not kind.repeated:
+        return parse_value(value.text, OptionType(kind.kind), meta)
+    digits = value.text.lstrip("+-")
+    if not of_text and not value.quoted and digits.isdecimal() and digits != "0" and digits[0] == "0":
+        raise ValueError("YAML reads a number that begins with 0 as octal; write it without the 0")
+    return parse_value(value.text, kind, meta)
+
+
+def _quotes(text: str, of_text: bool) -> str:
+    return f'; put it in quotes: "{printable(text)}"' if of_text else ""
 
 
 def _number(text: Any, kind: type[int] | type[float], what: str) -> int | float:
@@ -209,38 +280,35 @@ def build(settings: type[S], flags: Mapping[str, Any], config: Path | None = Non
 
     Args:
         settings: The class of the command's settings.
-        flags: Raw values by setting name; lists for repeated options.
+        flags: Texts by setting name; lists of them for repeated options.
         config: A YAML file with a mapping of setting names (dashes or underscores) to values.
 
     Raises:
         SettingsError: With every problem found, one line each.
     """
     problems: list[str] = []
-    raw: dict[str, tuple[Any, str]] = {}
-    known = {f.name: (f, kind) for f, kind in settings_fields(settings)}
-    for key, value in (_read_yaml(config, problems) if config else {}).items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            problems.append(f"{config}: no setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""))
-            continue
-        repeated = known[name][1].repeated
-        raw[name] = ([value] if repeated and not isinstance(value, list) else value, f"{config}: {key}")
-    for name, value in flags.items():
-        label = known[name][0].metadata["metavar"] if known[name][0].metadata["positional"] else flag(name)
-        raw[name] = (value, label)
     values: dict[str, Any] = {}
-    for name, (value, label) in raw.items():
+    known = {f.name: (f, kind) for f, kind in settings_fields(settings)}
+    attempted = set(flags)
+    for entry in read_config(config, problems) if config else []:
+        if entry.name not in known:
+            problems.append(f"{entry.where}: no setting {entry.key!r}{instead_of(entry.name, known)}")
+        elif entry.name not in flags:
+            attempted.add(entry.name)
+            f, kind = known[entry.name]
+            try:
+                values[entry.name] = parse_yaml(entry.value, kind, f.metadata)
+            except ValueError as error:
+                problems.append(f"{entry.where}: {entry.key}{_written(entry.value)}: {error}")
+    for name, value in flags.items():
         f, kind = known[name]
         try:
             values[name] = parse_value(value, kind, f.metadata)
-        except (ValueError, TypeError) as error:
-            problems.append(f"{label} {printable(value)}: {error}")
-    attempted = set(raw)
+        except ValueError as error:
+            problems.append(f"{label(f)} {shown(value)}: {error}")
     for name, (f, _) in known.items():
         if f.default is MISSING and f.default_factory is MISSING and name not in attempted:
-            label = f.metadata["metavar"] if f.metadata["positional"] else flag(name)
-            problems.append(f"{label} is missing: {f.metadata['help']}")
+            problems.append(f"{label(f)} is missing: {f.metadata['help']}")
     made = None
     if not problems:
         made = settings(**values)
@@ -250,23 +318,18 @@ def build(settings: type[S], flags: Mapping[str, Any], config: Path | None = Non
     return made
 
 
-def _read_yaml(path: Path, problems: list[str]) -> dict[Any, Any]:
-    import yaml
+def label(f: Field[Any]) -> str:
+    """What a person calls a setting: ``--lora-rank``, ``INPUT``."""
+    return str(f.metadata["metavar"]) if f.metadata["positional"] else flag(f.name)
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"--config {path}: can't be read: {error}")
-        return {}
-    except yaml.YAMLError as error:
-        problems.append(f"--config {path}: not YAML: {' '.join(str(error).split())}")
-        return {}
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        problems.append(f"--config {path}: a mapping of setting names to values expected")
-        return {}
-    return content
+
+def shown(value: Any) -> str:
+    """A value for one line of a message; those of a repeated option with commas."""
+    return ",".join(map(printable, value)) if isinstance(value, list) else printable(value)
+
+
+def _written(value: Scalar | list[Scalar] | None) -> str:
+    return f" {shown(value.text)}" if isinstance(value, Scalar) and value.text else ""
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -102,10 +103,20 @@ class ConvertSettings(ConvertOptions):
 class TrainSettings(ConvertOptions):
     """Settings of ``train``."""
 
-    train_dataset: str = option(
-        help="Converted folder (several: separated by commas) or a CSV, JSONL or Parquet file.", group="data"
+    train_dataset: list[str] | str = option(
+        help="Converted folder, or a CSV, JSONL or Parquet file, to train on; several, by repeating the "
+        "option, are joined.",
+        group="data",
+        metavar="PATH",
+        commas=False,
     )
-    eval_dataset: str | None = option(None, "The same, to evaluate on.", group="data")
+    eval_dataset: list[str] | str | None = option(
+        None,
+        "The same, to evaluate on while training.",
+        group="data",
+        metavar="PATH",
+        commas=False,
+    )
     output: Path = option(help="Folder of the run: checkpoints, final model, metrics.", group="output")
     cache_dir: Path | None = option(
         None, "Where files given as datasets are converted to; else OUTPUT/cache.", group="data"
@@ -215,6 +226,7 @@ class TrainSettings(ConvertOptions):
         "true: the newest complete checkpoint of OUTPUT; or a checkpoint's path.",
         group="output",
         metavar="true|PATH",
+        bare=True,
     )
     overwrite: bool = option(False, "Replace an earlier run at --output.", group="output")
     on_nonfinite: str = option(
@@ -227,9 +239,13 @@ class TrainSettings(ConvertOptions):
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
         found: list[str] = []
+        if not dataset_paths(self.train_dataset):
+            found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")
         for name, value in (("--train-dataset", self.train_dataset), ("--eval-dataset", self.eval_dataset)):
-            for part in dataset_paths(value) if value else []:
-                found += _missing_file(part, name)
+            paths = dataset_paths(value)
+            for path in paths:
+                found += _missing_file(path, name)
+            found += [f"{name} {printable(path)}: given twice; keep one" for path in _twice(paths)]
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
@@ -320,11 +336,19 @@ class DemoSettings(Settings):
     seed: int = option(0, "Seed of the sounds and of training.", low=0)
 
 
-def dataset_paths(value: str) -> list[Path]:
-    """The folders or files of a ``--train-dataset`` value; several are separated by commas."""
-    if Path(value).exists():
-        return [Path(value)]
-    return [Path(part) for part in value.split(",") if part]
+def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
+    """The folders or files that ``--train-dataset`` names: each time one, or several with commas between."""
+    found: list[Path] = []
+    for text in [value] if isinstance(value, str) else value or []:
+        parts = [text] if os.path.exists(os.path.expanduser(text)) else text.split(",")
+        found += [Path(os.path.expanduser(part.strip())) for part in parts if part.strip()]
+    return found
+
+
+def _twice(paths: Sequence[Path]) -> list[Path]:
+    """Those that are there a second time."""
+    real = [os.path.realpath(path) for path in paths]
+    return [path for place, path in enumerate(paths) if real[place] in real[:place]]
 
 
 def parse_shard(value: str) -> tuple[int, int] | None:

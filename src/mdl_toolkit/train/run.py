@@ -97,7 +97,7 @@ def _prepare(settings: TrainSettings, launch: Launch) -> Prepared:
     )
     base = BaseRecord.of(settings.model_name, folder, settings.revision)
     folders = _folders(settings.train_dataset, settings, folder)
-    evaluation_folders = _folders(settings.eval_dataset, settings, folder) if settings.eval_dataset else []
+    evaluation_folders = _folders(settings.eval_dataset, settings, folder)
     return Prepared(
         model_folder=folder,
         base=base,
@@ -109,7 +109,7 @@ def _prepare(settings: TrainSettings, launch: Launch) -> Prepared:
     )
 
 
-def _folders(value: str, settings: TrainSettings, model_folder: Path) -> list[Path]:
+def _folders(value: Sequence[str] | str | None, settings: TrainSettings, model_folder: Path) -> list[Path]:
     """The converted folders of a dataset option; files are converted, or found converted."""
     cache = settings.cache_dir or settings.output / "cache"
     return [
