@@ -269,7 +269,17 @@ class InferenceSettings(ConvertOptions):
     """Settings of ``inference``."""
 
     input: Path = option(help="CSV, JSONL or Parquet file.", positional=True, metavar="INPUT")
-    output: Path = option(help="CSV to write: all input columns and `prediction`.", group="output")
+    output: Path = option(
+        help="File to write: the input's columns and `prediction`; a CSV, or .tsv or .jsonl by its ending.",
+        group="output",
+    )
+    on_error: str = option(
+        "skip",
+        "Rows that can't be answered are marked in the output and the others go on. skip: exit code 1 only "
+        "where no row has an answer; fail: exit code 1 where any row has none.",
+        group="output",
+        choices=("skip", "fail"),
+    )
     model_name: str = option(
         help="Model folder, adapter folder, checkpoint of a run, Hub id, or 'tiny'.", group="model"
     )
@@ -314,7 +324,7 @@ class InferenceSettings(ConvertOptions):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
-        found = _missing_file(self.input, "INPUT")
+        found = _missing_file(self.input, "INPUT") + self.output_problems()
         if not self.do_sample:
             for name, value, default in (
                 ("--temperature", self.temperature, 1.0),
@@ -326,6 +336,19 @@ class InferenceSettings(ConvertOptions):
         elif self.num_beams > 1:
             found.append("--do-sample does not go with --num-beams")
         return found
+
+    def output_problems(self) -> list[str]:
+        """What is wrong with ``--output``."""
+        if self.output.is_dir():
+            return [f"--output {printable(self.output)}: a folder; name the file to write"]
+        if self.output.exists() and self.input.exists() and self.output.samefile(self.input):
+            return [f"--output {printable(self.output)}: that is the input itself; name another file"]
+        if output_kind(self.output) is None:
+            return [
+                f"--output {printable(self.output)}: {self.output.suffix} files can't be written; "
+                "end the name in .csv, .tsv or .jsonl"
+            ]
+        return []
 
 
 @dataclass(kw_only=True)
@@ -349,6 +372,18 @@ def _twice(paths: Sequence[Path]) -> list[Path]:
     """Those that are there a second time."""
     real = [os.path.realpath(path) for path in paths]
     return [path for place, path in enumerate(paths) if real[place] in real[:place]]
+
+
+def output_kind(path: Path) -> str | None:
+    """What a file of this name holds: ``csv``, ``tsv`` or ``jsonl``; ``None`` for what can't be written.
+
+    As in 0.1.0 a name without an ending means a CSV; numbers, as in ``run-0.5``, are no ending.
+    """
+    ending = path.suffix.lower().removeprefix(".")
+    if not ending[:1].isalpha():
+        return "csv"
+    kinds = {"csv": "csv", "txt": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
+    return kinds.get(ending)
 
 
 def parse_shard(value: str) -> tuple[int, int] | None:

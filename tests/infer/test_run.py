@@ -83,9 +83,10 @@ def test_every_column_stays_in_its_place(folder: Path, model: Path):
     with open(source, newline="") as stream:
         before = list(csv.DictReader(stream))
     rows = _run(folder, model)
-    assert list(rows[0]) == ["id", "audio", "prediction", "note"]
+    assert list(rows[0]) == ["id", "audio", "prediction", "note", "reference", "finish_reason"]
     assert [row["id"] for row in rows] == [f"id-{n}" for n in range(10)]
     assert [row["note"] for row in rows] == [row["note"] for row in before]
+    assert [row["reference"] for row in rows] == [row["prediction"] for row in before]
     assert all(row["prediction"] and not row["prediction"].startswith("tone") for row in rows)
     assert not (folder / "out.csv.partial").exists()
 
@@ -96,7 +97,7 @@ def test_prediction_is_added_where_there_is_none(folder: Path, model: Path):
         folder / "in.csv", ["audio", "start", "end"], [("clips/0.wav", "", ""), ("clips/1.wav", "0.1", "0.3")]
     )
     rows = _run(folder, model)
-    assert list(rows[0]) == ["audio", "start", "end", "prediction"]
+    assert list(rows[0]) == ["audio", "start", "end", "prediction", "finish_reason"]
     assert rows[1]["start"] == "0.1" and rows[1]["prediction"]
 
 
@@ -107,7 +108,7 @@ def test_a_failing_row_says_so_and_the_others_go_on(folder: Path, model: Path, c
     lines = (folder / "in.csv").read_text().splitlines()
     (folder / "in.csv").write_text("\n".join([*lines, "id-9,,nothing,x", "too,many,cells,in,it"]) + "\n")
     good = _run(folder, model)
-    assert list(good[0])[-1] == "error" and [bool(row["error"]) for row in good] == [
+    assert "error" in good[0] and [bool(row["error"]) for row in good] == [
         False, True, False, False, True, False, True, True,
     ]  # fmt: skip
     assert all(bool(row["prediction"]) != bool(row["error"]) for row in good)
@@ -180,8 +181,10 @@ def test_limits_of_length(folder: Path, model: Path, monkeypatch):
     assert budgets.pop() == 6, "the option to use wins"
     _run(folder, model, max_new_tokens=None, user_prompt="long " * 150)
     assert budgets.pop() == 128, "a prompt of 128 tokens and more leaves room for 128"
-    row = _run(folder, model, max_new_tokens=None, max_length=prompt)[0]
-    assert f"the prompt has {prompt} tokens, so --max-length {prompt} leaves no room" in row["error"]
+    with pytest.raises(
+        MdlError, match=f"prompt has {prompt} tokens, so --max-length {prompt} leaves no room"
+    ):
+        _run(folder, model, max_new_tokens=None, max_length=prompt)
     assert not budgets
 
 

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Row:
         end: Where it ends, in seconds; ``None``: at its end.
         extra: The other columns, in order.
         cells: All columns as they stood in the file, in order.
+        typed: JSONL, Parquet: the values by name, of the types that they have there.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Row:
     end: float | None = None
     extra: dict[str, str] = field(default_factory=dict)
     cells: tuple[str, ...] = ()
+    typed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class BadRow:
     number: int
     problem: str
     cells: tuple[str, ...] = ()
+    typed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[Row]:
@@ -335,8 +338,8 @@ def _typed_row(number: int, columns: Sequence[str], value: Mapping[str, Any]) ->
     cells = tuple(_cell(value.get(name)) for name in columns)
     for name in TEXT_FIELDS:
         if isinstance(value.get(name), (dict, list, bytes, bool)):
-            return BadRow(number, f"{name} is {type(value[name]).__name__}, not text", cells)
-    return _row(number, columns, cells)
+            return BadRow(number, f"{name} is {type(value[name]).__name__}, not text", cells, value)
+    return replace(_row(number, columns, cells), typed=value)
 
 
 def _cell(value: Any) -> str:

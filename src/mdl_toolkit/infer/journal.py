@@ -1,10 +1,10 @@
 """What is done already, on disk: a killed run that is started again goes on from it.
 
-``OUT.csv.partial/`` holds ``work.json`` (what is being done) and, of each process, ``rank-N.jsonl``: a line
-for each answer, as soon as it is there, and one when a window of rows is done; and ``rank-N.left`` once that
-process has done its share. Every line has a checksum, so that one cut short by a kill is seen. Windows that
-are not done are done anew, with the same rows running together, so that the result is the same as if nothing
-had happened.
+``OUT.partial/``, beside the output ``OUT``, holds ``work.json`` (what is being done) and, of each process,
+``rank-N.jsonl``: a line for each answer, as soon as it is there, and one when a window of rows is done; and
+``rank-N.left`` once that process has done its share. Every line has a checksum, so that one cut short by a
+kill is seen. Windows that are not done are done anew, with the same rows running together, so that the result
+is the same as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +24,8 @@ from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.files import write_json
 
 WORK_NAME = "work.json"
+#: Names of a journal's files, unfinished ones among them.
+_OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Journal:
     """The journal of one process, and what all of them have done.
 
     Args:
-        output: The CSV that is being made.
+        output: The file that is being made.
         rank: Of this process.
 
     Attributes:
@@ -132,7 +134,8 @@ class Journal:
         try:
             if before is None:
                 self._refuse_if_busy()
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self._refuse_if_foreign()
+                self._clear()
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_json(self.folder / WORK_NAME, {"work": plain, "window_rows": window_rows})
         except OSError as error:
@@ -151,6 +154,30 @@ class Journal:
         for path in self.folder.glob("rank-*.lock"):
             with open(path, "a") as stream:
                 _lock(stream, self.output)
+
+    def _refuse_if_foreign(self) -> None:
+        """Nothing that isn't a journal's is ever removed."""
+        names = sorted(path.name for path in self._entries())
+        foreign = [name for name in names if not _OURS.fullmatch(name) and not name.startswith(".nfs")]
+        if foreign:
+            raise UserError(
+                f"{self.folder}: it holds {foreign[0]}, which is no part of unfinished work; move that "
+                "folder away, or name another --output"
+            )
+
+    def _entries(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _clear(self) -> None:
+        """Remove the journal's own files, and the folder where nothing else is in it."""
+        for path in self._entries():
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _read_work(self) -> dict[str, Any] | None:
         """The work that the folder holds; ``None`` where there is none, empty where it can't be read."""
@@ -287,7 +314,7 @@ class Journal:
     def remove(self) -> None:
         """Remove the folder: the output is whole."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._clear()
 
     def remove_leavings(self) -> None:
         """Remove unfinished copies of the output that killed processes left."""

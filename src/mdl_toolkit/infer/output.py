@@ -1,63 +1,129 @@
-"""The finished CSV: every input column as it was, in order, with the predictions."""
+"""The finished output, a CSV or JSON lines: each row of the input as it was, in order, and its prediction."""
 
 from __future__ import annotations
 
 import csv
 import filecmp
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 from mdl_toolkit.data.records import BadRow, Row, read_header
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import atomic_file
+from mdl_toolkit.infer.columns import ERROR, FINISH_REASON, PREDICTION, OutputColumns, output_columns
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.windows import read_windows
+from mdl_toolkit.settings import output_kind
 
-PREDICTION, ERROR = "prediction", "error"
+
+@dataclass(frozen=True)
+class Written:
+    """What came of writing an output.
+
+    Attributes:
+        kept: Where an earlier output with other content is kept.
+        first_error: The first row that failed, and why.
+        moved: Columns of the input whose place is taken, and the names that they have in the output.
+    """
+
+    kept: Path | None
+    first_error: str | None
+    moved: dict[str, str]
 
 
 def write_output(
-    source: Path, encoding: str, journal: Journal, output: Path, with_errors: bool, replace: bool = False
-) -> Path | None:
+    source: Path, encoding: str, journal: Journal, output: Path, failed: bool, replace: bool = False
+) -> Written:
     """Join the input and what the journal has, a window at a time.
 
     Args:
         source: The input.
         encoding: Its text encoding.
         journal: With the results of all good rows.
-        output: The CSV to make; it appears whole.
-        with_errors: Whether any row failed: there is an ``error`` column then.
+        output: The file to make, of the kind that its name's ending says; it appears whole.
+        failed: Whether any row failed.
         replace: Whether an earlier output may go; else it is kept under another name.
 
-    Returns:
-        Where an earlier output with other content is kept.
-
     Raises:
-        MdlError: Where the journal lacks a row, or the CSV can't be written.
+        MdlError: Where the journal lacks a row, or the file can't be written.
     """
     columns = read_header(source, encoding)
-    added = [PREDICTION] + ([ERROR] if with_errors else [])
-    header = columns + [name for name in added if name not in columns]
-    places = {name: header.index(name) for name in added}
+    plan = output_columns(columns, failed, journal.cut > 0)
+    kind = output_kind(output)
+    first: list[str] = []
+
+    def rows() -> Iterator[tuple[Row | BadRow, Result]]:
+        for window in read_windows(source, encoding, journal.window_rows):
+            results = journal.results(window.number)
+            for offset, row in enumerate(window.rows):
+                result = _result(row, window.first + offset, results, source)
+                if result.error is not None and not first:
+                    first.append(f"line {row.number}: {result.error}")
+                yield row, result
+
     kept = None
+    text = "utf-8" if kind == "jsonl" else output_encoding(source, encoding)
     try:
-        with atomic_file(output, newline="", encoding=output_encoding(source, encoding)) as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(header)
-            for window in read_windows(source, encoding, journal.window_rows):
-                results = journal.results(window.number)
-                for offset, row in enumerate(window.rows):
-                    result = _result(row, window.first + offset, results, source)
-                    writer.writerow(_cells(row.cells, len(columns), header, places, result))
+        # Halves of surrogate pairs, which JSON can express and no encoding, are written as \udXXX.
+        with atomic_file(output, newline="", encoding=text, errors="backslashreplace") as stream:
+            if kind == "jsonl":
+                _write_json_lines(stream, rows(), columns, plan)
+            else:
+                _write_cells(stream, rows(), columns, plan, "\t" if kind == "tsv" else ",")
             stream.flush()
             if output.exists() and not replace and not filecmp.cmp(stream.name, output, shallow=False):
                 kept = _keep(output)
     except OSError as error:
-        raise MdlError(f"{output}: can't be written: {error.strerror or error}") from error
-    return kept
+        raise MdlError(
+            f"{output}: can't be written: {error.strerror or error}; all answers are kept: make room, then "
+            "start the same command again"
+        ) from error
+    return Written(kept, first[0] if first else None, plan.moved)
+
+
+def _write_cells(
+    stream: IO[str],
+    rows: Iterator[tuple[Row | BadRow, Result]],
+    columns: Sequence[str],
+    plan: OutputColumns,
+    separator: str,
+) -> None:
+    """A header, and a line of text for each row; there is no null: a cell without a value is empty."""
+    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    writer.writerow(plan.header)
+    for row, result in rows:
+        # A row with too few or too many cells is brought to the header's width.
+        cells = [*row.cells[: len(columns)], *[""] * (len(columns) - len(row.cells))]
+        named = _joined(dict(zip(columns, cells, strict=True)), plan, result)
+        writer.writerow(["" if (cell := named.get(name)) is None else cell for name in plan.header])
+
+
+def _write_json_lines(
+    stream: IO[str],
+    rows: Iterator[tuple[Row | BadRow, Result]],
+    columns: Sequence[str],
+    plan: OutputColumns,
+) -> None:
+    """An object for each row: the input's own values where they have types, else its cells as text."""
+    for row, result in rows:
+        values = row.typed if row.typed is not None else dict(zip(columns, row.cells, strict=False))
+        stream.write(json.dumps(_joined(values, plan, result), ensure_ascii=False, default=str) + "\n")
+
+
+def _joined(values: Mapping[str, Any], plan: OutputColumns, result: Result) -> dict[str, Any]:
+    """A row's values in the order of the output's columns; what the row doesn't have isn't there."""
+    reason = None if result.error is not None else "length" if result.cut else "stop"
+    prediction = None if result.error is not None else result.prediction
+    said = {PREDICTION: prediction, ERROR: result.error, FINISH_REASON: reason}
+    original = {new: values[old] for old, new in plan.moved.items() if old in values}
+    every = {**values, **original, **{name: said[name] for name in plan.written}}
+    return {name: every[name] for name in plan.header if name in every}
 
 
 def _keep(output: Path) -> Path:
@@ -77,7 +143,7 @@ def _keep(output: Path) -> Path:
 
 
 def output_encoding(source: Path, encoding: str) -> str:
-    """What the output is written in: the input's encoding where that can hold every answer, else UTF-8.
+    """What a CSV is written in: the input's encoding where that can hold every answer, else UTF-8.
 
     A byte-order mark stays where there was one, so that a spreadsheet opens both alike. GBK is widened to
     GB18030, which reads the same and holds all characters.
@@ -101,14 +167,3 @@ def _result(row: Row | BadRow, place: int, results: dict[int, Result], source: P
             "on a file system that all of them share"
         )
     return results[place]
-
-
-def _cells(
-    cells: Sequence[str], width: int, header: Sequence[str], places: dict[str, int], result: Result
-) -> list[str]:
-    """A row of the output. One with too few or too many cells is brought to the header's width."""
-    filled = [*cells[:width], *[""] * (width - len(cells)), *[""] * (len(header) - width)]
-    filled[places[PREDICTION]] = result.prediction
-    if ERROR in places:
-        filled[places[ERROR]] = result.error or ""
-    return filled

@@ -20,11 +20,11 @@ from mdl_toolkit.checkpoint.weights import WeightFiles, read_json
 from mdl_toolkit.console import Progress, duration, say, warn
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.records import BadRow, Row, read_records
-from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.errors import MdlError, SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.infer.generate import Decoding, Generator, Prompt
 from mdl_toolkit.infer.journal import Journal, Result
-from mdl_toolkit.infer.output import write_output
+from mdl_toolkit.infer.output import Written, write_output
 from mdl_toolkit.infer.prompts import AnswerLimits, PromptChoice, RowReader, audio_limits, end_tokens
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
@@ -113,12 +113,12 @@ def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
     seconds = time.monotonic() - started
     progress.close(f"inference: {rows} rows in {duration(seconds)}")
     failed = journal.errors + bad
-    kept = write_output(
+    written = write_output(
         settings.input, settings.encoding, journal, settings.output, failed > 0, settings.overwrite
     )
-    if kept:
-        say(f"the earlier {settings.output} is kept as {kept}")
-    _summary(settings, journal, rows, failed, journal.rows - before, seconds)
+    if written.kept:
+        say(f"the earlier {settings.output} is kept as {written.kept}")
+    _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
     if work.choice.strange_rows:
         warn(f"{work.choice.strange_rows} rows had prompts that training did not have")
     # One that is still starting would wait for work to begin that is over.
@@ -130,6 +130,8 @@ def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
 
     _until(all_left, "the other processes to start", lambda: 0)
     journal.remove()
+    if failed and (failed == rows or settings.on_error == "fail"):
+        raise MdlError(_failure(settings, written, rows, failed))
 
 
 def _until(done: Callable[[], bool], what: str, news: Callable[[], int]) -> None:
@@ -156,11 +158,8 @@ def _until(done: Callable[[], bool], what: str, news: Callable[[], int]) -> None
 
 
 def _check_output(settings: InferenceSettings) -> None:
-    output = settings.output
-    if output.is_dir():
-        raise UserError(f"--output {output}: a folder; name the CSV to write")
-    if output.exists() and output.samefile(settings.input):
-        raise UserError(f"--output {output}: that is the input itself; name another file")
+    if problems := settings.output_problems():
+        raise SettingsError(problems)
 
 
 def _count(settings: InferenceSettings) -> tuple[int, int]:
@@ -395,10 +394,29 @@ def _model_digest(place: ModelFolder) -> str:
 
 
 def _summary(
-    settings: InferenceSettings, journal: Journal, rows: int, failed: int, new: int, seconds: float
+    settings: InferenceSettings,
+    journal: Journal,
+    written: Written,
+    rows: int,
+    failed: int,
+    new: int,
+    seconds: float,
 ) -> None:
     say(f"{settings.output}: {rows} rows, {failed} failed; {new / max(seconds, 1e-9):.1f} clips/s")
+    if written.moved:
+        moved = ", ".join(f"{old} is now {new_name}" for old, new_name in written.moved.items())
+        say(f"columns of {settings.input} whose names are used by predictions: {moved}")
     if journal.cut:
-        say(f"{journal.cut} answers were ended by the length limit; --max-new-tokens allows more")
-    if failed:
-        warn(f"{failed} of {rows} rows have no prediction; the error column says why")
+        warn(
+            f"{journal.cut} of {rows} answers were cut by the length limit (finish_reason: length); "
+            "--max-new-tokens allows more"
+        )
+    if failed and failed < rows and settings.on_error != "fail":
+        warn(_failure(settings, written, rows, failed))
+
+
+def _failure(settings: InferenceSettings, written: Written, rows: int, failed: int) -> str:
+    return (
+        f"{failed} of {rows} rows have no prediction, the first of them "
+        f"{settings.input} {written.first_error}; the error column of {settings.output} says why for each"
+    )

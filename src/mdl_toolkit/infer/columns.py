@@ -1,0 +1,61 @@
+"""Which columns an output has: those of the input, each in its place, and what inference adds to them.
+
+Nothing of the input is lost. Where it has a column of a name that inference writes, that place gets what
+inference has to say, and what stood there moves to the end under another name: the truth in ``prediction``
+becomes ``reference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+PREDICTION, REFERENCE = "prediction", "reference"
+#: Why a row has no prediction.
+ERROR = "error"
+#: How an answer ended, as serving engines call it: ``stop`` by itself, ``length`` where the limit cut it.
+FINISH_REASON = "finish_reason"
+
+
+@dataclass(frozen=True)
+class OutputColumns:
+    """The columns of an output.
+
+    Attributes:
+        header: All of them, in order.
+        written: Those that inference writes.
+        moved: Columns of the input whose place is taken, and the names that their cells go under.
+    """
+
+    header: list[str]
+    written: list[str]
+    moved: dict[str, str] = field(default_factory=dict)
+
+
+def output_columns(columns: Sequence[str], failed: bool, cut: bool) -> OutputColumns:
+    """The columns of the output for an input with these.
+
+    Args:
+        columns: Of the input.
+        failed: Whether any row failed: there is an ``error`` column then.
+        cut: Whether the limit cut any answer: there is a ``finish_reason`` column then.
+    """
+    # A column that the input has under our name would be read as ours: it is written in any case.
+    last = [name for name, needed in ((ERROR, failed), (FINISH_REASON, cut)) if needed or name in columns]
+    moved: dict[str, str] = {}
+    for name in (PREDICTION, *last):
+        if name in columns:
+            taken = {*columns, *moved.values(), PREDICTION, *last}
+            wanted = REFERENCE if name == PREDICTION else f"{name}_1"
+            moved[name] = wanted if wanted not in taken else _free_name(name, taken)
+    header = list(columns)
+    for name in (PREDICTION, *moved.values(), *last):
+        if name not in header:
+            header.append(name)
+    return OutputColumns(header, [PREDICTION, *last], moved)
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """``prediction_1``, ``prediction_2`` and so on: the first one that isn't there."""
+    return next(other for number in count(1) if (other := f"{name}_{number}") not in taken)
