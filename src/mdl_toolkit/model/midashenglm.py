@@ -65,12 +65,12 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     main_input_name = "input_ids"
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar = ["EncoderBlock", "Qwen2DecoderLayer", "Qwen3DecoderLayer"]
-    _skip_keys_device_placement: ClassVar = [CACHE_NAME]
+    _no_split_modules: ClassVar[list[str]] = ["EncoderBlock", "Qwen2DecoderLayer", "Qwen3DecoderLayer"]
+    _skip_keys_device_placement: ClassVar[list[str]] = [CACHE_NAME]
     _supports_sdpa = True
     _supports_attention_backend = True
-    _keep_in_fp32_modules_strict: ClassVar = ["init_bn"]
-    _keys_to_ignore_on_load_unexpected: ClassVar = [RECOMPUTED_TENSORS]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["init_bn"]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [RECOMPUTED_TENSORS]
 
     def __init__(self, config: MiDashengLMConfig) -> None:
         super().__init__(config)
@@ -84,8 +84,6 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         )
         self.decoder = decoder_class(text)
         make_last(self.decoder.model.layers[-1])
-        use_fast_products(self)
-        use_lean_norms(self.decoder)
         #: Positions (decoder tokens and encoder patches) that forwards computed, and the real ones of them.
         self.counted = {"computed": 0, "real": 0}
         self.post_init()
@@ -143,6 +141,16 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's language-model head."""
         self.decoder.set_output_embeddings(value)
+
+    def use_own_layers(self) -> None:
+        """Let linear layers and norms take this package's products and backward passes.
+
+        Results are the same to rounding, first and higher derivatives too. It is for our own commands: other
+        libraries recognise layers by their classes (``type(layer) is torch.nn.Linear``), and a model that
+        ``from_pretrained`` gives has the classes that they know.
+        """
+        use_fast_products(self)
+        use_lean_norms(self.decoder)
 
     def recompute_blocks(self, enable: bool = True) -> None:
         """Compute encoder blocks and decoder layers again in the backward pass, and keep no activations.
