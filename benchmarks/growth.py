@@ -163,6 +163,7 @@ def training_step(width: int, seconds: float, clips: int) -> Callable[[], object
     )  # fmt: skip
     torch.manual_seed(0)
     model = MiDashengLMModel(MiDashengLMConfig(**config))
+    model.use_own_layers()
     make_trainable(model, TrainSettings(train_dataset="none", output=Path("none"), lora_rank=8))
     model.train()
     wrapped = Wrapped(model, Ranks(Launch(), torch.device("cpu")), torch.float32)

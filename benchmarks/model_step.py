@@ -63,6 +63,7 @@ def main() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = MiDashengLMModel(MiDashengLMConfig(**CONFIG))
+    model.use_own_layers()
     parameters = sum(p.numel() for p in model.parameters())
     model.requires_grad_(False)
     model.to(dtype)

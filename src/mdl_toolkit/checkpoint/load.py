@@ -88,6 +88,7 @@ def build_empty(folder: Path, dtype: torch.dtype | None = None) -> MiDashengLMMo
     try:
         with torch.device("meta"), no_init_weights():
             model = MiDashengLMModel(config)
+        model.use_own_layers()
         model.tie_weights()
     except ModelError:
         raise

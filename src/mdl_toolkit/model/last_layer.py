@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
 from mdl_toolkit.model.attention import Packing
 
 
 class LastLayer(nn.Module):
-    """Mixed into the library's layer: pre-norm attention, then pre-norm MLP."""
+    """Mixed into the library's layers: pre-norm attention, then pre-norm MLP."""
 
     self_attn: nn.Module
     mlp: nn.Module
@@ -33,7 +35,17 @@ class LastLayer(nn.Module):
         return kept + self.mlp(self.post_attention_layernorm(kept))
 
 
+class Qwen2DecoderLayer(LastLayer, qwen2.Qwen2DecoderLayer):  # type: ignore[misc]
+    """Qwen2's. The library goes by the names of classes (``_no_split_modules``): this is one of them."""
+
+
+class Qwen3DecoderLayer(LastLayer, qwen3.Qwen3DecoderLayer):  # type: ignore[misc]
+    """Qwen3's."""
+
+
+_LAST = {qwen2.Qwen2DecoderLayer: Qwen2DecoderLayer, qwen3.Qwen3DecoderLayer: Qwen3DecoderLayer}
+
+
 def make_last(layer: nn.Module) -> None:
     """Let a layer of the library's heed ``Packing.keep_rows``; it keeps its weights and its class's name."""
-    kind = type(layer)
-    layer.__class__ = type(kind.__name__, (LastLayer, kind), {})
+    layer.__class__ = _LAST[type(layer)]

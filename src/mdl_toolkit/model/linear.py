@@ -4,7 +4,8 @@ float32 products go to MKL. On AMD's processors MKL keeps to AVX2, also where th
 makes its kernels for what it finds, takes half the time (``benchmarks/products.py``). Both compute in float32
 and add in different orders. bfloat16 products go to oneDNN anyway. In every call it brings the weight into a
 layout of its own, a sixth of the time with 400 rows, half of it with 8; a weight that stays as it is can be
-laid out once, where there is memory for another copy.
+laid out once, where there is memory for another copy. A copy can't notice every write to its original: see
+:func:`lay_out`.
 
 Letters: I and O inputs and outputs.
 """
@@ -34,12 +35,14 @@ class Layout(NamedTuple):
     Attributes:
         forward: For products with inputs.
         backward: For products with outputs' gradients; ``None`` where there are none to come.
-        of: What tells whether the weight is still the same.
+        of: The weight's own storage, held so that nothing else can take its address.
+        version: Of the weight when it was laid out.
     """
 
     forward: Tensor
     backward: Tensor | None
-    of: tuple[int, int]
+    of: Tensor
+    version: int
 
 
 class Linear(nn.Linear):
@@ -50,6 +53,14 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """``input`` [..., I] → [..., O]."""
         return linear(input, self.weight, self.bias, layout_of(self))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.layout = None  # weights of another dtype or place
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: all but the layout, which is made for this CPU."""
+        return {name: value for name, value in self.__dict__.items() if name != "layout"}
 
 
 def use_fast_products(module: nn.Module) -> None:
@@ -66,6 +77,11 @@ def is_plain(module: nn.Module) -> bool:
 
 def lay_out(module: nn.Module, free: int, backward: bool = False) -> int:
     """Lay out the frozen weights of the linear layers inside for this CPU, where it pays.
+
+    For whoever owns the model and leaves these weights alone from here on, as a training run or an inference
+    does: it is never done unasked. Weights that are replaced, moved, trained, loaded or written to by torch's
+    operators lose their layout by themselves; a write that torch can't see (through ``.data``, a numpy view,
+    another process) doesn't, and needs :func:`forget_layouts`.
 
     Args:
         module: Its weights have their final values and places.
@@ -84,14 +100,26 @@ def lay_out(module: nn.Module, free: int, backward: bool = False) -> int:
         for layer in layers:
             weight = layer.weight.detach()
             back = arrange(weight.t().contiguous()) if backward else None
-            layer.layout = Layout(arrange(weight), back, _identity(weight))
+            layer.layout = Layout(arrange(weight), back, weight, weight._version)
     return total
 
 
+def forget_layouts(module: nn.Module) -> None:
+    """Let the linear layers inside read their weights themselves again: before these are written to."""
+    for layer in module.modules():
+        if isinstance(layer, Linear):
+            layer.layout = None
+
+
 def layout_of(layer: nn.Module) -> Layout | None:
-    """A layer's weight as it was laid out, unless it has changed since."""
+    """A layer's weight as it was laid out, unless it has changed since, or may change."""
     layout: Layout | None = getattr(layer, "layout", None)
-    if layout is None or layout.of != _identity(layer.weight):  # type: ignore[arg-type]
+    if layout is None:
+        return None
+    weight: Any = layer.weight
+    same = weight.data_ptr() == layout.of.data_ptr() and weight._version == layout.version
+    if not same or weight.requires_grad:
+        layer.layout = None  # type: ignore[assignment]
         return None
     return layout
 
@@ -142,12 +170,13 @@ class _Product(torch.autograd.Function):
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         gradient = gradients[0]
         rows = gradient.flatten(0, -2)
-        return (
-            _back(gradient, weight, ctx.layout) if of_x else None,
-            _onednn(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
-            rows.sum(0) if of_bias else None,
-            None,
-        )
+        if torch.is_grad_enabled():  # gradients of these gradients are wanted: autograd must see
+            d_x = F.linear(gradient, weight.t()) if of_x else None
+            d_weight = rows.t() @ x.flatten(0, -2) if of_weight else None
+        else:
+            d_x = _back(gradient, weight, ctx.layout) if of_x else None
+            d_weight = _onednn(rows.t(), x.flatten(0, -2).t()) if of_weight else None
+        return d_x, d_weight, rows.sum(0) if of_bias else None, None
 
 
 def _suits_onednn(x: Tensor, weight: Tensor, layout: Layout | None) -> bool:
@@ -178,10 +207,6 @@ def _pays(layer: nn.Linear) -> bool:
     if weight.dtype == torch.bfloat16:
         return has_onednn() and cpu_has_bfloat16()
     return weight.dtype == torch.float32 and onednn_is_faster()
-
-
-def _identity(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), weight._version
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mdl_toolkit.model.linear import Layout, is_plain, layout_of, linear, transposed
+from mdl_toolkit.model.second_order import traced_gradients
 
 #: Logits in flight, float32: 128 MiB on a CPU, 512 MiB on a GPU, where reading the head again for every chunk
 #: must not outweigh the arithmetic (880 rows of a vocabulary of 152,064).
@@ -98,7 +99,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 softmax.scatter_add_(1, index, softmax.new_full((1, 1), -1.0).expand_as(index))
                 gradient[rows] = transposed(softmax.to(weight.dtype), weight, layout)
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient, hidden, weight, targets)
         return total
 
     @staticmethod
@@ -106,5 +107,11 @@ class _FrozenHeadLoss(torch.autograd.Function):
         """Scale the gradient that the forward pass has made."""
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        (gradient,) = ctx.saved_tensors
+        gradient, hidden, weight, targets = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of this gradient are wanted; no chunks then
+
+            def plain(hidden: Tensor) -> Tensor:
+                return F.cross_entropy(F.linear(hidden, weight).float(), targets, reduction="sum")
+
+            return *traced_gradients(plain, (hidden,), (True,), gradients[0]), None, None, None  # type: ignore
         return gradient * gradients[0].to(gradient.dtype), None, None, None

@@ -8,12 +8,15 @@ Letters: H width.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+from mdl_toolkit.model.second_order import traced_gradients
 
 
 class _RMSNorm(nn.Module):
@@ -31,7 +34,15 @@ class _RMSNorm(nn.Module):
         return normed
 
 
-_lean = {kind: type(kind.__name__, (_RMSNorm, kind), {}) for kind in (Qwen2RMSNorm, Qwen3RMSNorm)}
+class LeanQwen2RMSNorm(_RMSNorm, Qwen2RMSNorm):  # type: ignore[misc]
+    """Qwen2's norm."""
+
+
+class LeanQwen3RMSNorm(_RMSNorm, Qwen3RMSNorm):  # type: ignore[misc]
+    """Qwen3's norm."""
+
+
+_lean = {Qwen2RMSNorm: LeanQwen2RMSNorm, Qwen3RMSNorm: LeanQwen3RMSNorm}
 
 
 def use_lean_norms(module: nn.Module) -> None:
@@ -48,6 +59,7 @@ class _Normalise(torch.autograd.Function):
         square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         inverse = square.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
+        ctx.epsilon = epsilon
         normed: Tensor = weight * (wide * inverse).to(x.dtype)
         return normed
 
@@ -55,6 +67,9 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         of_x, of_weight, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # gradients of these gradients are wanted
+            plain = partial(_normalise, epsilon=ctx.epsilon)
+            return (*traced_gradients(plain, (x, weight), (of_x, of_weight), gradients[0]), None)  # type: ignore
         gradient, wide = gradients[0], x.float()
         d_weight = d_x = None
         if of_weight:
@@ -64,3 +79,8 @@ class _Normalise(torch.autograd.Function):
             along = (slope * wide).sum(-1, keepdim=True).mul_(inverse**3).div_(x.shape[-1])
             d_x = (slope * inverse).addcmul_(wide, along, value=-1).to(x.dtype)
         return d_x, d_weight, None
+
+
+def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    wide = x.float()
+    return weight * (wide * (wide.square().mean(-1, keepdim=True) + epsilon).rsqrt()).to(x.dtype)
