@@ -223,7 +223,7 @@ def write_text_files(folder: Path, tokenizer: Tokenizer) -> None:
         "return_attention_mask": True,
         "sampling_rate": 16000,
     }
-    generation = {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad, "max_new_tokens": 64}
+    generation = {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
     for name, content in {
         "config.json": model_config(tokenizer),
         "tokenizer_config.json": described,

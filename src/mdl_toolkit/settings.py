@@ -300,23 +300,58 @@ class InferenceSettings(ConvertOptions):
     batch_size: int = option(32, "Clips at a time.", group="generation", low=1)
     max_length: int | None = option(
         None,
-        "Tokens of prompt and answer together (128 unless --max-new-tokens is given).",
+        "Tokens of prompt and answer together, as 0.1.0 counts; --max-new-tokens goes before it.",
         group="generation",
         low=1,
     )
-    max_new_tokens: int | None = option(None, "Tokens of the answer at most.", group="generation", low=1)
-    do_sample: bool = option(False, "Sample instead of taking the likeliest token.", group="generation")
-    temperature: float = option(1.0, "Of sampling.", group="generation", above=0)
-    top_p: float = option(
-        1.0,
-        "Sample from the likeliest tokens of this total probability.",
+    max_new_tokens: int | None = option(
+        None,
+        "Tokens of the answer at most; by default what the model's settings say, else half as many again as "
+        "the longest answer in its training, 128 at least.",
+        group="generation",
+        low=1,
+    )
+    generation_config: str = option(
+        "model",
+        "Where settings come from that no option gives: the model's generation_config.json (model), a JSON "
+        "file of that form, or nowhere (none).",
+        group="generation",
+        metavar="model|none|FILE",
+    )
+    do_sample: bool | None = option(
+        None,
+        "Sample instead of taking the likeliest token, unless the model's settings say otherwise [false].",
+        group="generation",
+    )
+    temperature: float | None = option(
+        None, "Of sampling, unless the model's settings say otherwise [1].", group="generation", above=0
+    )
+    top_p: float | None = option(
+        None,
+        "Sample from the likeliest tokens of this total probability, unless the model's settings say "
+        "otherwise [1].",
         group="generation",
         above=0,
         high=1,
     )
-    top_k: int = option(0, "Sample from the k likeliest tokens; 0: from all.", group="generation", low=0)
-    num_beams: int = option(1, "Beams of a beam search.", group="generation", low=1)
-    repetition_penalty: float = option(1.0, "Above 1: repeat less.", group="generation", above=0)
+    top_k: int | None = option(
+        None,
+        "Sample from the k likeliest tokens (0: from all), unless the model's settings say otherwise [50].",
+        group="generation",
+        low=0,
+    )
+    num_beams: int | None = option(
+        None,
+        "Beams of a beam search, unless the model's settings say otherwise [1].",
+        group="generation",
+        low=1,
+    )
+    repetition_penalty: float | None = option(
+        None,
+        "Above 1: repeat less, unless the model's settings say otherwise [1].",
+        group="generation",
+        above=0,
+    )
     seed: int = option(42, "Seed of sampling.", group="generation", low=0)
     overwrite: bool = option(
         False, "Start anew where --output holds other work, instead of refusing.", group="output"
@@ -325,16 +360,13 @@ class InferenceSettings(ConvertOptions):
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
         found = _missing_file(self.input, "INPUT") + self.output_problems()
-        if not self.do_sample:
-            for name, value, default in (
-                ("--temperature", self.temperature, 1.0),
-                ("--top-p", self.top_p, 1.0),
-                ("--top-k", self.top_k, 0),
-            ):
-                if value != default:
-                    found.append(f"{name} has an effect with --do-sample only: add it")
-        elif self.num_beams > 1:
-            found.append("--do-sample does not go with --num-beams")
+        if self.do_sample is False:
+            idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
+            found += [
+                f"{flag(name)} has an effect in sampling only: take --do-sample false away" for name in idle
+            ]
+        if self.generation_config not in ("model", "none"):
+            found += _missing_file(Path(self.generation_config), "--generation-config")
         return found
 
     def output_problems(self) -> list[str]:

@@ -11,8 +11,10 @@ import torch
 from mdl_toolkit.checkpoint.load import load_model
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.infer import generate
+from mdl_toolkit.infer.answer import Prompt
 from mdl_toolkit.infer.cache import RaggedCache
-from mdl_toolkit.infer.generate import Decoding, Generator, Prompt
+from mdl_toolkit.infer.decoding import Decoding
+from mdl_toolkit.infer.generate import Generator
 from support.tiny import make_model_folder
 
 
@@ -103,7 +105,7 @@ def test_greedy_equals_the_library(folder: Path, model):
         generation_config=config,
     )[:, longest:]
     prompts = [Prompt(p.input_ids, p.waveform, 20) for p in prompts]
-    answers = Generator(model, [end], Decoding(repetition_penalty=1.3))(prompts)
+    answers = Generator(model, [end], Decoding({"repetition_penalty": 1.3}))(prompts)
     for row, answer in enumerate(answers):
         tokens = output[row].tolist()
         assert answer.tokens == (tokens[: tokens.index(end)] if end in tokens else tokens)
@@ -111,7 +113,10 @@ def test_greedy_equals_the_library(folder: Path, model):
 
 def test_the_batch_does_not_matter(folder: Path, model):
     prompts = _prompts(folder)
-    for decoding in (Decoding(), Decoding(do_sample=True, temperature=0.7, top_p=0.9, top_k=30, seed=3)):
+    for decoding in (
+        Decoding(),
+        Decoding({"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 30}, seed=3),
+    ):
         generator = Generator(model, [0], decoding)
         together = [answer.tokens for answer in generator(prompts)]
         assert together == [generator([prompt])[0].tokens for prompt in prompts]
@@ -135,18 +140,18 @@ def test_sampling_follows_the_seed_and_the_probabilities(folder: Path, model):
     ask = Prompt(builder.encode(None, None, 1, None).input_ids, waveform, 1)
     probabilities = torch.softmax(_naive_logits(model, ask, []).double(), -1)
     keyed = [Prompt(ask.input_ids, ask.waveform, 1, key=key) for key in range(400)]
-    generator = Generator(model, [], Decoding(do_sample=True))
+    generator = Generator(model, [], Decoding({"do_sample": True, "top_k": 0}))
     drawn = [answer.tokens[0] for answer in generator(keyed)]
     assert drawn == [answer.tokens[0] for answer in generator(keyed)]
-    other = Generator(model, [], Decoding(do_sample=True, seed=43))(keyed)
+    other = Generator(model, [], Decoding({"do_sample": True, "top_k": 0}, seed=43))(keyed)
     assert drawn != [answer.tokens[0] for answer in other]
     likely = probabilities.topk(3).indices.tolist()
     for token in likely:
         share, expected = drawn.count(token) / len(drawn), float(probabilities[token])
         assert abs(share - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5 + 1e-9
-    top = Generator(model, [], Decoding(do_sample=True, top_k=2))(keyed)
+    top = Generator(model, [], Decoding({"do_sample": True, "top_k": 2}))(keyed)
     assert {answer.tokens[0] for answer in top} <= set(probabilities.topk(2).indices.tolist())
-    nucleus = Generator(model, [], Decoding(do_sample=True, top_p=1e-6))(keyed[:50])
+    nucleus = Generator(model, [], Decoding({"do_sample": True, "top_p": 1e-6}))(keyed[:50])
     assert {answer.tokens[0] for answer in nucleus} == {int(probabilities.argmax())}
 
 
@@ -158,7 +163,7 @@ def test_a_clip_is_encoded_once_whatever_the_beams(
     clips = []
     encode = model.encode_audio
     monkeypatch.setattr(model, "encode_audio", lambda w, samples: clips.extend(samples) or encode(w, samples))
-    answers = Generator(model, [0], Decoding(num_beams=beams))(prompts)
+    answers = Generator(model, [0], Decoding({"num_beams": beams}))(prompts)
     assert sorted(clips) == sorted(len(p.waveform) for p in prompts)
     assert all(
         0 < len(answer.tokens) <= prompt.budget for answer, prompt in zip(answers, prompts, strict=True)
@@ -177,7 +182,7 @@ def test_beams_find_an_answer_at_least_as_likely(folder: Path, model):
         return total
 
     greedy = Generator(model, [0])(prompts)
-    beams = Generator(model, [0], Decoding(num_beams=5))(prompts)
+    beams = Generator(model, [0], Decoding({"num_beams": 5}))(prompts)
     for prompt, one, many in zip(prompts, greedy, beams, strict=True):
         assert score(prompt, many.tokens) >= score(prompt, one.tokens) - 1e-6
 

@@ -166,26 +166,67 @@ def _watch(monkeypatch: pytest.MonkeyPatch, see) -> None:
     monkeypatch.setattr(Generator, "stream", watched)
 
 
-def test_limits_of_length(folder: Path, model: Path, monkeypatch):
+def test_limits_of_length(folder: Path, model: Path, monkeypatch, capsys):
     _table(folder, 1)
     budgets = []
-    _watch(monkeypatch, lambda prompt: budgets.append(prompt.budget))
+    _watch(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
+
+    def said() -> str:
+        return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("generation: "))
+
     _run(folder, model, max_new_tokens=5)
-    assert budgets.pop() == 5
+    assert budgets.pop()[0] == 5
+    assert said() == "generation: greedy; answers of at most 5 tokens (--max-new-tokens)"
     _run(folder, model, max_new_tokens=None)
-    prompt = 128 - budgets.pop()
-    assert 5 < prompt < 60, "128 in all, as 0.1.0 counts"
+    budget, prompt = budgets.pop()
+    assert (budget, said()) == (128, "generation: greedy; answers of at most 128 tokens (by default)")
     _run(folder, model, max_new_tokens=None, max_length=prompt + 3)
-    assert budgets.pop() == 3
+    assert budgets.pop()[0] == 3, "prompt included, as 0.1.0 counts"
     _run(folder, model, max_new_tokens=6, max_length=prompt + 3)
-    assert budgets.pop() == 6, "the option to use wins"
-    _run(folder, model, max_new_tokens=None, user_prompt="long " * 150)
-    assert budgets.pop() == 128, "a prompt of 128 tokens and more leaves room for 128"
+    assert budgets.pop()[0] == 6, "the option to use wins"
+    _run(folder, model, max_new_tokens=None, user_prompt="long " * 90)
+    budget, longer = budgets.pop()
+    assert budget == 128 and 100 < longer < 128, "a long prompt takes nothing from the answer"
     with pytest.raises(
         MdlError, match=f"prompt has {prompt} tokens, so --max-length {prompt} leaves no room"
     ):
         _run(folder, model, max_new_tokens=None, max_length=prompt)
     assert not budgets
+
+
+@pytest.mark.parametrize(
+    ("longest", "generation", "limit", "said"),
+    [
+        (0, {}, 128, "at most 128 tokens (by default)"),
+        (85, {}, 128, "at most 128 tokens (the longest in training had 85)"),
+        (200, {}, 300, "at most 300 tokens (the longest in training had 200)"),
+        (0, {"max_new_tokens": 9}, 9, "at most 9 tokens (by the model's settings)"),
+        (8, {"max_new_tokens": 9}, 9, "by the model's settings; the longest in training had 8"),
+        (200, {"max_new_tokens": 9}, 300, "at most 300 tokens (the longest in training had 200)"),
+        (0, {"max_length": 60}, None, "prompt and answer of at most 60 tokens (by the model's settings)"),
+        (
+            200,
+            {"max_length": 60},
+            300,
+            "at most 60 tokens (by the model's settings; the longest in training had",
+        ),
+        (0, {"max_length": 60, "max_new_tokens": 9}, 9, "at most 9 tokens (by the model's settings)"),
+    ],
+)
+def test_an_answer_may_be_as_long_as_those_of_the_training(
+    folder: Path, monkeypatch, capsys, longest: int, generation: dict, limit: int | None, said: str
+):
+    tuned = make_model_folder(folder / "tuned")
+    ModelManifest(kind="model", dataset={"longest_answer_tokens": longest}).write(tuned)
+    file = tuned / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **generation}))
+    _table(folder, 1)
+    budgets = []
+    _watch(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
+    _run(folder, tuned, max_new_tokens=None)
+    budget, prompt = budgets.pop()
+    assert budget == (60 - prompt if limit is None else limit)
+    assert said in capsys.readouterr().err
 
 
 def _interrupted(folder: Path, model: Path, monkeypatch, after: int, **options) -> None:
@@ -229,6 +270,8 @@ def test_another_command_is_refused_by_name(folder: Path, model: Path, monkeypat
     _interrupted(folder, model, monkeypatch, after=1)
     with pytest.raises(UserError, match=r"--max-new-tokens was 4, now 6.*--overwrite"):
         _run(folder, model, max_new_tokens=6)
+    with pytest.raises(UserError, match=r"repetition_penalty was None, now 1\.5"):
+        _run(folder, model, repetition_penalty=1.5)
     with pytest.raises(UserError, match="another model"):
         _run(folder, make_model_folder(folder / "other", seed=4))
     (folder / "in.csv").write_text((folder / "in.csv").read_text().replace("id-9", "id-8"))

@@ -239,6 +239,7 @@ def test_folders_say_what_they_are(shop, tmp_path: Path):
         told = json.loads((folder / "mdl_toolkit.json").read_text())
         assert told["kind"] == kind
         assert told["prompts"]["seen"] == [{"system_prompt": None, "user_prompt": "What is it?", "rows": 24}]
+        assert told["dataset"]["longest_answer_tokens"] == ClipDataset.open([shop.data]).supervised.max()
         assert told["training"]["step"] == 2 and told["dataset"]["fingerprint"] == "test-24-0"
         assert told["options"]["lora_rank"] == 4 and "torch" in told["versions"]
 

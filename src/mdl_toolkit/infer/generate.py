@@ -6,7 +6,7 @@ Letters: B rows, T tokens of all prompts end to end, A audio tokens, S samples, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdl_toolkit.infer.answer import Answer, Prompt
+from mdl_toolkit.infer.beams import beam_search
 from mdl_toolkit.infer.cache import RaggedCache
+from mdl_toolkit.infer.decoding import Decoding
+from mdl_toolkit.infer.processors import make_processors, process
 from mdl_toolkit.model.midashenglm import CACHE_NAME, MiDashengLMModel
 
 #: Bounds of one packed prefill: what a batch needs of memory doesn't grow with --batch-size beyond them.
@@ -23,49 +27,6 @@ PREFILL_TOKENS = 16384
 PREFILL_SAMPLES = 16000 * 600
 #: Rows are taken out and filled up when one in so many has ended: a change costs about as much as a step.
 _REFILL = 8
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How the next token is chosen; the names are those of the command line."""
-
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    num_beams: int = 1
-    repetition_penalty: float = 1.0
-    seed: int = 42
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a row asks.
-
-    Attributes:
-        input_ids: int64 [tokens], with a placeholder for each audio token.
-        waveform: float32 [samples], 16 kHz.
-        budget: Tokens that the answer may have, its end token included.
-        key: Tells the row's random numbers from others'.
-    """
-
-    input_ids: NDArray[np.int64]
-    waveform: NDArray[np.float32]
-    budget: int
-    key: int = 0
-
-
-@dataclass
-class Answer:
-    """What came out.
-
-    Attributes:
-        tokens: Ids, without the token that ended the answer.
-        finished: False where the budget ended it.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    finished: bool = False
 
 
 class Generator:
@@ -86,28 +47,15 @@ class Generator:
         self.device = next(model.get_input_embeddings().parameters()).device
         text: Any = model.config.text_config
         self._window = text.sliding_window if getattr(text, "use_sliding_window", False) else None
-        self._processors = self._make_processors()
+        #: Whether an end token may be forced where the limit is: it then doesn't mean that the answer ended.
+        self.forces_end = self.decoding.settings().forced_eos_token_id is not None
 
-    def _make_processors(self) -> list[Any]:
-        """The library's processors and warpers, in its order."""
-        from transformers import (
-            RepetitionPenaltyLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-            TopPLogitsWarper,
+    def processors(self, prompt: Prompt) -> list[Any]:
+        """The library's processors for a row alone."""
+        settings, ends = self.decoding.settings(), sorted(self.end_ids)
+        return make_processors(
+            settings, self.model.config, ends, len(prompt.input_ids), prompt.budget, self.device
         )
-
-        chosen: list[Any] = []
-        if self.decoding.repetition_penalty != 1.0:
-            chosen.append(RepetitionPenaltyLogitsProcessor(self.decoding.repetition_penalty))
-        if self.decoding.do_sample:
-            if self.decoding.temperature != 1.0:
-                chosen.append(TemperatureLogitsWarper(self.decoding.temperature))
-            if self.decoding.top_k:
-                chosen.append(TopKLogitsWarper(self.decoding.top_k))
-            if self.decoding.top_p < 1.0:
-                chosen.append(TopPLogitsWarper(self.decoding.top_p))
-        return chosen
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers to some prompts, in their order."""
@@ -127,9 +75,10 @@ class Generator:
             The place of a prompt among the prompts, and its answer, as soon as that has ended.
         """
         places = enumerate(prompts)
-        if self.decoding.num_beams > 1:
+        if self.decoding.beams > 1:
             while batch := list(islice(places, slots)):
-                answers = self._beams([prompt for _, prompt in batch])
+                asked = [prompt for _, prompt in batch]
+                answers = beam_search(self.model, sorted(self.end_ids), self.decoding, asked)
                 yield from zip([place for place, _ in batch], answers, strict=True)
             return
         running = _Running(self, slots)
@@ -192,79 +141,62 @@ class Generator:
         A row's random numbers depend on the seed and the row alone.
         """
         logits = self.model.get_output_embeddings()(states).float()
-        if self._processors:
-            ids = self._histories(rows)
-            for processor in self._processors:
-                logits = processor(ids, logits)
-        if self.decoding.do_sample:
+        if rows[0].processors:
+            logits = process(logits, [row.processors for row in rows], [row.tokens for row in rows])
+        if self.decoding.samples:
             draws = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
             tokens = _draw(logits, draws.to(self.device))
         else:
             tokens = logits.argmax(-1)
         return [int(token) for token in tokens.tolist()]
 
-    def _histories(self, rows: Sequence[_Row]) -> Tensor:
-        """Prompts and answers so far, [B, longest], filled up with a token that the row has anyway."""
-        if self.decoding.repetition_penalty == 1.0:
-            return torch.empty((len(rows), 0), dtype=torch.long, device=self.device)
-        histories = [[*row.prompt.input_ids.tolist(), *row.answer.tokens] for row in rows]
-        longest = max(map(len, histories))
-        filled = [[history[0]] * (longest - len(history)) + history for history in histories]
-        return torch.tensor(filled, device=self.device)
-
-    def _beams(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """Beam search is the library's; rows of one budget go together, so that each has its own limit."""
-        answers: dict[int, Answer] = {}
-        for budget in sorted({prompt.budget for prompt in prompts}):
-            rows = [row for row, prompt in enumerate(prompts) if prompt.budget == budget]
-            answers.update(zip(rows, self._beam_search([prompts[row] for row in rows]), strict=True))
-        return [answers[row] for row in range(len(prompts))]
-
-    def _beam_search(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        from transformers import GenerationConfig
-
-        longest = max(len(prompt.input_ids) for prompt in prompts)
-        pad = min(self.end_ids)
-        ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
-            mask[row, longest - len(prompt.input_ids) :] = 1
-        samples = [len(prompt.waveform) for prompt in prompts]
-        waveform = torch.zeros(len(prompts), max(samples))
-        for row, prompt in enumerate(prompts):
-            waveform[row, : samples[row]] = torch.from_numpy(prompt.waveform)
-        config = GenerationConfig(
-            num_beams=self.decoding.num_beams,
-            max_new_tokens=prompts[0].budget,
-            repetition_penalty=self.decoding.repetition_penalty,
-            eos_token_id=sorted(self.end_ids),
-            pad_token_id=pad,
-        )
-        with torch.inference_mode():
-            output = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                input_values=waveform.to(self.device),
-                audio_length=samples,
-                generation_config=config,
-            )
-        found = []
-        for tokens in output[:, longest:].tolist():
-            end = next((place for place, token in enumerate(tokens) if token in self.end_ids), None)
-            found.append(Answer(tokens[:end], end is not None))
-        return found
-
 
 @dataclass
 class _Row:
-    """An answer that is being made."""
+    """An answer that is being made.
+
+    Attributes:
+        place: Of the prompt.
+        prompt: What is asked.
+        answer: What there is of it.
+        random: The row's own random numbers.
+        processors: The row's own, since some count or remember.
+        ids: Room for prompt and answer, int64.
+        last: The newest token.
+    """
 
     place: int
     prompt: Prompt
     answer: Answer
     random: np.random.Generator
+    processors: list[Any]
+    ids: NDArray[np.int64]
     last: int = 0
+
+    @classmethod
+    def begin(cls, place: int, prompt: Prompt, generator: Generator) -> _Row:
+        """A row whose answer is still empty."""
+        random = np.random.Generator(np.random.Philox(key=(generator.decoding.seed, prompt.key)))
+        ids = np.concatenate([prompt.input_ids, np.zeros(prompt.budget, dtype=np.int64)])
+        return cls(place, prompt, Answer(), random, generator.processors(prompt), ids)
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Prompt and answer so far."""
+        return self.ids[: len(self.prompt.input_ids) + len(self.answer.tokens)]
+
+    def take(self, token: int, generator: Generator) -> bool:
+        """Take in the next token; whether the answer is done."""
+        answer, budget = self.answer, self.prompt.budget
+        self.last = token
+        if token in generator.end_ids:
+            answer.finished = not (generator.forces_end and len(answer.tokens) + 1 == budget)
+            return True
+        self.ids[len(self.tokens)] = token
+        answer.tokens.append(token)
+        stop = generator.decoding.stop
+        answer.finished = stop is not None and bool(stop(torch.from_numpy(self.tokens)[None], None)[0])
+        return answer.finished or len(answer.tokens) == budget
 
 
 class _Running:
@@ -290,11 +222,7 @@ class _Running:
 
     def add(self, prompts: Sequence[tuple[int, Prompt]]) -> Iterator[tuple[int, Answer]]:
         """Let rows join; answers that end with their first token are given."""
-        seed = self._generator.decoding.seed
-        new = [
-            _Row(place, p, Answer(), np.random.Generator(np.random.Philox(key=(seed, p.key))))
-            for place, p in prompts
-        ]
+        new = [_Row.begin(place, prompt, self._generator) for place, prompt in prompts]
         self._compact([len(row.prompt.input_ids) for row in new])
         self._all += new
         with torch.inference_mode():
@@ -317,14 +245,7 @@ class _Running:
         yield from self._take(rows, tokens)
 
     def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> Iterator[tuple[int, Answer]]:
-        done = []
-        for row, token in zip(rows, tokens, strict=True):
-            row.last = token
-            row.answer.finished = token in self._generator.end_ids
-            if not row.answer.finished:
-                row.answer.tokens.append(token)
-            if row.answer.finished or len(row.answer.tokens) == row.prompt.budget:
-                done.append(row)
+        done = [row for row, token in zip(rows, tokens, strict=True) if row.take(token, self._generator)]
         ended = {id(row) for row in done}
         self._all = [None if id(row) in ended else row for row in self._all]
         for row in done:

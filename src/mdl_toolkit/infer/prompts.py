@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mdl_toolkit.checkpoint.manifest import PromptRecord
+from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord
 from mdl_toolkit.console import warn
 from mdl_toolkit.data.audio import AudioLimits, load_waveform, to_pcm16
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.records import Row
 from mdl_toolkit.data.urls import UrlLimits
 from mdl_toolkit.errors import DataError
-from mdl_toolkit.infer.generate import Prompt
+from mdl_toolkit.infer.answer import Prompt
+from mdl_toolkit.infer.decoding import ModelSays
 from mdl_toolkit.settings import InferenceSettings
 
-#: Length in all where neither limit is given, as the public 0.1.0 had it.
-DEFAULT_LENGTH = 128
+#: Tokens of an answer where neither option, model nor training says more.
+DEFAULT_NEW_TOKENS = 128
 _WARNINGS = 3
 
 
@@ -95,17 +94,31 @@ def _shown(text: str | None) -> str:
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """How long an answer may be.
+    """How long an answer may be: as the options say, else the model's settings, else by what training had.
+
+    A model's settings are usually its base's, from before it was trained. Where training had longer answers
+    than they allow, they would cut what the model was taught, and don't count.
 
     Attributes:
-        max_new_tokens: Of the answer.
-        max_length: Of prompt and answer together.
+        max_new_tokens: By option, of the answer.
+        max_length: By option, of prompt and answer together.
+        said_new_tokens: As ``max_new_tokens``, by the model's settings.
+        said_length: As ``max_length``, by the model's settings.
+        longest: Tokens of the longest answer in training, its end among them; 0 where that isn't known.
         context: Of the model.
     """
 
     max_new_tokens: int | None = None
     max_length: int | None = None
+    said_new_tokens: int | None = None
+    said_length: int | None = None
+    longest: int = 0
     context: int | None = None
+
+    @property
+    def default(self) -> int:
+        """Tokens of an answer where nobody says otherwise: what training had, and half as many again."""
+        return max(DEFAULT_NEW_TOKENS, self.longest + self.longest // 2)
 
     def budget(self, prompt: int) -> int:
         """Tokens for the answer to a prompt of so many tokens.
@@ -116,19 +129,57 @@ class AnswerLimits:
         if self.max_new_tokens is not None:
             budget = self.max_new_tokens
         elif self.max_length is not None:
-            budget = self.max_length - prompt
-            if budget < 1:
-                raise DataError(
-                    f"the prompt has {prompt} tokens, so --max-length {self.max_length} leaves no room for "
-                    "an answer; use --max-new-tokens"
-                )
+            budget = self._room("--max-length", self.max_length, prompt)
+        elif self.said_new_tokens is not None:
+            budget = self.said_new_tokens if self.said_new_tokens >= self.longest else self.default
+        elif self.said_length is not None and self.said_length - prompt >= self.longest:
+            budget = self._room("max_length of the model's generation_config.json,", self.said_length, prompt)
         else:
-            budget = DEFAULT_LENGTH - prompt if prompt < DEFAULT_LENGTH else DEFAULT_LENGTH
+            budget = self.default
         if self.context is not None:
             if prompt >= self.context:
                 raise DataError(f"the prompt has {prompt} tokens; the model reads {self.context} at most")
             budget = min(budget, self.context - prompt)
         return budget
+
+    @staticmethod
+    def _room(name: str, length: int, prompt: int) -> int:
+        if prompt >= length:
+            raise DataError(
+                f"the prompt has {prompt} tokens, so {name} {length} leaves no room for an answer; use "
+                "--max-new-tokens"
+            )
+        return length - prompt
+
+    def describe(self) -> str:
+        """For people: what limits answers, and why."""
+        if self.max_new_tokens is not None:
+            return f"answers of at most {self.max_new_tokens} tokens (--max-new-tokens)"
+        if self.max_length is not None:
+            return f"prompt and answer of at most {self.max_length} tokens (--max-length)"
+        trained = f"; the longest in training had {self.longest}" if self.longest else ""
+        if self.said_new_tokens is not None and self.said_new_tokens >= self.longest:
+            return f"answers of at most {self.said_new_tokens} tokens (by the model's settings{trained})"
+        if self.said_new_tokens is None and self.said_length is not None:
+            return (
+                f"prompt and answer of at most {self.said_length} tokens (by the model's settings{trained})"
+            )
+        return f"answers of at most {self.default} tokens ({trained[2:] or 'by default'})"
+
+
+def answer_limits(
+    settings: InferenceSettings, says: ModelSays, manifest: ModelManifest | None, context: int | None
+) -> AnswerLimits:
+    """The limits by options, by the model's settings, and by its record of the training."""
+    longest = manifest.dataset.get("longest_answer_tokens") if manifest else None
+    return AnswerLimits(
+        settings.max_new_tokens,
+        settings.max_length,
+        says.limit("max_new_tokens"),
+        says.limit("max_length"),
+        longest if type(longest) is int and longest > 0 else 0,
+        context,
+    )
 
 
 @dataclass(frozen=True)
@@ -181,10 +232,3 @@ def audio_limits(settings: InferenceSettings) -> AudioLimits:
         base_dir=None if settings.base_dir is None else str(settings.base_dir),
         outside=settings.allow_outside_base_dir,
     )
-
-
-def end_tokens(generation_config: Mapping[str, Any], end_id: int) -> list[int]:
-    """Tokens that end an answer: the template's own, and those of the model's generation settings."""
-    said = generation_config.get("eos_token_id")
-    listed = said if isinstance(said, list) else [said]
-    return sorted({end_id, *(token for token in listed if type(token) is int and token >= 0)})

@@ -16,16 +16,18 @@ import torch
 
 from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder, open_folder
 from mdl_toolkit.checkpoint.load import load_model, main_dtype
-from mdl_toolkit.checkpoint.weights import WeightFiles, read_json
+from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import Progress, duration, say, warn
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.records import BadRow, Row, read_records
 from mdl_toolkit.errors import MdlError, SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.infer.generate import Decoding, Generator, Prompt
+from mdl_toolkit.infer.answer import Prompt
+from mdl_toolkit.infer.decoding import choose_decoding, describe, end_tokens, in_force, model_says
+from mdl_toolkit.infer.generate import Generator
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.output import Written, write_output
-from mdl_toolkit.infer.prompts import AnswerLimits, PromptChoice, RowReader, audio_limits, end_tokens
+from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
@@ -189,7 +191,9 @@ class _Work:
         self.builder = PromptBuilder(place.base)
         self.dtype = _dtype(settings, place, ranks.device)
         self.choice = PromptChoice(settings, place.manifest.prompts if place.manifest else None)
-        limits = AnswerLimits(settings.max_new_tokens, settings.max_length, self.builder.max_tokens)
+        self.says = model_says(place, settings.generation_config)
+        self.decoding = choose_decoding(settings, self.says, place)
+        limits = answer_limits(settings, self.says, place.manifest, self.builder.max_tokens)
         self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
         self.bad, self._shown, self._answered = bad, 0, False
         #: Windows of all processes together; known when :meth:`run` has ended.
@@ -213,10 +217,12 @@ class _Work:
             **{
                 "--" + name.replace("_", "-"): getattr(s, name)
                 for name in (
-                    "batch_size", "max_new_tokens", "max_length", "do_sample", "temperature", "top_p",
-                    "top_k", "num_beams", "repetition_penalty", "seed", "max_audio_seconds", "encoding",
+                    "batch_size", "max_new_tokens", "max_length", "seed", "max_audio_seconds", "encoding",
                 )
             },
+            "limit": self.reader.limits.describe(),
+            "end tokens": self.ends,
+            **in_force(self.decoding),
             "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
         }  # fmt: skip
 
@@ -234,18 +240,18 @@ class _Work:
 
     def _generator(self) -> Generator:
         s = self.settings
+        say(describe(s, self.says, self.decoding, self.reader.limits.describe()))
         say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
         model.requires_grad_(False)
         lay_out(model, available_bytes(torch.device("cpu"), self.ranks.size))
-        path = self.place.base / "generation_config.json"
-        said = read_json(path) if path.is_file() else {}
-        decoding = Decoding(
-            s.do_sample, s.temperature, s.top_p, s.top_k, s.num_beams, s.repetition_penalty, s.seed
-        )
-        ends = end_tokens(said if isinstance(said, dict) else {}, self.builder.end_id)
-        return Generator(model, ends, decoding)
+        return Generator(model, self.ends, self.decoding)
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens that end an answer."""
+        return end_tokens(self.says, self.builder.end_id)
 
     def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[_Loading]:
         """The rows of this process's unfinished windows; loading begins when a row is taken."""

@@ -303,6 +303,7 @@ def _manifest(
             "rows": len(prepared.data),
             "tokens": int(prepared.data.tokens.sum()),
             "supervised_tokens": int(prepared.data.supervised.sum()),
+            "longest_answer_tokens": int(prepared.data.supervised.max()),
         },
         options=as_dict(settings),
         training={
