@@ -16,7 +16,7 @@ from mdl_toolkit.data.audio import AudioLimits, load_waveform
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.folder import MANIFEST_NAME
 from mdl_toolkit.data.prompt import PromptBuilder
-from mdl_toolkit.data.records import BadRow, Row, is_null, read_header, read_records
+from mdl_toolkit.data.records import BadRow, Row, read_header, read_records
 from mdl_toolkit.data.urls import UrlLimits, fetch, shown
 from mdl_toolkit.errors import DataError, ModelError
 from support.clips import TINY, tone, wav_bytes
@@ -62,12 +62,12 @@ def test_what_a_spreadsheet_writes_is_read_back(tmp_path: Path, rows: list, line
     text = buffer.getvalue()
     for record, cell in zip(records, rows, strict=True):
         assert record.cells == cell
-        if is_null(cell[0]):
+        if not cell[0].strip():
             assert isinstance(record, BadRow)
         else:
             assert isinstance(record, Row)
             assert (record.audio, record.extra) == (cell[0].strip(), {"note": cell[2]})
-            assert record.prediction == (None if is_null(cell[1]) else cell[1])
+            assert record.prediction == (cell[1] or None)
     assert [record.number for record in records] == sorted({record.number for record in records})
     assert records[-1].number <= len(text.splitlines()) + text.count("\r") + 1
 

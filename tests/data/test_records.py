@@ -92,9 +92,14 @@ def test_segments_that_are_none(tmp_path: Path, start: str, end: str, problem: s
         ("\n\n", ["line 1", "no header"]),
         ("audio,prediction\n", ["no rows"]),
         ("file,prediction\na,b\n", ["line 1", "no column 'audio'", "'file', 'prediction'"]),
-        ("Audio,prediction\na,b\n", ["no column 'audio'", "Rename"]),
-        ("audio;prediction\na;b\n", ["semicolons"]),
-        ("audio\tprediction\na\tb\n", ["tabs"]),
+        ("Audio,prediction\na,b\n", ["no column 'audio'", "rename 'Audio' to audio"]),
+        ("audio_path,text\na,b\n", ["rename 'audio_path' to audio and 'text' to prediction"]),
+        ("AUDIO ;label\na;b\n", ["rename 'AUDIO' to audio and 'label' to prediction"]),
+        ("wav;Prediction\na;b\n", ["'wav' to audio and 'Prediction' to prediction"]),
+        ("wave_file,x\na,b\n", ["no column 'audio'", "'wave_file', 'x'"]),
+        ("clips/a.wav,zero\nclips/b.wav,one\n", ["no header", "'clips/a.wav'", "audio,prediction"]),
+        ("zero;https://x.org/a\n", ["no header", "'https://x.org/a'", "audio;prediction"]),
+        ("id,messages\n1,[]\n", ["chat turns ('messages')", "audio and prediction"]),
         ("audio,x,x,y,y\na,1,2,3,4\n", ["line 1", "'x', 'y'", "twice"]),
         ("audio,prediction\na.wav,1\nb.wav\n", ["line 3", "1 cells", "header has 2"]),
         ("audio,prediction\na.wav,1,2\n", ["line 2", "3 cells", "quotes"]),
@@ -128,7 +133,7 @@ def test_a_quote_never_closed_ends_at_a_bound(tmp_path: Path):
 def test_files_and_encodings_that_are_not_there(tmp_path: Path):
     assert "No such file" in _error(tmp_path / "missing.csv")
     assert "no such text encoding" in _error(_csv(tmp_path, "audio\na\n"), "klingon")
-    assert "can't be read" in _error(tmp_path)
+    assert "no such text encoding" in _error(tmp_path / "rows.csv", "klingon")
 
 
 def test_bad_rows_stand_in_their_place_among_the_good(tmp_path: Path):

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from mdl_toolkit.cli import run as command
+from mdl_toolkit.data.csvfile import cell_text
+from mdl_toolkit.data.prompt import PromptBuilder
+from mdl_toolkit.data.records import Row, read_records
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.infer.columns import output_columns
 from mdl_toolkit.infer.journal import Journal
@@ -202,6 +205,25 @@ def test_tabs(folder: Path, model: Path):
     data = _infer(folder, model, "in.csv", "out.tsv")
     assert data.startswith(b"audio\tnote\tprediction\tfinish_reason\n")
     assert [row["note"] for row in _rows(data, "\t")] == ["a\tb", "c,d"]
+
+
+@pytest.mark.parametrize("answer", ["null", " null", "ja; nein", "ja"])
+def test_cells_mean_in_the_output_what_they_meant(folder: Path, model: Path, monkeypatch, answer: str):
+    """Separators, quotes that matter and blanks stay; an answer that looks like nothing is put in quotes."""
+    monkeypatch.setattr(PromptBuilder, "decode", lambda self, ids, skip_special=False: answer)
+    lines = ["audio;note;mark;end", '0.wav;"null";null;0,2', '2.wav; x, y ;" z";']
+    (folder / "in.csv").write_text("\n".join(lines) + "\n")
+    out = _infer(folder, model, "in.csv", "out.csv").decode().splitlines()
+    assert [line[: len(before)] for line, before in zip(out, lines, strict=True)] == lines
+    before, after = (list(read_records(folder / name)) for name in ("in.csv", "out.csv"))
+    for row, original in zip(after, before, strict=True):
+        assert isinstance(row, Row) and row.prediction == answer and row.end == original.end
+        assert list(map(cell_text, row.cells[:4])) == list(map(cell_text, original.cells))
+    rows = [json.loads(line) for line in _infer(folder, model, "in.csv", "out.jsonl").splitlines()]
+    assert [(row["note"], row["mark"], row["prediction"]) for row in rows] == [
+        ("null", "", answer),
+        ("x, y", " z", answer),
+    ]
 
 
 def test_halves_of_surrogate_pairs_end_no_run(folder: Path, model: Path):

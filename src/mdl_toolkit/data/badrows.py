@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.data.csvfile import CsvWriter
 from mdl_toolkit.files import atomic_file
 
 #: Bad rows that are named on the screen; all of them are in a CSV.
@@ -19,14 +20,15 @@ class BadRows:
     Args:
         path: The CSV: the input's columns, ``line`` and ``error``. It appears only if there is a bad row.
         columns: Of the input.
+        separator: Of the input's cells, so that the same program opens both.
     """
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], separator: str = ",") -> None:
         self.path, self.count, self.first = path, 0, list[str]()
-        self._columns = columns
+        self._columns, self._separator = columns, separator
         self._kept = [i for i, name in enumerate(columns) if name not in ("line", "error")]
         self._stack = ExitStack()
-        self._writer: Any = None
+        self._writer: CsvWriter | None = None
 
     def __enter__(self) -> BadRows:
         self._stack.__enter__()
@@ -41,7 +43,7 @@ class BadRows:
             # Halves of surrogate pairs, which JSON can express, are written as \udXXX.
             opened = atomic_file(self.path, newline="", errors="backslashreplace")
             stream = self._stack.enter_context(opened)
-            self._writer = csv.writer(stream)
+            self._writer = CsvWriter(stream, self._separator, "\r\n")
             self._writer.writerow([*(self._columns[i] for i in self._kept), "line", "error"])
         self.count += 1
         if len(self.first) < SHOWN_BAD_ROWS:

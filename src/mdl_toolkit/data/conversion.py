@@ -81,7 +81,8 @@ class Conversion:
         skip = self._request.options.on_error == "skip"
         beside = {kind: self._output.with_name(f"{self._output.name}.{kind}.csv") for kind in _LISTS}
         unusable: _UnusableError | None = None
-        with BadRows(beside["quarantine" if skip else "errors"], self._survey.columns) as bad:
+        layout = self._survey.layout
+        with BadRows(beside["quarantine" if skip else "errors"], layout.columns, layout.separator) as bad:
             try:
                 with atomic_folder(self._output) as folder:
                     manifest = self._fill(folder, bad, note, skip)

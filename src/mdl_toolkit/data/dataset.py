@@ -23,6 +23,7 @@ from mdl_toolkit.data.folder import (
     PromptRecord,
     PromptUse,
 )
+from mdl_toolkit.data.kinds import instead_of_dataset
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.table import Table
 from mdl_toolkit.errors import DataError
@@ -245,9 +246,7 @@ def _open_part(path: Path) -> _Part | legacy.LegacyPart:
         return _Part(path)
     if legacy.is_legacy(path):
         return legacy.LegacyPart(path)
-    raise DataError(
-        f"{path}: not a converted dataset (no {MANIFEST_NAME} in it): run mdl-toolkit convert-dataset"
-    )
+    raise DataError(f"{path}: not a converted dataset (no {MANIFEST_NAME} in it): {instead_of_dataset(path)}")
 
 
 def _in_order(parts: list[Any], all_shards: bool) -> list[Any]:

@@ -1,28 +1,32 @@
-"""Rows of a CSV, JSONL or Parquet file, one at a time, each with its place in the file.
+"""Rows of a CSV, JSON or Parquet file, one at a time, each with its place in the file.
 
-What is wrong with the whole file (no ``audio`` column, wrong encoding) is an error at once. What is wrong
-with one row comes out as a :class:`BadRow` in its place, so that a caller can report all of them.
+What is wrong with the whole file (no ``audio`` column, wrong encoding, a workbook) is an error at once. What
+is wrong with one row comes out as a :class:`BadRow` in its place, so that a caller can report all of them.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
+import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.data import jsonfile
+from mdl_toolkit.data.columns import FIELDS, TEXT_FIELDS, TIME_FIELDS, no_column, without_header
+from mdl_toolkit.data.csvfile import (
+    SEPARATOR_NAMES,
+    CsvError,
+    cell_text,
+    find_header,
+    read_csv,
+    text_cell,
+)
+from mdl_toolkit.data.kinds import PARQUET, table_head
+from mdl_toolkit.data.textfile import checked_lines, codec_name, opened
 from mdl_toolkit.errors import DataError
-
-TEXT_FIELDS = ("audio", "prediction", "system_prompt", "user_prompt")
-TIME_FIELDS = ("start", "end")
-FIELDS = (*TEXT_FIELDS, *TIME_FIELDS)
-#: Longest cell; beyond it a quote that is never closed has swallowed the lines after it.
-MAX_CELL = 1 << 20
 
 _PARQUET_ROWS = 1024
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -33,7 +37,8 @@ class Row:
     """A row of the input.
 
     Attributes:
-        number: CSV, JSONL: the line on which it begins (a CSV's header is line 1); Parquet: the row, from 1.
+        number: CSV, JSON lines: the line on which it begins (a CSV's header is line 1); Parquet, JSON array:
+            the row, from 1.
         audio: Path or URL.
         prediction: The wanted answer.
         system_prompt: The row's own, or none.
@@ -41,8 +46,8 @@ class Row:
         start: Where the clip begins in the file, in seconds; ``None``: at its beginning.
         end: Where it ends, in seconds; ``None``: at its end.
         extra: The other columns, in order.
-        cells: All columns as they stood in the file, in order.
-        typed: JSONL, Parquet: the values by name, of the types that they have there.
+        cells: All columns as they stood in the file, in order: what stood in quotes is a ``csvfile.Quoted``.
+        typed: JSON, Parquet: the values by name, of the types that they have there.
     """
 
     number: int
@@ -67,12 +72,29 @@ class BadRow:
     typed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a table is written.
+
+    Attributes:
+        kind: ``csv``, ``lines`` (of JSON), ``array`` (of JSON) or ``parquet``.
+        columns: In order. Of JSON all names that any row has, in order of appearance.
+        separator: Between the cells of a CSV.
+        header_line: The line on which a CSV's header begins.
+    """
+
+    kind: str
+    columns: tuple[str, ...]
+    separator: str = ","
+    header_line: int = 0
+
+
 def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[Row]:
     """The rows of a file; the first bad one is an error.
 
     Args:
-        path: ``.csv`` (or any other name), ``.jsonl``/``.ndjson`` or ``.parquet``.
-        encoding: Of a CSV or JSONL.
+        path: A CSV, JSON lines, a JSON array of objects, or Parquet; its content tells which.
+        encoding: Of a CSV or JSON.
 
     Raises:
         DataError: Naming the file, the line and what to do.
@@ -90,42 +112,145 @@ def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Row | BadRow]:
         DataError: For what is wrong with the file as a whole.
     """
     path = Path(path)
-    kind = _kind(path)
-    columns = read_header(path, encoding)
-    records = {"csv": _csv_records, "jsonl": _json_records, "parquet": _parquet_records}[kind]
+    layout = read_layout(path, encoding)
+    read = {"csv": _csv_rows, "parquet": _parquet_rows}.get(layout.kind, _json_rows)
     empty = True
-    for record in records(path, encoding, columns):
+    for record in read(path, encoding, layout):
         empty = False
         yield record
     if empty:
-        raise DataError(f"{path}: no rows in it{' but its header' if kind == 'csv' else ''}")
+        raise DataError(f"{path}: no rows in it{' but its header' if layout.kind == 'csv' else ''}")
 
 
 def read_header(path: Path, encoding: str = "utf-8") -> list[str]:
-    """The columns of a file, in order. For JSONL all names that any line has, in order of appearance.
+    """The columns of a file, in order; see :func:`read_layout`."""
+    return list(read_layout(path, encoding).columns)
+
+
+def read_layout(path: Path, encoding: str = "utf-8") -> Layout:
+    """What a table is, and its columns.
 
     Raises:
-        DataError: For an unreadable file, a name that is there twice, or no ``audio`` column.
+        DataError: For what is no table or can't be read, a name that is there twice, or no ``audio`` column.
     """
     path = Path(path)
-    kind = _kind(path)
+    head = table_head(path)
+    kind = _kind(path, head, encoding)
     if kind == "csv":
-        with _opened(path, encoding) as lines:
-            header = next(_csv_reader(lines, path), (1, []))[1]
-        if not any(cell.strip() for cell in header):
-            raise DataError(f"{path} line 1: no header; the first line names the columns: audio,prediction,…")
-        columns = [cell.strip() for cell in header]
-    elif kind == "jsonl":
-        columns = _json_columns(path, encoding)
+        layout = _csv_layout(path, encoding)
+    elif kind == "parquet":
+        layout = Layout(kind, tuple(_parquet_file(path).schema_arrow.names))
     else:
-        columns = list(_parquet_file(path).schema_arrow.names)
-    _check_columns(path, columns)
-    return columns
+        layout = Layout(kind, tuple(_json_columns(path, encoding, kind)))
+    _check_columns(path, layout)
+    return layout
 
 
-def is_null(cell: str | None) -> bool:
-    """Whether a cell stands for nothing: empty, blank or the word ``null``."""
-    return cell is None or cell.strip() in ("", "null")
+def _kind(path: Path, head: bytes, encoding: str) -> str:
+    """By content, since names are given away; by name where the content could be anything."""
+    suffix = path.suffix.lower()
+    if head.startswith(PARQUET) or suffix in (".parquet", ".pq"):
+        return "parquet"
+    if head.startswith(_UTF16_MARKS) and "16" not in encoding:
+        raise DataError(f"{path} line 1: a UTF-16 file; say --encoding utf-16")
+    found = jsonfile.looks_like(_beginning(head, encoding))
+    if found is None:
+        return "lines" if suffix in (".jsonl", ".ndjson", ".json") else "csv"
+    if found == "lines" and suffix not in (".jsonl", ".ndjson"):
+        with opened(path, encoding) as stream:
+            _, _, value = next(jsonfile.read_lines(checked_lines(stream, path)))
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path} line 1: JSON, but neither an array of objects nor an object on each line: write it "
+                'as one of the two, each object with the keys "audio" and "prediction"'
+            )
+    return found
+
+
+def _beginning(head: bytes, encoding: str) -> str:
+    """The first characters of a file, whatever of it can be read."""
+    try:
+        text = codecs.getincrementaldecoder(codec_name(encoding))("ignore").decode(head)
+    except (LookupError, UnicodeError):  # said when the file is read
+        return ""
+    return text.lstrip("\ufeff")
+
+
+def _check_columns(path: Path, layout: Layout) -> None:
+    place = f"{path} line {layout.header_line}" if layout.kind == "csv" else str(path)
+    columns = layout.columns
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise DataError(f"{place}: column {', '.join(map(repr, twice))} is there twice; rename or remove one")
+    if "audio" in columns:
+        return
+    data = without_header(columns) if layout.kind == "csv" else None
+    if data is not None:
+        example = layout.separator.join(("audio", "prediction"))
+        raise DataError(
+            f"{place}: no header, the file begins with data ({data[:60]!r}): put a line above it that names "
+            f"the columns, for example {example}"
+        )
+    raise DataError(f"{place}: {no_column('audio', columns)}")
+
+
+class _Rows:
+    """Makes rows of cells.
+
+    Args:
+        columns: Of the table.
+        decimal: What separates the parts of a second, beside a point.
+    """
+
+    def __init__(self, columns: Sequence[str], decimal: str = ".") -> None:
+        places = {name: place for place, name in enumerate(columns)}
+        self._decimal = decimal
+        self._columns, self._audio = columns, places["audio"]
+        self._texts = [(name, places[name]) for name in TEXT_FIELDS[1:] if name in places]
+        self._times = [(name, places[name]) for name in TIME_FIELDS if name in places]
+        self._extra = [(name, place) for name, place in places.items() if name not in FIELDS]
+
+    def row(
+        self, number: int, cells: tuple[str, ...], typed: Mapping[str, Any] | None = None
+    ) -> Row | BadRow:
+        """A row of its cells, or what is wrong with them."""
+        for name, cell in zip(self._columns, cells, strict=True):
+            if not cell.isascii() and not _is_unicode(cell):
+                return BadRow(number, f"{name} is not valid Unicode text", cells, typed)
+        audio = cell_text(cells[self._audio])
+        audio = audio and audio.strip()
+        if not audio:
+            return BadRow(number, "no audio: the cell is empty", cells, typed)
+        values: dict[str, Any] = {name: cell_text(cells[place]) for name, place in self._texts}
+        for name, place in self._times:
+            text = cells[place].strip()
+            if text in ("", "null"):
+                continue
+            try:
+                values[name] = float(text.replace(self._decimal, "."))
+            except ValueError:
+                hint = f"; write it with a point: {text.replace(',', '.')}" if text.count(",") == 1 else ""
+                return BadRow(number, f"{name} {text[:40]!r} is not a number of seconds{hint}", cells, typed)
+            if not (math.isfinite(values[name]) and values[name] >= 0):
+                problem = f"{name} {text[:40]!r} is not a time in the clip, in seconds"
+                return BadRow(number, problem, cells, typed)
+        if self._times:
+            start, end = values.get("start") or 0.0, values.get("end")
+            if end is not None and end <= start:
+                problem = f"the segment ends at {end:g} s, not after its start at {start:g} s"
+                return BadRow(number, problem, cells, typed)
+        extra = {name: str(cells[place]) for name, place in self._extra}
+        return Row(number, audio, extra=extra, cells=cells, typed=typed, **values)
+
+    def typed_row(self, number: int, value: Mapping[str, Any]) -> Row | BadRow:
+        """A row of typed values. Text stays as it is, numbers are written out, null is an empty cell."""
+        cells = tuple(_cell(value.get(name)) for name in self._columns)
+        for name in TEXT_FIELDS:
+            if isinstance(value.get(name), (dict, list, bytes, bool)):
+                what = type(value[name]).__name__
+                hint = "; it takes the path or URL of one recording" if name == "audio" else ""
+                return BadRow(number, f"{name} is {what}, not text{hint}", cells, value)
+        return self.row(number, cells, value)
 
 
 def _is_unicode(text: str) -> bool:
@@ -137,163 +262,57 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    return "parquet" if suffix in (".parquet", ".pq") else "csv"
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{path} line 1: column {', '.join(map(repr, twice))} is there twice; rename or remove one"
-        )
-    if "audio" in columns:
-        return
-    hint = ""
-    for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(columns) == 1 and mark in columns[0]:
-            hint = f"; its cells are separated by {name}: save it with commas"
-    near = difflib.get_close_matches("audio", [name.lower() for name in columns], n=1)
-    if not hint and near:
-        hint = f"; is it {near[0]!r}? Rename it to audio"
-    listed = ", ".join(repr(name[:40]) for name in columns[:12]) or "none"
-    raise DataError(f"{path} line 1: no column 'audio'; its columns are {listed}{hint}")
-
-
-def _row(number: int, columns: Sequence[str], cells: tuple[str, ...]) -> Row | BadRow:
-    """A row of its cells, or what is wrong with them."""
-    named = dict(zip(columns, cells, strict=True))
-    for name, cell in named.items():
-        if not cell.isascii() and not _is_unicode(cell):
-            return BadRow(number, f"{name} is not valid Unicode text", cells)
-    if is_null(named["audio"]):
-        return BadRow(number, "no audio: the cell is empty", cells)
-    values: dict[str, Any] = {}
-    for name in TEXT_FIELDS[1:]:
-        values[name] = None if is_null(named.get(name)) else named[name]
-    for name in TIME_FIELDS:
-        cell = named.get(name, "")
-        if is_null(cell):
-            continue
+def _csv_layout(path: Path, encoding: str) -> Layout:
+    with opened(path, encoding) as stream:
         try:
-            values[name] = float(cell)
-        except ValueError:
-            return BadRow(number, f"{name} {cell[:40]!r} is not a number of seconds", cells)
-        if not (math.isfinite(values[name]) and values[name] >= 0):
-            return BadRow(number, f"{name} {cell[:40]!r} is not a time in the clip, in seconds", cells)
-    start, end = values.get("start") or 0.0, values.get("end")
-    if end is not None and end <= start:
-        return BadRow(number, f"the segment ends at {end:g} s, not after its start at {start:g} s", cells)
-    extra = {name: cell for name, cell in named.items() if name not in FIELDS}
-    return Row(number, named["audio"].strip(), extra=extra, cells=cells, **values)
+            separator, line, columns = find_header(checked_lines(stream, path))
+        except CsvError as error:
+            raise error.of(path) from error
+    if not any(columns):
+        raise DataError(f"{path} line 1: no header; the first line names the columns: audio,prediction,…")
+    return Layout("csv", tuple(columns), separator, line)
 
 
-@contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[Iterator[str]]:
-    """The lines of a text file, line ends kept; a byte-order mark is left out."""
+def _csv_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+    # Spreadsheets that separate cells by semicolons do so because they write 1.5 as 1,5.
+    rows = _Rows(layout.columns, "," if layout.separator == ";" else ".")
+    width, separator = len(layout.columns), layout.separator
     try:
-        with open(path, "rb") as raw:
-            start = raw.read(4)
-        if start[:2] in _UTF16_MARKS and "16" not in encoding:
-            raise DataError(f"{path} line 1: a UTF-16 file; say --encoding utf-16")
-        name = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-        with open(path, encoding=name, newline="") as stream:
-            yield _checked(stream, path)
-    except LookupError as error:
-        raise DataError(
-            f"--encoding {encoding}: no such text encoding; for example utf-8, gbk, utf-16"
-        ) from error
-    except UnicodeError as error:
-        raise DataError(
-            f"{path}{_undecodable_line(path, encoding)}: not {encoding} text ({_reason(error)}); say what it "
-            "is, for example --encoding gbk, or save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+        with opened(path, encoding) as stream:
+            for number, cells in read_csv(checked_lines(stream, path), separator):
+                if number <= layout.header_line:
+                    continue
+                if len(cells) == width:
+                    yield rows.row(number, tuple(cells))
+                else:
+                    problem = (
+                        f"{len(cells)} cells where the header has {width}; is a {SEPARATOR_NAMES[separator]} "
+                        "not in quotes?"
+                    )
+                    yield BadRow(number, problem, tuple(cells))
+    except CsvError as error:
+        raise error.of(path) from error
 
 
-def _checked(stream: Iterator[str], path: Path) -> Iterator[str]:
-    for number, line in enumerate(stream, start=1):
-        if "\0" in line:
-            raise DataError(
-                f"{path} line {number}: a NUL character; the file is damaged or of another encoding "
-                "(--encoding utf-16?)"
-            )
-        yield line
-
-
-def _reason(error: UnicodeError) -> str:
-    return error.reason if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)) else str(error)
-
-
-def _undecodable_line(path: Path, encoding: str) -> str:
-    """`` line 17``: the first line that isn't of the encoding; nothing where that can't be said."""
-    try:
-        with open(path, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                try:
-                    line.decode(encoding)
-                except UnicodeError:
-                    return f" line {number}"
-    except (OSError, LookupError):
-        pass
-    return ""
-
-
-def _csv_reader(lines: Iterator[str], path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Records with the number of the line on which each begins; empty lines are passed over."""
-    csv.field_size_limit(MAX_CELL)
-    reader = csv.reader(lines, strict=True)
-    begins = 1
-    while True:
-        try:
-            record = next(reader)
-        except StopIteration:
+def _json_values(path: Path, encoding: str, kind: str) -> Iterator[tuple[int, str, Any]]:
+    """Line or row, text and value of each row; instead of a value its error."""
+    with opened(path, encoding) as stream:
+        if kind == "lines":
+            yield from jsonfile.read_lines(checked_lines(stream, path))
             return
-        except csv.Error as error:
+        try:
+            for number, value in jsonfile.read_array(stream):
+                yield number, "" if isinstance(value, dict) else json.dumps(value), value
+        except jsonfile.ArrayError as error:
             raise DataError(
-                f"{path} line {begins}: the record that begins here can't be read ({error}): is a quote "
-                'open, or one inside a cell not doubled ("")?'
+                f"{path} row {error.element}: the JSON array can't be read here ({error}); is the file cut "
+                "short?"
             ) from error
-        if record:
-            yield begins, record
-        begins = reader.line_num + 1
 
 
-def _csv_records(path: Path, encoding: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    with _opened(path, encoding) as lines:
-        reader = _csv_reader(lines, path)
-        next(reader, None)
-        for number, record in reader:
-            cells = tuple(record)
-            if len(cells) != len(columns):
-                yield BadRow(
-                    number,
-                    f"{len(cells)} cells where the header has {len(columns)}; is a comma not in quotes?",
-                    cells,
-                )
-            else:
-                yield _row(number, columns, cells)
-
-
-def _json_lines(path: Path, encoding: str) -> Iterator[tuple[int, str, Any]]:
-    """Line number, text and value of each line that isn't blank; instead of a value its error."""
-    with _opened(path, encoding) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    value = error
-                yield number, line, value
-
-
-def _json_columns(path: Path, encoding: str) -> list[str]:
+def _json_columns(path: Path, encoding: str, kind: str) -> list[str]:
     found: dict[str, None] = {}
-    for _, _, value in _json_lines(path, encoding):
+    for _, _, value in _json_values(path, encoding, kind):
         if isinstance(value, dict):
             found.update(dict.fromkeys(value))
     if not found:
@@ -301,13 +320,14 @@ def _json_columns(path: Path, encoding: str) -> list[str]:
     return list(found)
 
 
-def _json_records(path: Path, encoding: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    for number, line, value in _json_lines(path, encoding):
-        if not isinstance(value, dict):
-            what = "not JSON" if isinstance(value, Exception) else "not a JSON object"
-            yield BadRow(number, f"{what}: {line.strip()[:60]!r}")
+def _json_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+    rows = _Rows(layout.columns)
+    for number, text, value in _json_values(path, encoding, layout.kind):
+        if isinstance(value, dict):
+            yield rows.typed_row(number, value)
         else:
-            yield _typed_row(number, columns, value)
+            what = "not JSON" if isinstance(value, Exception) else "not a JSON object"
+            yield BadRow(number, f"{what}: {text.strip()[:60]!r}")
 
 
 def _parquet_file(path: Path) -> Any:
@@ -320,33 +340,25 @@ def _parquet_file(path: Path) -> Any:
         raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _parquet_records(path: Path, encoding: str, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def _parquet_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
     import pyarrow as pa
 
+    rows = _Rows(layout.columns)
     number = 0
     try:
         for batch in _parquet_file(path).iter_batches(batch_size=_PARQUET_ROWS):
             for value in batch.to_pylist():
                 number += 1
-                yield _typed_row(number, columns, value)
+                yield rows.typed_row(number, value)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: damaged after row {number} ({str(error).splitlines()[0]})") from error
-
-
-def _typed_row(number: int, columns: Sequence[str], value: Mapping[str, Any]) -> Row | BadRow:
-    """A row of typed values. Text stays as it is, numbers are written out, null is an empty cell."""
-    cells = tuple(_cell(value.get(name)) for name in columns)
-    for name in TEXT_FIELDS:
-        if isinstance(value.get(name), (dict, list, bytes, bool)):
-            return BadRow(number, f"{name} is {type(value[name]).__name__}, not text", cells, value)
-    return replace(_row(number, columns, cells), typed=value)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return text_cell(value)
     if isinstance(value, (dict, list, bool, int, float)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)

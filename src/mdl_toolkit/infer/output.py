@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import filecmp
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from mdl_toolkit.data.records import BadRow, Row, read_header
+from mdl_toolkit.data.csvfile import CsvWriter, cell_text, text_cell
+from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import atomic_file
 from mdl_toolkit.infer.columns import ERROR, FINISH_REASON, PREDICTION, OutputColumns, output_columns
@@ -38,7 +38,7 @@ class Written:
 
 
 def write_output(
-    source: Path, encoding: str, journal: Journal, output: Path, failed: bool, replace: bool = False
+    source: Path, encoding: str, journal: Journal, output: Path, failed: bool, overwrite: bool = False
 ) -> Written:
     """Join the input and what the journal has, a window at a time.
 
@@ -48,12 +48,13 @@ def write_output(
         journal: With the results of all good rows.
         output: The file to make, of the kind that its name's ending says; it appears whole.
         failed: Whether any row failed.
-        replace: Whether an earlier output may go; else it is kept under another name.
+        overwrite: Whether an earlier output may go; else it is kept under another name.
 
     Raises:
         MdlError: Where the journal lacks a row, or the file can't be written.
     """
-    columns = read_header(source, encoding)
+    layout = read_layout(source, encoding)
+    columns = layout.columns
     plan = output_columns(columns, failed, journal.cut > 0)
     kind = output_kind(output)
     first: list[str] = []
@@ -75,9 +76,9 @@ def write_output(
             if kind == "jsonl":
                 _write_json_lines(stream, rows(), columns, plan)
             else:
-                _write_cells(stream, rows(), columns, plan, "\t" if kind == "tsv" else ",")
+                _write_cells(stream, rows(), columns, plan, _separator(layout, source, kind))
             stream.flush()
-            if output.exists() and not replace and not filecmp.cmp(stream.name, output, shallow=False):
+            if output.exists() and not overwrite and not filecmp.cmp(stream.name, output, shallow=False):
                 kept = _keep(output)
     except OSError as error:
         raise MdlError(
@@ -87,6 +88,13 @@ def write_output(
     return Written(kept, first[0] if first else None, plan.moved)
 
 
+def _separator(layout: Layout, source: Path, kind: str | None) -> str:
+    """What stands between the cells of the output: what does in the input, where the names say no other."""
+    if kind == "tsv":
+        return "\t"
+    return "," if layout.separator == "\t" and output_kind(source) == "tsv" else layout.separator
+
+
 def _write_cells(
     stream: IO[str],
     rows: Iterator[tuple[Row | BadRow, Result]],
@@ -94,12 +102,13 @@ def _write_cells(
     plan: OutputColumns,
     separator: str,
 ) -> None:
-    """A header, and a line of text for each row; there is no null: a cell without a value is empty."""
-    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    """A header, and a line of text for each row; a cell without a value is empty."""
+    writer = CsvWriter(stream, separator)
     writer.writerow(plan.header)
     for row, result in rows:
         # A row with too few or too many cells is brought to the header's width.
         cells = [*row.cells[: len(columns)], *[""] * (len(columns) - len(row.cells))]
+        result = replace(result, prediction=text_cell(result.prediction))
         named = _joined(dict(zip(columns, cells, strict=True)), plan, result)
         writer.writerow(["" if (cell := named.get(name)) is None else cell for name in plan.header])
 
@@ -110,9 +119,11 @@ def _write_json_lines(
     columns: Sequence[str],
     plan: OutputColumns,
 ) -> None:
-    """An object for each row: the input's own values where they have types, else its cells as text."""
+    """An object for each row: the input's own values where they have types, else what its cells say."""
     for row, result in rows:
-        values = row.typed if row.typed is not None else dict(zip(columns, row.cells, strict=False))
+        values = row.typed
+        if values is None:
+            values = {name: cell_text(cell) or "" for name, cell in zip(columns, row.cells, strict=False)}
         stream.write(json.dumps(_joined(values, plan, result), ensure_ascii=False, default=str) + "\n")
 
 

@@ -1,0 +1,113 @@
+"""JSON as rows: an object on each line, or one array of objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+#: Characters of the largest object in an array; a bracket that is never closed has swallowed the rest.
+MAX_OBJECT = 1 << 24
+_CHUNK = 1 << 16
+#: Beginnings that no header of a CSV has.
+_OBJECT = re.compile(r'\s*\{\s*"')
+_ARRAY = re.compile(r"\s*\[\s*[\[{\]]")
+_BLANK = re.compile(r"\s*")
+#: What may follow an element.
+_ENDS = " \t\r\n,]"
+
+
+class ArrayError(Exception):
+    """An array that can't be read on: the element, from 1, and why."""
+
+    def __init__(self, element: int, reason: str) -> None:
+        super().__init__(reason)
+        self.element = element
+
+
+def looks_like(start: str) -> str | None:
+    """``lines`` or ``array`` by the beginning of a file; ``None``: no JSON that could be rows."""
+    if _ARRAY.match(start):
+        return "array"
+    return "lines" if _OBJECT.match(start) else None
+
+
+def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, str, Any]]:
+    """Line number, text and value of each line that isn't blank; instead of a value its error."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                value = error
+            yield number, line, value
+
+
+def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
+    """Elements of an array, from 1, one at a time.
+
+    Raises:
+        ArrayError: Where it is cut short, damaged, or followed by something else.
+    """
+    source, number = _Source(stream), 0
+    source.next_mark()
+    source.at += 1  # the opening bracket
+    found = source.next_mark()
+    while found != "]":
+        number += 1
+        try:
+            value = source.value()
+        except (ValueError, RecursionError) as error:
+            raise ArrayError(number, str(error)) from error
+        yield number, value
+        found = source.next_mark()
+        if found == ",":
+            source.at += 1
+            source.next_mark()
+        elif found != "]":
+            raise ArrayError(number, f"{found!r} follows it" if found else "the file ends after it")
+    source.at += 1
+    if source.next_mark():
+        raise ArrayError(number, "something follows the closing bracket")
+
+
+class _Source:
+    """Text that is read when it is needed, and forgotten when it is done."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.at = 0
+        self._stream, self._text = stream, ""
+        self._decode = json.JSONDecoder().raw_decode
+
+    def next_mark(self) -> str:
+        """Pass over blanks; the character after them, or nothing at the end of the file."""
+        while True:
+            blank = _BLANK.match(self._text, self.at)
+            self.at = blank.end() if blank else self.at
+            if self.at < len(self._text):
+                return self._text[self.at]
+            if not self._more():
+                return ""
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        while True:
+            try:
+                value, end = self._decode(self._text, self.at)
+            except ValueError:
+                if len(self._text) - self.at > MAX_OBJECT or not self._more():
+                    raise
+                continue
+            # A number may go on with what is read next.
+            ended = end < len(self._text) and self._text[end] in _ENDS
+            if ended or len(self._text) - self.at > MAX_OBJECT or not self._more():
+                self.at = end
+                return value
+
+    def _more(self) -> bool:
+        """Read as much again as is waiting, so that the work grows with the file and not with its square."""
+        read = self._stream.read(max(_CHUNK, len(self._text) - self.at))
+        if read:
+            self._text, self.at = self._text[self.at :] + read, 0
+        return bool(read)
