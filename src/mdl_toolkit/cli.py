@@ -12,19 +12,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdl_toolkit import __version__, options, settings
-from mdl_toolkit.console import give_way, tell_torchrun
+from mdl_toolkit import __version__, console, options, settings
+from mdl_toolkit.console import give_way, say, tell_torchrun
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.foreign import instead_of
+from mdl_toolkit.interrupts import Interrupted, Listener
 from mdl_toolkit.options import OptionType, flag, settings_fields
 
 
 class Command(NamedTuple):
-    """A command: its settings, the function that does it, and a line of help."""
+    """A command: its settings, the function that does it, a line of help, and what a signal leaves of it."""
 
     settings: type[options.Settings]
     function: str
     help: str
+    stopped: str
 
 
 COMMANDS = {
@@ -32,25 +34,41 @@ COMMANDS = {
         settings.ConvertSettings,
         "mdl_toolkit.data.convert:convert_dataset",
         "turn a CSV of clips into a training dataset",
+        "no half dataset is left; the same command starts again",
     ),
-    "train": Command(settings.TrainSettings, "mdl_toolkit.train.run:train", "fine-tune a model"),
+    "train": Command(
+        settings.TrainSettings,
+        "mdl_toolkit.train.run:train",
+        "fine-tune a model",
+        "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
+        "there is no checkpoint yet",
+    ),
     "inference": Command(
-        settings.InferenceSettings, "mdl_toolkit.infer.run:inference", "predict answers for a CSV of clips"
+        settings.InferenceSettings,
+        "mdl_toolkit.infer.run:inference",
+        "predict answers for a CSV of clips",
+        "the answers so far are kept; the same command goes on with them",
     ),
     "demo": Command(
-        settings.DemoSettings, "mdl_toolkit.demo.run:demo", "see it all work in two minutes, on the CPU"
+        settings.DemoSettings,
+        "mdl_toolkit.demo.run:demo",
+        "see it all work in two minutes, on the CPU",
+        "the same command starts the demonstration anew",
     ),
 }
 
 _EPILOG = (
-    "exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted (143 by SIGTERM, 138 by SIGUSR1)"
+    "exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted (128 + n by another signal n: 143 "
+    "by SIGTERM, 129 by SIGHUP)"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its exit code."""
     try:
-        sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+        with console.guarded_streams():
+            code = run(list(sys.argv[1:] if argv is None else argv))
+        sys.exit(code)
     finally:
         if failure := sys.modules.get("mdl_toolkit.train.failure"):
             failure.leave_group()
@@ -65,16 +83,28 @@ def run(argv: list[str]) -> int:
     Returns:
         0 done, 1 failed, 2 wrong use or input, 128 + n ended by signal n.
     """
-    try:
-        return _dispatch(argv)
-    except MdlError as error:
-        return _report(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    with Listener():
+        try:
+            return _dispatch(argv)
+        except MdlError as error:
+            return _report(error)
+        except KeyboardInterrupt as interrupt:
+            return _interrupted(interrupt, argv)
+
+
+def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
+    number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+    line = f"stopped by {signal.Signals(number).name}"
+    if argv and argv[0] in COMMANDS:
+        line += f": {COMMANDS[argv[0]].stopped}"
+    if _speaks(line):
+        say(line, everywhere=True)
+    return 128 + number
+
+
+def _speaks(cause: str) -> bool:
+    """Whether this process is to say what all processes of a launch know: one on each machine does."""
+    return not tell_torchrun(cause) or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _report(error: MdlError) -> int:
@@ -83,22 +113,22 @@ def _report(error: MdlError) -> int:
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
         # and its end makes the launcher end the others.
-        if tell_torchrun("\n".join(lines)) and os.environ.get("LOCAL_RANK", "0") != "0":
+        if not _speaks("\n".join(lines)):
             give_way()
             return error.exit_code
         for line in lines:
-            print(f"{kind}: {line}", file=sys.stderr)
+            say(f"{kind}: {line}", everywhere=True)
     else:
-        print(f"{kind}: " + "\n".join(lines), file=sys.stderr)
+        say(f"{kind}: " + "\n".join(lines), everywhere=True)
     return error.exit_code
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
+        console.result(_overview())
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
-        print(f"mdl-toolkit {__version__}")
+        console.result(f"mdl-toolkit {__version__}")
         return 0
     name, words = argv[0], argv[1:]
     if name not in COMMANDS:
@@ -109,7 +139,7 @@ def _dispatch(argv: list[str]) -> int:
         raise SettingsError([f"no command {name!r}{hint}"])
     command = COMMANDS[name]
     if "-h" in words or "--help" in words:
-        print(_command_help(name, command))
+        console.result(_command_help(name, command))
         return 0
     flags, config = parse_flags(command.settings, words)
     made: Any = options.build(command.settings, flags, config)

@@ -83,7 +83,14 @@ def test_killed_at_thirty_random_moments_it_ends_as_if_undisturbed(shop, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 138),
+        (signal.SIGUSR2, 140),
+        (signal.SIGINT, 130),
+    ],
 )
 def test_a_signal_ends_the_process_with_its_code_and_everything_saved(
     shop, tmp_path: Path, forks: Forks, number: signal.Signals, code: int
@@ -100,6 +107,33 @@ def test_a_signal_ends_the_process_with_its_code_and_everything_saved(
     assert "--resume-from-checkpoint true" in forks.told.splitlines()[-1]
     assert steps_of(output)[-1]["step"] == step
     assert "Traceback" not in forks.told
+
+
+def test_a_hangup_that_was_ignored_from_the_start_stays_so(shop, tmp_path: Path, forks: Forks):
+    """As ``nohup`` starts it."""
+    output = tmp_path / "out"
+    nohup = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    pid = forks.start(command(run_settings(shop.model, shop.data, output, **ENDLESS))[3:], before=nohup)
+    wait_for_steps(output, pid)
+    os.kill(pid, signal.SIGHUP)
+    wait_for_steps(output, pid, len(lines_of(output)) + 3)
+    assert newest_complete(output) is None
+    os.kill(pid, signal.SIGTERM)
+    assert forks.exit_code() == 143, forks.told
+
+
+def test_a_terminal_that_is_closed_sends_more_than_one_signal(shop, tmp_path: Path, forks: Forks):
+    """The system, the shell, and a service manager after its SIGTERM: all of them mean one request."""
+    output = tmp_path / "out"
+    pid = forks.start(command(run_settings(shop.model, shop.data, output, **ENDLESS))[3:], before=SLOW)
+    wait_for_steps(output, pid, 3)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+        os.kill(pid, number)
+        wait_until(lambda: "SIGTERM: finishing this step" in forks.told, 10)
+    time.sleep(0.2)
+    assert alive(pid), "none of them was the second"
+    os.kill(pid, signal.SIGINT)
+    assert forks.exit_code() == -signal.SIGINT
 
 
 def test_the_whole_process_group_may_get_the_signal(shop, tmp_path: Path, forks: Forks):
@@ -138,6 +172,50 @@ def test_a_second_signal_ends_at_once(shop, tmp_path: Path, forks: Forks):
     os.kill(pid, signal.SIGINT)
     assert forks.exit_code() == -signal.SIGINT
     assert "SIGINT: finishing this step, then saving (again: stop at once)" in forks.told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_before_the_first_step_a_signal_ends_in_a_line(
+    shop, tmp_path: Path, forks: Forks, number: signal.Signals
+):
+    output = tmp_path / "out"
+    loading = """
+import time
+from mdl_toolkit.train import run as training
+def prepare(*_):
+    sys.stderr.write("loading\\n")
+    time.sleep(600)
+training.prepare = prepare
+"""
+    pid = forks.start(command(run_settings(shop.model, shop.data, output))[3:], before=loading)
+    wait_until(lambda: "loading" in forks.told, 60)
+    os.kill(pid, number)
+    assert forks.exit_code() == 128 + number, forks.told
+    assert forks.told.splitlines()[1:] == [
+        f"stopped by {number.name}: nothing that was saved is lost; go on with --resume-from-checkpoint "
+        "true, which starts anew where there is no checkpoint yet"
+    ]
+
+
+def test_a_process_that_is_stuck_in_c_ends_by_a_signal_all_the_same(shop, tmp_path: Path, forks: Forks):
+    """As one does that waits for others in a library which knows nothing of Python's handlers."""
+    stuck = """
+import ctypes
+from mdl_toolkit import interrupts
+from mdl_toolkit.train import run as training
+interrupts.PATIENCE = (0.5, 0.1)
+def prepare(*_):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG, *interrupts.STOP_SIGNALS])
+    sys.stderr.write("loading\\n")
+    ctypes.CDLL(None).sleep(600)
+training.prepare = prepare
+"""
+    output = tmp_path / "out"
+    pid = forks.start(command(run_settings(shop.model, shop.data, output))[3:], before=stuck)
+    wait_until(lambda: "loading" in forks.told, 60)
+    os.kill(pid, signal.SIGTERM)
+    assert forks.exit_code() == 143, forks.told
+    assert forks.told.splitlines()[-1] == "stopped by SIGTERM"
 
 
 def test_a_failure_is_one_line_and_its_code(shop, tmp_path: Path, forks: Forks):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.console import duration, say
 from mdl_toolkit.errors import MdlError
+from mdl_toolkit.interrupts import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.worker import Job, Result, Task
@@ -36,7 +37,6 @@ _QUEUED = 3
 _AHEAD = 4
 #: A message up to this size fits into a socket's buffer even while its reader is busy sending.
 _SMALL = 1 << 15
-_BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
     "from mdl_toolkit.data.worker import main; main({fd}, {progress}, {place})"
@@ -60,7 +60,7 @@ class _Worker:
             "MKL_NUM_THREADS": "1",
         }
         # Signals for the whole job are this process's to act on; the workers inherit the mask.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-S", "-c", code],

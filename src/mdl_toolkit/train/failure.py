@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from mdl_toolkit.console import give_way, tell_torchrun
+from mdl_toolkit.console import clear_live, flush, give_way, say, tell_torchrun
 from mdl_toolkit.errors import MdlError, Stopped
+from mdl_toolkit.interrupts import Interrupted
 from mdl_toolkit.train.launch import Launch
 
 _CLAIM, _CAUSE, _HEARD = "failure/claim", "failure/cause", "failure/heard"
@@ -129,7 +131,7 @@ class FailureWatch:
     def say_elsewhere(self, failure: Failure) -> None:
         """Print another machine's failure, once on this machine; on its own it was printed already."""
         if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
-            print(f"error: {failure.message}", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"error: {failure.message}", everywhere=True)
 
     def _watch(self) -> None:
         misses = 0
@@ -225,8 +227,8 @@ def leave_group() -> None:
 
 def leave_now(code: int) -> None:
     """End this process at once, without unwinding or clearing up; what was printed is kept."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    clear_live()
+    flush()
     os._exit(code)
 
 
@@ -238,7 +240,8 @@ def _cause(error: BaseException, rank: int) -> tuple[str, int]:
             f"the machine's out-of-memory killer for example ({detail})"
         ), 1
     if isinstance(error, KeyboardInterrupt):
-        return f"rank {rank}: interrupted", 130
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        return f"rank {rank}: stopped by {signal.Signals(number).name}", 128 + number
     if isinstance(error, SystemExit):
         return f"rank {rank}: left with exit code {error.code}", error.code if isinstance(
             error.code, int

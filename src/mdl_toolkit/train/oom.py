@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from mdl_toolkit.console import warn
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.memory import free_memory, is_out_of_memory
@@ -126,12 +126,11 @@ class Splitter:
         )
 
     def _tell(self, batch: PackedBatch) -> None:
-        print(  # noqa: T201
-            f"warning: rank {self._rank}: out of memory with {len(batch.rows)} clips of "
+        warn(
+            f"rank {self._rank}: out of memory with {len(batch.rows)} clips of "
             f"{sum(batch.sequence_lengths)} tokens in a micro-batch ({shown_rows(batch.rows)}): done in two "
             "parts, with the same result; a smaller --batch-size or --max-tokens is faster",
-            file=sys.stderr,
-            flush=True,
+            everywhere=True,
         )
 
 
