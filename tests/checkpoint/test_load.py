@@ -13,10 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from mdl_toolkit.checkpoint.export import export_merged
 from mdl_toolkit.checkpoint.load import build_empty, load_config, load_model
+from mdl_toolkit.checkpoint.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.model import MiDashengLMModel
 from mdl_toolkit.model.linear import is_plain
+from mdl_toolkit.train.adapters import is_tied
 from support.tiny import make_model_folder, tiny_config
 
 HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.model.embed_tokens.weight"
@@ -63,6 +67,41 @@ def test_a_tied_model_may_carry_its_head_too(tmp_path: Path):
     _change(folder, decoder__lm_head__weight=embeddings + 1)
     model = load_model(folder)
     assert torch.equal(model.get_output_embeddings().weight, embeddings)
+
+
+@pytest.mark.parametrize(
+    ("top", "decoder", "tied"),
+    [
+        (True, None, True), (True, "null", True), (False, None, False), (None, True, True),
+        (True, False, False), (False, True, True), (None, None, False),
+    ],
+)  # fmt: skip
+def test_a_head_is_tied_wherever_the_config_says_so(
+    tmp_path: Path, top: bool | None, decoder: bool | str | None, tied: bool
+) -> None:
+    folder = make_model_folder(tmp_path / "m", decoder="qwen3", tie=tied)
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["text_config"]["tie_word_embeddings"]
+    if decoder is not None:
+        fields["text_config"]["tie_word_embeddings"] = None if decoder == "null" else decoder
+    if top is not None:
+        fields["tie_word_embeddings"] = top
+    (folder / "config.json").write_text(json.dumps(fields))
+    for load in (load_model, MiDashengLMModel.from_pretrained):
+        model = load(folder)
+        assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+        assert is_tied(model.config) == tied
+    model.save_pretrained(tmp_path / "again")
+    assert (
+        json.loads((tmp_path / "again" / "config.json").read_text())["text_config"] == fields["text_config"]
+    )
+    again = MiDashengLMModel.from_pretrained(tmp_path / "again")
+    assert torch.equal(again.get_output_embeddings().weight, model.get_output_embeddings().weight)
+    trained = torch.ones(model.get_input_embeddings().weight.shape)
+    manifest = ModelManifest(kind="model", base=BaseRecord.of("base", folder))
+    export_merged(folder, [(EMBEDDINGS, trained)], None, tmp_path / "out", manifest)
+    merged = load_model(tmp_path / "out")
+    assert bool((merged.get_output_embeddings().weight == 1).all()) == tied
 
 
 def test_dtypes(tmp_path: Path):

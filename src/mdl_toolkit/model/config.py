@@ -195,7 +195,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         if not isinstance(audio_encoder_config, DashengConfig):
             audio_encoder_config = DashengConfig(**_without_type(audio_encoder_config))
         if not isinstance(text_config, PreTrainedConfig):
-            text_config = decoder_config(text_config or {})
+            text_config = decoder_config(_with_tie(text_config or {}, kwargs.get("tie_word_embeddings")))
         self.audio_encoder_config = audio_encoder_config
         self.text_config = text_config
         self.subsample_factor = subsample_factor
@@ -261,6 +261,13 @@ def _without_type(fields: Mapping[str, Any] | None) -> dict[str, Any]:
         for key, value in (fields or {}).items()
         if key not in ("model_type", "auto_map") and not _names_kernel(key)
     }
+
+
+def _with_tie(text: Mapping[str, Any], tie: Any) -> Mapping[str, Any]:
+    """The decoder's fields, with what the top level alone may say of its head; their own word comes first."""
+    if tie is None or text.get("tie_word_embeddings") is not None:
+        return text
+    return {**text, "tie_word_embeddings": tie}
 
 
 def _names_kernel(field: str) -> bool:
