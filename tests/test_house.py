@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "mdl_toolkit"
 # A part may import parts of a lower level only; parts of one level don't know each other.
 LEVELS = {
     "errors": 0, "streams": 0, "configfile": 0, "foreign": 0,
-    "geometry": 1, "files": 1, "console": 1, "options": 1, "memory": 1,
+    "geometry": 1, "files": 1, "console": 1, "options": 1, "memory": 1, "family": 1,
     "settings": 2, "interrupts": 2,
     "hub": 3,
     "data": 4, "model": 4,

@@ -150,16 +150,24 @@ def _hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception, asked: list | N
     monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
 
 
-def test_only_text_and_safetensors_are_ever_fetched(monkeypatch):
+def test_only_text_and_safetensors_are_ever_fetched(tmp_path: Path, monkeypatch):
     from fnmatch import fnmatch
 
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    import huggingface_hub
 
     asked: list = []
-    _hub_says(monkeypatch, LocalEntryNotFoundError("no"), asked)
-    _message("some/model")
-    assert [local for local, _ in asked] == [True, False], "the cache comes first"
-    for _, options in asked:
+
+    def answer(name, *, local_files_only=False, **options):
+        asked.append((local_files_only, options["allow_patterns"]))
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("no")
+        return str(tmp_path / "m")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    (_folder(tmp_path / "m") / "model.safetensors").touch()
+    assert resolve_model("some/model") == tmp_path / "m"
+    assert [local for local, _ in asked] == [True, False, False], "the cache comes first"
+    for number, (_, patterns) in enumerate(asked):
         for file in (
             "pytorch_model.bin",
             "a.pt",
@@ -169,14 +177,60 @@ def test_only_text_and_safetensors_are_ever_fetched(monkeypatch):
             "t.ckpt",
             "a.tar.gz",
         ):
-            assert not any(fnmatch(file, pattern) for pattern in options["allow_patterns"])
-        for file in (
-            "model-00001-of-00002.safetensors",
-            "tokenizer.json",
-            "chat_template.jinja",
-            "merges.txt",
-        ):
-            assert any(fnmatch(file, pattern) for pattern in options["allow_patterns"])
+            assert not any(fnmatch(file, pattern) for pattern in patterns)
+        for file in ("config.json", "tokenizer.json", "chat_template.jinja", "merges.txt"):
+            assert any(fnmatch(file, pattern) for pattern in patterns)
+        weights = any(fnmatch("model-00001-of-00002.safetensors", pattern) for pattern in patterns)
+        assert weights == (number != 1), "what is small comes first, to be looked at"
+
+
+RELATIVES = [
+    ({"model_type": "midashenglm_spatial"}, r"MiDashengLM-Spatial, which has two audio encoders"),
+    ({"model_type": "midashenglm-gen"}, r"MiDashengLM-Gen, which makes sound from text"),
+    ({"model_type": "qwen2_audio"}, r"another model \(model_type is 'qwen2_audio'\)"),
+    (
+        {"model_type": "midashenglm", "audio_encoder_config": {}, "spatial_encoder_config": {}},
+        r"more than one encoder \(audio_encoder_config, spatial_encoder_config\)",
+    ),
+    (
+        {"model_type": "midashenglm", "quantization_config": {"quant_method": "compressed-tensors"}},
+        r"quantised already \(compressed-tensors\).*bf16 or fp32",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), RELATIVES)
+def test_relatives_are_refused_by_name(tmp_path: Path, monkeypatch, config: dict, message: str):
+    import huggingface_hub
+
+    _folder(tmp_path / "m").joinpath("config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=message) as caught:
+        resolve_model(tmp_path / "m")
+    assert str(caught.value).startswith(f"{tmp_path / 'm'}: ") and "\n" not in str(caught.value)
+
+    def answer(name, *, local_files_only=False, allow_patterns=(), **options):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("no")
+        assert not any("safetensors" in pattern and "index" not in pattern for pattern in allow_patterns)
+        return str(tmp_path / "m")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    with pytest.raises(ModelError, match=f"some/model: .*{message}"):
+        resolve_model("some/model")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "midashenglm", "audio_encoder_config": {}, "text_config": {}},
+        {"model_type": "midashenglm", "quantization_config": None},
+        {"model_type": "midashenglm", "quantization_config": {"quant_method": "bitsandbytes"}},
+        {},
+    ],
+)
+def test_the_family_is_let_in(tmp_path: Path, config: dict):
+    _folder(tmp_path / "m").joinpath("config.json").write_text(json.dumps(config))
+    assert resolve_model(tmp_path / "m") == tmp_path / "m"
 
 
 def _response(status: int):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.family import check_folder
 
 #: The small base that ships with the package.
 TINY = "tiny"
@@ -46,12 +47,12 @@ def resolve_model(
         return Path(__file__).parent / "demo" / "tiny"
     path = Path(text).expanduser()
     if path.exists():
-        return _local(path)
+        return check_folder(_local(path))
     if not _is_hub_id(text):
         raise ModelError(f"no model folder {text}{_near(path)}")
     if from_modelscope:
-        return _from_modelscope(text, revision, weights)
-    return _cached(text, revision, weights) or _download(text, revision, weights)
+        return check_folder(_from_modelscope(text, revision, weights), text)
+    return check_folder(_cached(text, revision, weights) or _download(text, revision, weights), text)
 
 
 def revision_of(folder: Path) -> str | None:
@@ -151,7 +152,12 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
         why = unreachable.format(reason=offline)
         raise ModelError(f"{name}{at}: no local folder of this name, and {why}{_near(Path(name))}")
     try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(weights)))
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(False)))
+        if weights:
+            check_folder(found, name)  # before gigabytes are fetched
+            found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(True)))
+    except ModelError:
+        raise
     except GatedRepoError:
         why = "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`"
     except RevisionNotFoundError:

@@ -228,7 +228,7 @@ def test_a_config_that_would_build_without_end(tmp_path: Path, part: str, field:
     config = tiny_config()
     config[part][field] = value
     (folder / "config.json").write_text(json.dumps(config))
-    assert f"{part}.{field} is {value}" in _error(folder)
+    assert f"{part}.{field} is {value!r}; a number" in _error(folder)
 
 
 def test_a_giant_config_is_not_read(tmp_path: Path):

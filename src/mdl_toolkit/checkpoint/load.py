@@ -20,6 +20,7 @@ from mdl_toolkit.checkpoint.folder import OVERLAY_WEIGHTS, ModelFolder, open_fol
 from mdl_toolkit.checkpoint.quantize import Quantization, quantized_parameter, replace_linears
 from mdl_toolkit.checkpoint.weights import FRONT_END_CONSTANTS, WeightFiles, read_json, shown_name
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.family import MODEL_TYPE, check_family
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 
 #: No published model comes near these; a wrong config.json must not make us build without end.
@@ -46,10 +47,11 @@ def load_config(folder: Path) -> MiDashengLMConfig:
     fields = read_json(path)
     if not isinstance(fields, dict):
         raise ModelError(f"{path}: a mapping expected")
-    if fields.get("model_type") != MiDashengLMConfig.model_type:
+    check_family(fields, path)
+    if fields.get("model_type") != MODEL_TYPE:
         raise ModelError(
             f"{path}: model_type is {str(fields.get('model_type'))[:40]!r}; "
-            f"models of type {MiDashengLMConfig.model_type!r} are supported"
+            f"models of type {MODEL_TYPE!r} are supported"
         )
     for part, bounds in _BOUNDS.items():
         section = fields.get(part)
@@ -59,7 +61,7 @@ def load_config(folder: Path) -> MiDashengLMConfig:
             value = section.get(name)
             if value is not None and (type(value) is not int or not 0 < value <= highest):
                 raise ModelError(
-                    f"{path}: {part}.{name} is {str(value)[:40]}; a number from 1 to {highest} expected"
+                    f"{path}: {part}.{name} is {value!r:.40}; a number from 1 to {highest} expected"
                 )
     try:
         config = MiDashengLMConfig(**fields)

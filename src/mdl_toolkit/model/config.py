@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.family import MODEL_TYPE
 from mdl_toolkit.geometry import AudioGeometry
 
 #: Rotary base of decoder families whose published configuration may leave it out.
@@ -176,7 +177,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
     their new values.
     """
 
-    model_type = "midashenglm"
+    model_type = MODEL_TYPE
 
     def __init__(
         self,
