@@ -118,10 +118,7 @@ def test_a_length_not_known_when_written_is_no_damage(tmp_path: Path, length: in
     data[4:8] = struct.pack("<I", length)
     path = tmp_path / "a.wav"
     path.write_bytes(data)
-    if length:
-        np.testing.assert_allclose(load_waveform(str(path)), tone(0.5), atol=1e-4)
-    else:
-        assert "no samples" in _problem(path)
+    np.testing.assert_allclose(load_waveform(str(path)), tone(0.5), atol=1e-4)
 
 
 def test_an_outer_length_that_counts_its_own_header_is_no_damage(tmp_path: Path):

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
-import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.data.decode import Reading, scratch
+from mdl_toolkit.data.foreign import explain
 from mdl_toolkit.data.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.options import printable
 
 Floats = NDArray[np.float32]
 
-MAX_CHANNELS = 64
-MAX_RATE = 768_000
 #: Louder float samples are not audio in [-1, 1] but, for example, 16-bit numbers stored as floats.
 MAX_PEAK = 16.0
-#: Samples of all channels read at a time: what a file of many channels needs beside the mixed clip.
-_BLOCK = 1 << 20
-#: Samples of the largest memory that is kept for the next clip.
-_MAX_SCRATCH = 1 << 23
-_memory = threading.local()
-
-#: Kinds of samples that 16 bits hold exactly.
-_SIXTEEN_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
-_LENGTHS = re.compile(r"^(.*?) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-#: Lengths from here on stand for "not known yet", written by a program that couldn't go back to fill them in.
-_UNKNOWN_LENGTH = 0x7FFFF000
-_MAX_PAGE = 65307
 
 
 @dataclass(frozen=True)
@@ -152,92 +138,11 @@ def _load(
     import soundfile
 
     try:
-        # By descriptor where there is one: by name, the library would go by the name's ending too.
-        handle = stream if isinstance(stream, io.BytesIO) else stream.fileno()
-        with soundfile.SoundFile(handle, closefd=False) as sound:
-            _check_whole(sound, stream, size, name)
-            waveform = _read(sound, name, start, end, limits)
-            rate = sound.samplerate
+        with Reading(stream, size, name, limits.max_seconds) as reading:
+            return resample(reading.clip(start, end), reading.rate, sample_rate, name)
     except soundfile.LibsndfileError as error:
-        raise DataError(f"{name}: not readable as audio ({_reason(error)})") from error
-    return resample(waveform, rate, sample_rate, name)
-
-
-def _reason(error: Any) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
-
-
-def _read(sound: Any, name: str, start: float | None, end: float | None, limits: AudioLimits) -> Floats:
-    """The wanted part of a file, mixed to one channel; bounds are checked before memory is taken."""
-    rate, channels, frames = sound.samplerate, sound.channels, sound.frames
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise DataError(f"{name}: {channels} channels; at most {MAX_CHANNELS} are read")
-    if not 1 <= rate <= MAX_RATE:
-        raise DataError(f"{name}: a sample rate of {rate} Hz; at most {MAX_RATE} are read")
-    if frames <= 0:
-        raise DataError(f"{name}: no samples in it")
-    first = round((start or 0.0) * rate)
-    last = frames if end is None else round(end * rate)
-    # Times written with two or three decimals may pass the end by a rounding.
-    if first >= frames or last > frames + 0.05 * rate:
-        there = f"{frames / rate:g} s"
-        raise DataError(f"{name}: the segment {start or 0:g} to {last / rate:g} s is outside of its {there}")
-    last = min(last, frames)
-    seconds = (last - first) / rate
-    if seconds > limits.max_seconds:
-        raise DataError(
-            f"{name}: {seconds:.1f} s long, more than --max-audio-seconds {limits.max_seconds:g}; cut it "
-            "into segments with start and end columns, or allow more"
-        )
-    if last <= first:
-        raise DataError(f"{name}: the segment from {start or 0:g} s has no samples")
-    if first:
-        sound.seek(first)
-    return _mixed(sound, name, last - first)
-
-
-def _mixed(sound: Any, name: str, count: int) -> Floats:
-    """Read ``count`` frames, the mean of all channels. It lies in memory that the next call reuses."""
-    # Sixteen-bit samples are read as they are: half the memory, and they are finite by nature.
-    exact = sound.subtype in _SIXTEEN_BITS
-    channels, done = sound.channels, 0
-    mono: Floats = _scratch("mono", np.float32, count)
-    step = max(1, _BLOCK // channels)
-    block = _scratch("block", np.int16 if exact else np.float32, min(count, step) * channels)
-    while done < count:
-        frames = min(count - done, step)
-        view = block[: frames * channels].reshape(frames, channels)
-        got = sound.read(out=view)
-        part = mono[done : done + len(got)]
-        if channels == 1:
-            part[:] = got[:, 0]
-        else:
-            np.mean(got, axis=1, dtype=np.float32, out=part)
-        done += len(got)
-        if len(got) < frames:
-            break
-    if done != count:
-        raise DataError(f"{name}: damaged or cut short, {done} of {count} samples could be read")
-    if exact:
-        np.multiply(mono, np.float32(1 / 32768), out=mono)
-        return mono
-    # One pass instead of three: a sum of squares is finite only where all samples are.
-    with np.errstate(over="ignore"):
-        energy = np.dot(mono, mono)
-    if not np.isfinite(energy) and not np.isfinite(mono).all():
-        where = int(np.flatnonzero(~np.isfinite(mono))[0])
-        raise DataError(f"{name}: sample {where} is not a finite number (NaN or infinity)")
-    return mono
-
-
-def _scratch(name: str, dtype: type, count: int) -> Any:
-    """Memory kept from call to call: fresh pages cost more than decoding into them."""
-    kept = getattr(_memory, name, None)
-    if kept is None or kept.dtype != dtype or len(kept) < count:
-        kept = np.empty(max(count, 1 << 16), dtype=dtype)
-        if count <= _MAX_SCRATCH:
-            setattr(_memory, name, kept)
-    return kept[:count]
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise DataError(f"{name}: not readable as audio{explain(stream, name, reason)}") from error
 
 
 def resample(waveform: Floats, rate: int, sample_rate: int, name: str) -> Floats:
@@ -257,40 +162,13 @@ def resample(waveform: Floats, rate: int, sample_rate: int, name: str) -> Floats
     return resampled
 
 
-def _check_whole(sound: Any, stream: BinaryIO, size: int, name: str) -> None:
-    """Refuse a file that ends before its header says: the library reads it as if it ended there on purpose.
-
-    The library notes in its log every length that goes past the end of the file.
-    """
-    for part, promised, there in _LENGTHS.findall(sound.extra_info):
-        # Some programs count the outer header too.
-        spare = 8 if part.strip().upper() in ("RIFF", "FORM", "RIFF SIZE") else 0
-        if int(there) + spare < int(promised) < _UNKNOWN_LENGTH:
-            raise DataError(f"{name}: cut short, {there} bytes are there where its header says {promised}")
-    if sound.format == "OGG":
-        _check_last_page(stream, size, name)
-
-
-def _check_last_page(stream: BinaryIO, size: int, name: str) -> None:
-    """Refuse an Ogg file (RFC 3533) whose last page goes past the end of the file."""
-    place = stream.tell()  # shared with the library, which goes on reading from it
-    stream.seek(max(0, size - _MAX_PAGE))
-    tail = stream.read(_MAX_PAGE)
-    stream.seek(place)
-    begin = tail.rfind(b"OggS")
-    page = tail[begin:]
-    body = 27 + page[26] if begin >= 0 and len(page) > 26 else 0
-    if not body or body > len(page) or body + sum(page[27:body]) > len(page):
-        raise DataError(f"{name}: cut short, its last Ogg page is not whole")
-
-
 def to_pcm16(waveform: Floats) -> tuple[NDArray[np.int16], int]:
     """Round to 16 bits, to the nearest and alike on both sides of zero.
 
     Returns:
         int16 [L] (little-endian), and how many samples lay beyond full scale and were clipped.
     """
-    scaled = np.multiply(waveform, np.float32(32768), out=_scratch("scaled", np.float32, len(waveform)))
+    scaled = np.multiply(waveform, np.float32(32768), out=scratch("scaled", np.float32, len(waveform)))
     np.rint(scaled, out=scaled)
     clipped = 0
     if scaled.max() > 32767 or scaled.min() < -32768:
