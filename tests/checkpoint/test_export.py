@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from mdl_toolkit.checkpoint.adapter import AdapterWeights
 from mdl_toolkit.checkpoint.export import (
-    export_adapter,
     export_merged,
-    export_overlay,
+    export_trained,
     merge_folder,
 )
 from mdl_toolkit.checkpoint.load import load_model
@@ -76,7 +75,7 @@ def test_a_merge_equals_that_of_peft(tmp_path: Path, options: dict):
     base = make_model_folder(tmp_path / "base")
     model, config, trained = _adapted(base, **options)
     adapter = AdapterWeights.collect(trained.items(), config)
-    export_adapter(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
+    export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
 
     report = export_merged(base, [], adapter, tmp_path / "merged", _manifest(base, "model"))
 
@@ -106,7 +105,7 @@ def test_embeddings_and_head_trained_in_full(tmp_path: Path, tie: bool, name: st
     if tie and name == HEAD:
         adapter = AdapterWeights(adapter.config, adapter.lora, {HEAD: adapter.full[EMBEDDINGS]})
     assert list(adapter.full) == [name]
-    export_adapter(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
+    export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     export_merged(base, [], adapter, tmp_path / "merged", _manifest(base, "model"))
 
     expected = _logits(model)
@@ -122,7 +121,7 @@ def test_peft_itself_opens_an_adapter_with_trained_embeddings(tmp_path: Path, ti
     base = make_model_folder(tmp_path / "base", tie=tie)
     model, config, trained = _adapted(base, full=(EMBEDDINGS,))
     adapter = AdapterWeights.collect(trained.items(), config)
-    export_adapter(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
+    export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     opened = PeftModel.from_pretrained(load_model(base, dtype=torch.float32), tmp_path / "adapter").eval()
     opened.config.audio_token_id = model.config.audio_token_id
     torch.testing.assert_close(_logits(opened), _logits(model), rtol=1e-3, atol=1e-4)
@@ -133,7 +132,8 @@ def test_an_overlay_is_the_base_with_what_was_trained(tmp_path: Path):
     files = WeightFiles(base)
     name = "audio_projector.net.2.weight"
     trained = {name: files.tensor(name) + 0.25}
-    export_overlay(tmp_path / "checkpoint-3", base, trained.items(), _manifest(base, "overlay"))
+    overlay = AdapterWeights.collect(trained.items(), {})
+    export_trained(tmp_path / "checkpoint-3", base, overlay, _manifest(base, "overlay"))
     opened = load_model(tmp_path / "checkpoint-3")
     assert torch.equal(opened.state_dict()[name], trained[name])
     report = merge_folder(tmp_path / "checkpoint-3", tmp_path / "merged")
@@ -267,7 +267,7 @@ def test_another_base_is_refused(tmp_path: Path):
     other = make_model_folder(tmp_path / "other", seed=1)
     _, config, trained = _adapted(base)
     adapter = AdapterWeights.collect(trained.items(), config)
-    export_adapter(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
+    export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     with pytest.raises(ModelError, match=r"trained on another base.*--base-model"):
         load_model(tmp_path / "adapter", base_model=other)
     base.rename(tmp_path / "moved")

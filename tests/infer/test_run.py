@@ -499,7 +499,7 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     from peft import LoraConfig, inject_adapter_in_model
 
     from mdl_toolkit.checkpoint.adapter import AdapterWeights
-    from mdl_toolkit.checkpoint.export import export_adapter, export_merged, export_overlay
+    from mdl_toolkit.checkpoint.export import export_merged, export_trained
     from mdl_toolkit.checkpoint.load import load_model
     from mdl_toolkit.checkpoint.manifest import BaseRecord
     from mdl_toolkit.checkpoint.weights import WeightFiles
@@ -511,11 +511,12 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     trained = [(name, tensor) for name, tensor in tuned.named_parameters() if ".lora_" in name]
     adapter = AdapterWeights.collect(trained, config)
     record = {"base": BaseRecord.of("base", model)}
-    export_adapter(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
+    export_trained(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
     export_merged(model, [], adapter, folder / "merged", ModelManifest(kind="model", **record))
     files = WeightFiles(folder / "merged")
     changed = [(f"{name}.weight", files.tensor(f"{name}.weight")) for name in adapter.lora]
-    export_overlay(folder / "checkpoint-3", model, changed, ModelManifest(kind="overlay", **record))
+    overlay = AdapterWeights.collect(changed, {})
+    export_trained(folder / "checkpoint-3", model, overlay, ModelManifest(kind="overlay", **record))
     _table(folder, 5)
     answers = {
         kind: [row["prediction"] for row in _run(folder, folder / kind, overwrite=True, max_new_tokens=6)]

@@ -11,22 +11,20 @@ import peft
 import pytest
 import torch
 from peft.tuners import lora
-from safetensors.torch import save_file
 
 from mdl_toolkit.checkpoint.load import build_empty, load_model
+from mdl_toolkit.checkpoint.names import PEFT_PREFIX, part_of
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import (
-    adapter_config,
     describe_trainable,
     load_trained,
     lora_config,
     make_trainable,
-    part_of,
-    peft_name,
     trainable_parameters,
     trained_tensors,
+    trained_weights,
 )
 from support.batches import random_batch
 from support.tiny import make_model_folder, tiny_config
@@ -219,10 +217,7 @@ class TestFormat:
         model = trained(**changes)
         for parameter in trainable_parameters(model).values():
             torch.nn.init.normal_(parameter, std=0.3)
-        tensors = {peft_name(name): tensor for name, tensor in trained_tensors(model)}
-        save_file(tensors, tmp_path / "adapter_model.safetensors")
-        config = adapter_config(settings(**changes), model.config, base="somewhere/base", revision="abc")
-        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        trained_weights(model, settings(**changes)).write(tmp_path, "somewhere/base")
         read = json.loads((tmp_path / "adapter_config.json").read_text())
         assert read["peft_type"] == "LORA" and read["base_model_name_or_path"] == "somewhere/base"
         theirs = peft.PeftModel.from_pretrained(tiny(), tmp_path)
@@ -235,7 +230,7 @@ class TestFormat:
     def test_names_are_pefts_own(self) -> None:
         theirs = peft.get_peft_model(tiny(), lora_config(settings(dora=True)))
         expected = set(peft.get_peft_model_state_dict(theirs))
-        assert {peft_name(name) for name, _ in trained_tensors(trained(dora=True))} == expected
+        assert {PEFT_PREFIX + name for name, _ in trained_tensors(trained(dora=True))} == expected
 
     def test_load_trained_restores(self) -> None:
         model, other = trained(), trained(seed=9)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdl_toolkit.checkpoint.load import load_model
 from mdl_toolkit.data.collate import collate
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, SettingsError
@@ -178,6 +179,19 @@ def test_the_adapter_alone_with_merge_lora_false(shop, tmp_path: Path):
             losses.append(float(model(**batch.model_inputs()).loss_sum))
     assert (tmp_path / "adapter" / "final" / "adapter_model.safetensors").is_file()
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_without_a_lora_layer_there_is_no_adapter_and_the_head_is_kept_as_it_is(shop, tmp_path: Path):
+    """PEFT opens no adapter without target modules."""
+    output = tmp_path / "out"
+    train(
+        run_settings(shop.model, shop.data, output, train_target=["lm_head"], merge_lora=False, max_steps=2)
+    )
+    for folder in (output / "final", output / "checkpoint-2"):
+        assert json.loads((folder / "mdl_toolkit.json").read_text())["kind"] == "overlay"
+        assert set(weights_of(folder)) == {"decoder.lm_head.weight"}
+    opened = load_model(output / "final")
+    assert torch.equal(opened.decoder.lm_head.weight, weights_of(output / "final")["decoder.lm_head.weight"])
 
 
 def test_a_bad_row_is_named(shop, tmp_path: Path):

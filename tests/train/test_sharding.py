@@ -12,10 +12,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mdl_toolkit.checkpoint.load import build_empty, load_model
+from mdl_toolkit.checkpoint.names import published_name
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.adapters import initialise_adapters, make_trainable, published_name
+from mdl_toolkit.train.adapters import initialise_adapters, make_trainable
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.launch import Launch
 from mdl_toolkit.train.sharding import full_tensor, load_full, load_shards, local_bytes, own_rows

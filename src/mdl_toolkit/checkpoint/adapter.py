@@ -17,21 +17,27 @@ import torch
 from torch import Tensor, nn
 
 from mdl_toolkit.checkpoint.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from mdl_toolkit.checkpoint.names import (
+    EMBEDDINGS,
+    HEAD,
+    LORA_PARTS,
+    PEFT_PREFIX,
+    is_adapter,
+    published_name,
+    split_adapter,
+)
 from mdl_toolkit.checkpoint.quantize import tame_bitsandbytes
 from mdl_toolkit.checkpoint.weights import WeightFiles, read_json
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
 
-EMBEDDINGS, HEAD = "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
-_PREFIX = "base_model.model."
-_LORA_PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
 #: The fields of an adapter_config.json that are read; the others don't change what an adapter computes.
 _FIELDS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """A LoRA adapter and what was trained in full beside it.
+    """A LoRA adapter and what was trained in full beside it; of full training the latter alone.
 
     Attributes:
         config: The fields of PEFT's ``LoraConfig`` that count (``r``, ``lora_alpha``, ``use_dora``, …).
@@ -56,16 +62,7 @@ class AdapterWeights:
             adapter: The adapter's name in the model.
         """
         fields = config if isinstance(config, Mapping) else config.to_dict()
-        lora: dict[str, dict[str, Tensor]] = {}
-        full: dict[str, Tensor] = {}
-        for name, tensor in named:
-            split = _split(
-                name.removeprefix(_PREFIX).replace(f".{adapter}", "", 1) if ".lora_" in name else name
-            )
-            if split is None:
-                full[name.removeprefix(_PREFIX).replace(f".modules_to_save.{adapter}", "")] = tensor
-            else:
-                lora.setdefault(split[0], {})[split[1]] = tensor
+        lora, full = _sorted((published_name(name, adapter), tensor) for name, tensor in named)
         return cls({key: fields[key] for key in _FIELDS if key in fields}, lora, full)
 
     @classmethod
@@ -77,19 +74,12 @@ class AdapterWeights:
         """
         config = _read_config(folder / ADAPTER_CONFIG)
         files = WeightFiles(folder, ADAPTER_WEIGHTS)
-        lora: dict[str, dict[str, Tensor]] = {}
-        full: dict[str, Tensor] = {}
-        for name in files:
-            plain = name.removeprefix(_PREFIX)
-            split = _split(plain)
-            if split is not None:
-                lora.setdefault(split[0], {})[split[1]] = files.tensor(name)
-            elif "lora_" in plain:
-                raise ModelError(
-                    f"{folder / ADAPTER_WEIGHTS}: {name}: only adapters of linear layers are supported"
-                )
-            else:
-                full[plain] = files.tensor(name)
+        lora, full = _sorted((name.removeprefix(PEFT_PREFIX), files.tensor(name)) for name in files)
+        strange = next(filter(is_adapter, full), None)
+        if strange is not None:
+            raise ModelError(
+                f"{folder / ADAPTER_WEIGHTS}: {strange}: only adapters of linear layers are supported"
+            )
         adapter = cls(config, lora, full)
         adapter.check(folder)
         return adapter
@@ -97,7 +87,7 @@ class AdapterWeights:
     def named(self) -> dict[str, Tensor]:
         """All tensors by their published names: ``<module>.lora_A.weight``, and so on."""
         lora = {
-            f"{module}.{part}" + ("" if part == "lora_magnitude_vector" else ".weight"): tensor
+            module + LORA_PARTS[part]: tensor
             for module, parts in self.lora.items()
             for part, tensor in parts.items()
         }
@@ -178,7 +168,7 @@ class AdapterWeights:
         config["task_type"] = None
         write_json(folder / ADAPTER_CONFIG, {key: _plain(value) for key, value in sorted(config.items())})
         save_file(
-            {_PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()},
+            {PEFT_PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()},
             folder / ADAPTER_WEIGHTS,
             metadata={"format": "pt"},
         )
@@ -216,8 +206,7 @@ def attach_adapter(model: nn.Module, adapter: AdapterWeights) -> None:
         for part, tensor in parts.items():
             # DoRA's magnitudes stay float32: they divide by a norm.
             kept = torch.float32 if part == "lora_magnitude_vector" else dtype
-            suffix = "" if part == "lora_magnitude_vector" else ".weight"
-            state[f"{_PREFIX}{name}.{part}{suffix}"] = tensor.to(weight.device, kept)
+            state[PEFT_PREFIX + name + LORA_PARTS[part]] = tensor.to(weight.device, kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, model, low_cpu_mem_usage=not adapter.config.get("use_dora"))
@@ -234,13 +223,19 @@ def _floats(model: nn.Module) -> Iterator[torch.dtype]:
     yield from (p.dtype for p in model.parameters() if p.is_floating_point())
 
 
-def _split(name: str) -> tuple[str, str] | None:
-    """``x.lora_A.weight`` to ``(x, lora_A)``; ``None`` for a tensor that is no part of a LoRA layer."""
-    for part in _LORA_PARTS:
-        for suffix in (f".{part}.weight", f".{part}"):
-            if name.endswith(suffix):
-                return name.removesuffix(suffix), part
-    return None
+def _sorted(
+    named: Iterable[tuple[str, Tensor]],
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Published names and tensors as LoRA layers by module, and the others."""
+    lora: dict[str, dict[str, Tensor]] = {}
+    full: dict[str, Tensor] = {}
+    for name, tensor in named:
+        split = split_adapter(name)
+        if split is None:
+            full[name] = tensor
+        else:
+            lora.setdefault(split[0], {})[split[1]] = tensor
+    return lora, full
 
 
 def _pattern(patterns: Any, module: str, default: Any) -> Any:

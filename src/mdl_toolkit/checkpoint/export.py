@@ -8,19 +8,20 @@ memory. Adapters are added to the base's full-precision weights, also after trai
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdl_toolkit.checkpoint.adapter import EMBEDDINGS, HEAD, AdapterWeights
+from mdl_toolkit.checkpoint.adapter import AdapterWeights
 from mdl_toolkit.checkpoint.folder import OVERLAY_WEIGHTS, open_folder
 from mdl_toolkit.checkpoint.load import load_config
 from mdl_toolkit.checkpoint.manifest import MANIFEST_NAME, ModelManifest
+from mdl_toolkit.checkpoint.names import EMBEDDINGS, HEAD, is_tied, part_of
+from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import INDEX_NAME, TensorInfo, WeightFiles
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import MdlError, ModelError
@@ -73,7 +74,7 @@ def export_merged(
     """
     assert manifest.kind == "model"
     base = WeightFiles(base_folder)
-    places = _Places(base, tied=_is_tied(base_folder))
+    places = _Places(base, tied=is_tied(load_config(base_folder)))
     adapter = adapter or AdapterWeights({})
     adapter.check("adapter")
     adapted = {places.of(f"{module}.weight", None)[0]: module for module in adapter.lora}
@@ -102,56 +103,36 @@ def export_merged(
     return report
 
 
-def write_adapter(folder: Path, base_folder: Path, adapter: AdapterWeights, manifest: ModelManifest) -> None:
-    """Fill an existing folder with an adapter in PEFT's format, and the small files that describe its base.
+def write_trained(folder: Path, base_folder: Path, trained: AdapterWeights, manifest: ModelManifest) -> None:
+    """Fill an existing folder with what was trained, and the small files that describe its base.
+
+    The one writer of trained tensors; :func:`~mdl_toolkit.checkpoint.trained.read_trained` reads them again.
 
     Args:
         folder: To write into, for example of a checkpoint that is being made.
         base_folder: Of the base; its configuration, tokenizer and template are copied.
-        adapter: The LoRA layers and the tensors trained in full beside them.
-        manifest: Of kind ``adapter``.
-    """
-    assert manifest.kind == "adapter"
-    adapter.check("adapter")
-    tied = _is_tied(base_folder)
-    base = manifest.base
-    adapter.write(folder, base.path or base.name if base else str(base_folder), tied=tied)
-    carry_files(base_folder, folder, code=False)
-    manifest.write(folder)
-
-
-def write_overlay(
-    folder: Path, base_folder: Path, trained: Iterable[tuple[str, Tensor]], manifest: ModelManifest
-) -> None:
-    """Fill an existing folder with the tensors that full training changed, and the small files of the base.
-
-    Args:
-        folder: To write into.
-        base_folder: Of the base; its configuration, tokenizer and template are copied.
-        trained: Tensors that replace the base's, whole, by name.
-        manifest: Of kind ``overlay``.
+        trained: As they are, without a change of dtype.
+        manifest: Of kind ``adapter`` (PEFT's format) or ``overlay`` (tensors that replace the base's).
     """
     from safetensors.torch import save_file
 
-    assert manifest.kind == "overlay"
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in trained}
-    save_file(tensors, folder / OVERLAY_WEIGHTS, metadata={"format": "pt"})
+    if manifest.kind == "adapter":
+        trained.check("adapter")
+        base = manifest.base
+        name = base.path or base.name if base else str(base_folder)
+        trained.write(folder, name, tied=is_tied(load_config(base_folder)))
+    else:
+        assert manifest.kind == "overlay" and not trained.lora
+        tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in trained.full.items()}
+        save_file(tensors, folder / OVERLAY_WEIGHTS, metadata={"format": "pt"})
     carry_files(base_folder, folder, code=False)
     manifest.write(folder)
 
 
-def export_adapter(output: Path, base_folder: Path, adapter: AdapterWeights, manifest: ModelManifest) -> None:
-    """:func:`write_adapter` into a folder that appears whole."""
+def export_trained(output: Path, base_folder: Path, trained: AdapterWeights, manifest: ModelManifest) -> None:
+    """:func:`write_trained` into a folder that appears whole."""
     with _new_folder(output) as partial:
-        write_adapter(partial, base_folder, adapter, manifest)
-
-
-def export_overlay(
-    output: Path, base_folder: Path, trained: Iterable[tuple[str, Tensor]], manifest: ModelManifest
-) -> None:
-    """:func:`write_overlay` into a folder that appears whole."""
-    with _new_folder(output) as partial:
-        write_overlay(partial, base_folder, trained, manifest)
+        write_trained(partial, base_folder, trained, manifest)
 
 
 def carry_files(base_folder: Path, target: Path, *, code: bool) -> None:
@@ -210,11 +191,6 @@ class _Places:
         return found
 
 
-def _is_tied(folder: Path) -> bool:
-    config: Any = load_config(folder)
-    return bool(config.text_config.tie_word_embeddings)
-
-
 def _all_replacements(
     trained: Iterable[tuple[str, Tensor]], adapter: AdapterWeights
 ) -> Iterable[tuple[str, Tensor]]:
@@ -249,18 +225,12 @@ def _put(
     if not same:
         raise MdlError(f"{path}: {place} did not arrive as it was trained; is the disk in order?")
     counts = report.unchanged if torch.equal(value, before) else report.changed
-    part = _part(place)
+    part = part_of(place)
     counts[part] = counts.get(part, 0) + 1
 
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _part(name: str) -> str:
-    if name in (EMBEDDINGS, HEAD):
-        return name.split(".")[-2]
-    return {"audio_encoder": "encoder", "audio_projector": "projector"}.get(name.split(".")[0], "decoder")
 
 
 def _check_result(folder: Path, base: WeightFiles) -> None:
@@ -299,11 +269,4 @@ def merge_folder(folder: Path, output: Path, base_model: str | Path | None = Non
     if place.kind == "model":
         raise ModelError(f"{folder}: a stand-alone model already")
     manifest = replace(place.manifest or ModelManifest(kind="model"), kind="model")
-    trained: Mapping[str, Tensor] = {}
-    adapter = None
-    if place.kind == "overlay":
-        files = WeightFiles(place.folder, OVERLAY_WEIGHTS)
-        trained = {name: files.tensor(name) for name in files}
-    else:
-        adapter = AdapterWeights.read(place.folder)
-    return export_merged(place.base, trained.items(), adapter, output, manifest)
+    return export_merged(place.base, (), read_trained(place.folder), output, manifest)

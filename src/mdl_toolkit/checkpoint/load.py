@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from mdl_toolkit.checkpoint.adapter import AdapterWeights, attach_adapter
-from mdl_toolkit.checkpoint.folder import OVERLAY_WEIGHTS, ModelFolder, open_folder
+from mdl_toolkit.checkpoint.folder import ModelFolder, open_folder
 from mdl_toolkit.checkpoint.quantize import Quantization, quantized_parameter, replace_linears
+from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import FRONT_END_CONSTANTS, WeightFiles, read_json, shown_name
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.family import MODEL_TYPE, check_family
@@ -132,36 +133,18 @@ def load_model(
     files = WeightFiles(place.base)
     dtype = dtype or main_dtype(files)
     model = build_empty(place.base, dtype)
-    replaced: dict[str, Tensor] = {}
-    adapter: AdapterWeights | None = None
-    if place.kind == "overlay":
-        overlay = WeightFiles(place.folder, OVERLAY_WEIGHTS)
-        replaced = {name: overlay.tensor(name) for name in overlay}
-    elif place.kind == "adapter":
-        adapter = AdapterWeights.read(place.folder)
-        replaced = dict(adapter.full)
+    trained = read_trained(place.folder) if place.kind != "model" else AdapterWeights({})
     device = torch.device(device)
     quantized = replace_linears(model.decoder, quantization, dtype, "decoder.") if quantization else set()
-    check_names(place.base, model, files, replaced)
-    fill(model, files, replaced, device, quantized)
+    check_names(place.base, model, files, trained.full)
+    fill(model, files, trained.full, device, quantized)
     model.recompute_constants()
     if quantization:
         setattr(model, f"is_loaded_in_{quantization}", True)  # PEFT chooses its layers by this
-    if adapter is not None and adapter.lora:
-        attach_adapter(model, adapter)
+    if trained.lora:
+        attach_adapter(model, trained)
     model.eval()
     return model
-
-
-def read_trained(folder: Path) -> dict[str, Tensor]:
-    """The trained tensors of an adapter or training checkpoint by their published names, mapped.
-
-    Of a tied model trained in its embeddings, an adapter has them under both names.
-    """
-    if (folder / OVERLAY_WEIGHTS).is_file():
-        files = WeightFiles(folder, OVERLAY_WEIGHTS)
-        return {name: files.tensor(name) for name in files}
-    return AdapterWeights.read(folder).named()
 
 
 def main_dtype(files: WeightFiles) -> torch.dtype:

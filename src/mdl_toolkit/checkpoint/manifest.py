@@ -12,7 +12,9 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -90,11 +92,16 @@ class BaseRecord:
 def package_versions() -> dict[str, str]:
     """Versions of what made a model."""
     found = {"mdl-toolkit": __version__, "python": platform.python_version()}
+    return {**found, **_installed()}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Their versions; read once, since every checkpoint asks."""
+    found = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

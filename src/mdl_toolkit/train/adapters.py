@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mdl_toolkit.checkpoint.adapter import AdapterWeights
+from mdl_toolkit.checkpoint.load import tied_names
+from mdl_toolkit.checkpoint.manifest import Kind
+from mdl_toolkit.checkpoint.names import is_tied, part_of, published_name
 from mdl_toolkit.checkpoint.quantize import tame_bitsandbytes
 from mdl_toolkit.console import say
 from mdl_toolkit.errors import ModelError, SettingsError
@@ -21,8 +25,6 @@ from mdl_toolkit.train.sharding import full_tensor, load_full
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
-
-EMBEDDINGS, HEAD = "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
 
 # Upstream's pattern names the decoder's attention too but never matches it; `lora_attention` does.
 _LORA_TARGETS = {
@@ -71,24 +73,16 @@ def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
         )
 
 
-def part_of(name: str) -> str:
-    """The ``--train-target`` that a tensor belongs to. An adapter belongs to the part that it sits in."""
-    if name.startswith("audio_encoder."):
-        return "encoder"
-    if name.startswith("audio_projector."):
-        return "projector"
-    return {EMBEDDINGS: "embed_tokens", HEAD: "lm_head"}.get(name, "decoder")
+def lora_config(settings: TrainSettings) -> Any:
+    """PEFT's configuration of the adapters that the settings describe.
 
-
-def lora_config(settings: TrainSettings, model_config: Any = None) -> Any:
-    """PEFT's configuration of the adapters that the settings describe."""
+    Embeddings and head are trained in place, without PEFT's copy of them (a gigabyte in the 7B model).
+    """
     from peft import LoraConfig
 
     patterns = [pattern for part, pattern in _LORA_TARGETS.items() if part in settings.train_target]
     if settings.lora_attention and "decoder" in settings.train_target:
         patterns.append(_LORA_ATTENTION)
-    whole = [part for part in ("embed_tokens", "lm_head") if part in settings.train_target]
-    tied = bool(model_config is not None and is_tied(model_config))
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -96,50 +90,8 @@ def lora_config(settings: TrainSettings, model_config: Any = None) -> Any:
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         target_modules="|".join(patterns) if patterns else None,
-        modules_to_save=(["embed_tokens"] if tied else whole) if whole else None,
-        ensure_weight_tying=tied and bool(whole),
         bias="none",
     )
-
-
-def adapter_config(
-    settings: TrainSettings, model_config: Any = None, *, base: str | None = None, revision: str | None = None
-) -> dict[str, Any]:
-    """``adapter_config.json`` in PEFT's own format.
-
-    Args:
-        settings: Of the training.
-        model_config: The model's configuration: whether its head is tied to its embeddings.
-        base: Name or folder of the base model.
-        revision: Of the base.
-    """
-    config = lora_config(settings, model_config)
-    config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
-    fields = config.to_dict()
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in fields.items()}
-
-
-def is_tied(config: Any) -> bool:
-    """Whether the model's head and embeddings are one tensor."""
-    text = getattr(config, "text_config", None)
-    return bool(getattr(text, "tie_word_embeddings", False))
-
-
-def published_name(name: str) -> str:
-    """The name that a parameter has on disk: PEFT's and the wrappers' own levels taken out."""
-    name = name.replace(".base_layer.", ".").replace("_orig_mod.", "")
-    name = name.replace(f".lora_magnitude_vector.{ADAPTER}.weight", ".lora_magnitude_vector")
-    return name.replace(f".{ADAPTER}.weight", ".weight")
-
-
-def peft_name(name: str) -> str:
-    """The name that a trained tensor has in PEFT's ``adapter_model.safetensors``."""
-    return f"base_model.model.{name}"
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a tensor belongs to an adapter rather than to the base model."""
-    return ".lora_" in name
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -162,17 +114,29 @@ def trained_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
+def trained_weights(model: nn.Module, settings: TrainSettings) -> AdapterWeights:
+    """All of :func:`trained_tensors` in the form that is written: adapters, and tensors trained in full."""
+    config = lora_config(settings) if settings.method == "lora" else {}
+    return AdapterWeights.collect(trained_tensors(model), config)
+
+
+def kind_of(trained: AdapterWeights) -> Kind:
+    """What a folder of these tensors is. Without a LoRA layer PEFT has no adapter, whatever the method."""
+    return "adapter" if trained.lora else "overlay"
+
+
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put saved tensors into the trainable parameters, each process taking its own shard of them.
 
     Args:
         model: After :func:`make_trainable`, sharded or not.
-        tensors: By published name; all trainable ones and no others.
+        tensors: By published name; all trainable ones and no others, but for second names of tied ones.
 
     Raises:
         ModelError: Naming what is missing, unexpected or of another shape.
     """
     parameters = trainable_parameters(model)
+    tensors = _without_twins(model, tensors)
     missing, unexpected = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
     problems = [f"{name} is missing" for name in sorted(missing)[:3]]
     problems += [f"{name} is not trained here" for name in sorted(unexpected)[:3]]
@@ -187,6 +151,16 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     for name, parameter in parameters.items():
         load_full(parameter, tensors[name])
+
+
+def _without_twins(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with each tied one under its first name alone, by which it is trained."""
+    made = dict(tensors)
+    for first, *others in ([published_name(name) for name in group] for group in tied_names(model)):
+        for other in others:
+            if other in made and not torch.equal(made.setdefault(first, made[other]), made.pop(other)):
+                raise ModelError(f"the saved {other} isn't {first}, and in this model they are one tensor")
+    return made
 
 
 @torch.no_grad()
@@ -242,8 +216,6 @@ def _inject(model: MiDashengLMModel, settings: TrainSettings) -> None:
     from peft import inject_adapter_in_model
 
     config = lora_config(settings)
-    config.modules_to_save = None  # trained in place: no second copy of a 1 GB embedding is kept
-    config.ensure_weight_tying = False
     if config.target_modules is None:
         return
     scales = {module: module.weight.SCB for module in model.modules() if hasattr(module, "init_8bit_state")}

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from mdl_toolkit.checkpoint.adapter import AdapterWeights
-from mdl_toolkit.checkpoint.export import write_adapter, write_overlay
-from mdl_toolkit.checkpoint.folder import ADAPTER_CONFIG, OVERLAY_WEIGHTS
+from mdl_toolkit.checkpoint.export import write_trained
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest, package_versions
+from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.adapters import load_trained, lora_config, trained_tensors
+from mdl_toolkit.train.adapters import kind_of, load_trained, trained_tensors, trained_weights
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.optimizer import Optimizer
@@ -145,7 +142,9 @@ class Checkpointer:
         path = self.output / f"checkpoint-{progress.step}"
         if self.ranks.is_main:
             with writing_checkpoint(self.output, self._state(progress)) as folder:
-                self._write_trained(folder, progress)
+                trained = trained_weights(self.wrapped.model, self.settings)
+                manifest = self._manifest(kind_of(trained), progress)
+                write_trained(folder, self._base_folder, trained, manifest)
                 write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
             prune(self.output, self.settings.save_total_limit, path)
         else:
@@ -156,16 +155,6 @@ class Checkpointer:
                 raise AssertionError("the main process alone is given tensors")
         self.ranks.barrier()
         return f"saved {path}"
-
-    def _write_trained(self, folder: Path, progress: Progress) -> None:
-        """The trained tensors: an adapter in PEFT's format, or an overlay of the base, in float32."""
-        model, settings = self.wrapped.model, self.settings
-        manifest = self._manifest(_kind(settings), progress)
-        if settings.method == "lora":
-            adapter = AdapterWeights.collect(trained_tensors(model), lora_config(settings, model.config))
-            write_adapter(folder, self._base_folder, adapter, manifest)
-        else:
-            write_overlay(folder, self._base_folder, trained_tensors(model), manifest)
 
     def _state(self, progress: Progress) -> RunState:
         return RunState(
@@ -185,27 +174,12 @@ class Checkpointer:
         )
 
 
-def _kind(settings: TrainSettings) -> Kind:
-    return "adapter" if settings.method == "lora" else "overlay"
-
-
 def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer) -> None:
     """Put a checkpoint's weights and optimizer state into a run; every process reads its part of them.
 
     Raises:
         ModelError: Where they don't fit what the run trains.
     """
-    load_trained(wrapped.model, _saved_tensors(checkpoint))
+    load_trained(wrapped.model, read_trained(checkpoint).named())
     files = WeightFiles(checkpoint, OPTIMIZER)
     optimizer.load({name: files.tensor(name) for name in files})
-
-
-def _saved_tensors(checkpoint: Path) -> dict[str, Tensor]:
-    if not (checkpoint / ADAPTER_CONFIG).is_file():
-        files = WeightFiles(checkpoint, OVERLAY_WEIGHTS)
-        return {name: files.tensor(name) for name in files}
-    adapter = AdapterWeights.read(checkpoint)
-    tensors = dict(adapter.full)
-    for module, parts in adapter.lora.items():
-        tensors |= {f"{module}.{part}.weight": tensor for part, tensor in parts.items()}
-    return tensors

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mdl_toolkit.checkpoint.adapter import AdapterWeights
-from mdl_toolkit.checkpoint.export import export_adapter, export_merged
+from mdl_toolkit.checkpoint.export import export_merged, export_trained
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
 from mdl_toolkit.console import say
 from mdl_toolkit.errors import MdlError, Stopped
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.adapters import lora_config, trained_tensors
+from mdl_toolkit.train.adapters import kind_of, trained_tensors, trained_weights
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.signals import StopSignals
@@ -70,8 +69,8 @@ def _write(
     if settings.method == "full":
         export_merged(base_folder, trained_tensors(model), None, target, manifest("model", progress))
         return
-    adapter = AdapterWeights.collect(trained_tensors(model), lora_config(settings, model.config))
+    adapter = trained_weights(model, settings)
     if settings.merge_lora:
         export_merged(base_folder, (), adapter, target, manifest("model", progress))
     else:
-        export_adapter(target, base_folder, adapter, manifest("adapter", progress))
+        export_trained(target, base_folder, adapter, manifest(kind_of(adapter), progress))

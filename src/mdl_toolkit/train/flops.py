@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mdl_toolkit.checkpoint.names import is_adapter, part_of
 from mdl_toolkit.geometry import AudioGeometry
-from mdl_toolkit.train.adapters import is_adapter, part_of
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 

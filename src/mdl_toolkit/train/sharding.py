@@ -76,8 +76,8 @@ def load_shards(model: MiDashengLMModel, folder: Path, device: torch.device) -> 
         Bytes that this process read.
     """
     from mdl_toolkit.checkpoint.load import named_tensors, tied_names
+    from mdl_toolkit.checkpoint.names import is_adapter, published_name
     from mdl_toolkit.checkpoint.weights import WeightFiles
-    from mdl_toolkit.train.adapters import is_adapter, published_name
 
     files, read = WeightFiles(folder), 0
     groups = tied_names(model)

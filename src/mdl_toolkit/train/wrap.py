@@ -11,17 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mdl_toolkit.checkpoint.names import is_adapter, published_name
 from mdl_toolkit.errors import ModelError, OutOfMemoryError, SettingsError
 from mdl_toolkit.memory import available_bytes, is_out_of_memory
 from mdl_toolkit.model.linear import lay_out
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.adapters import (
-    initialise_adapters,
-    is_adapter,
-    make_trainable,
-    published_name,
-    trainable_parameters,
-)
+from mdl_toolkit.train.adapters import initialise_adapters, make_trainable, trainable_parameters
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.oom import Splitter, does_not_fit
 from mdl_toolkit.train.reduce import GradientReducer
