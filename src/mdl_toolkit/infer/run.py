@@ -21,6 +21,7 @@ from mdl_toolkit.console import Progress, duration, say, warn
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.records import BadRow, Row, read_records
 from mdl_toolkit.errors import MdlError, SettingsError, UserError
+from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.infer.answer import Prompt
 from mdl_toolkit.infer.decoding import choose_decoding, describe, end_tokens, in_force, model_says
@@ -80,6 +81,7 @@ def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
 def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
     """Everything that can be wrong before anything is computed; the work, and the number of rows."""
     _check_output(settings)
+    require_usable_gpu()
     place = open_folder(
         resolve_model(
             settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope

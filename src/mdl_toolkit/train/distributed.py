@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.train.failure import FailureWatch, end_together
 from mdl_toolkit.train.launch import Launch
 from mdl_toolkit.train.start import meet
@@ -118,7 +119,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
         The processes of the run.
 
     Raises:
-        SettingsError: More processes on a machine than it has GPUs.
+        SettingsError: More processes on a machine than it has GPUs, or GPUs that torch can't use.
         MdlError: The others could not be reached.
     """
     device = choose_device(launch)
@@ -145,6 +146,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
 def choose_device(launch: Launch) -> torch.device:
     """This process's own device: the GPU of its local rank, or the CPU where none is there or wanted."""
     if launch.use_cpu or not torch.cuda.is_available():
+        require_usable_gpu(launch.use_cpu)
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if launch.local_world_size > count:

@@ -16,6 +16,7 @@ from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.work import Costs
 from mdl_toolkit.errors import DataError, MdlError
+from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.options import as_dict
@@ -87,6 +88,7 @@ def train(settings: TrainSettings) -> None:
 
 
 def _prepare(settings: TrainSettings, launch: Launch) -> Prepared:
+    require_usable_gpu(launch.use_cpu)  # before hours of conversion
     trackers: list[str] = []
     if launch.rank == 0:
         if launch.nodes == 1:

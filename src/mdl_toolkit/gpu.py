@@ -1,0 +1,152 @@
+"""GPUs that are there and that this torch can't use: nothing goes on with the CPU in silence then.
+
+A torch built for CPUs, or a driver too old for it, says no more than "no GPU", and a run of an hour becomes
+one of a week. What the machine itself says of its GPUs tells such a case from a machine without any.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from mdl_toolkit.console import warn
+from mdl_toolkit.errors import SettingsError
+
+#: An AMD GPU with less memory of its own is a processor's built-in one, which ROCm doesn't take.
+_OWN_MEMORY = 4 << 30
+_MEAN_CPU = "to work on the CPU, say so by CUDA_VISIBLE_DEVICES= (empty)"
+_BUILDS = "https://pytorch.org/get-started/locally"
+#: How a process is told which GPUs are its own.
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+def require_usable_gpu(
+    use_cpu: bool = False, environ: Mapping[str, str] = os.environ, root: Path = Path("/")
+) -> None:
+    """Go on only where torch can use a GPU, there is none, or the CPU is meant.
+
+    The CPU is meant by ``CUDA_VISIBLE_DEVICES=`` (or ``HIP_…``, ``ROCR_…``; ``-1`` too) and by accelerate's
+    ``use_cpu``.
+
+    Args:
+        use_cpu: Somebody has asked for the CPU.
+        environ: Of the process.
+        root: Of the file system.
+
+    Raises:
+        SettingsError: With the GPU, the reason and the remedy in one line.
+    """
+    if use_cpu or environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return
+    asked = {name: environ[name].strip() for name in _VISIBLE if name in environ}
+    if torch.cuda.is_available() or any(_hides(value) for value in asked.values()):
+        return
+    nvidia, amd = _nvidia(root), _amd(root)
+    if nvidia or amd:
+        reason, remedy = _nvidia_fault(root) if nvidia else _amd_fault()
+        limits = "".join(f", {name}={value}" for name, value in asked.items())
+        raise SettingsError([f"{nvidia or amd} is here{limits}, but {reason}; {remedy}, or, {_MEAN_CPU}"])
+    if asked:
+        name, value = next(iter(asked.items()))
+        raise SettingsError(
+            [f"{name}={value} asks for a GPU, but none is found here; unset it, or, {_MEAN_CPU}"]
+        )
+    if any((root / "proc/driver/nvidia/gpus").glob("*")):
+        _warn_once(
+            "the machine has NVIDIA GPUs, but this container was given none (docker run --gpus all gives "
+            "them): working on the CPU"
+        )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warn(message)
+
+
+def _hides(value: str) -> bool:
+    """Whether no GPU is left visible: a list ends at its first entry that names none."""
+    first = value.split(",")[0].strip()
+    return not re.fullmatch(r"\d+|(GPU|MIG)-.+", first)
+
+
+def _nvidia(root: Path) -> str | None:
+    nodes = sorted(path for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name))
+    if nodes:
+        return f"an NVIDIA GPU (/dev/{nodes[0].name})"
+    if (root / "dev/dxg").exists() and (root / "usr/lib/wsl/lib/libcuda.so.1").exists():
+        return "an NVIDIA GPU (of Windows)"
+    return None
+
+
+def _amd(root: Path) -> str | None:
+    if not (root / "dev/kfd").exists():
+        return None
+    for node in (root / "sys/class/kfd/kfd/topology/nodes").glob("*"):
+        if _number(node / "properties", "simd_count") == 0:
+            continue  # a processor
+        # Heaps 1 and 2 are the GPU's own memory, seen by the host and not.
+        banks = [bank / "properties" for bank in node.glob("mem_banks/*")]
+        own = sum(_number(bank, "size_in_bytes") for bank in banks if _number(bank, "heap_type") in (1, 2))
+        if own >= _OWN_MEMORY:
+            return f"an AMD GPU with {own >> 30} GiB (/dev/kfd)"
+    return None
+
+
+def _number(path: Path, field: str) -> int:
+    try:
+        found = re.search(rf"^{field}\s+(\d+)", path.read_text(encoding="ascii"), re.MULTILINE)
+    except (OSError, ValueError):
+        return 0
+    return int(found.group(1)) if found else 0
+
+
+def _nvidia_fault(root: Path) -> tuple[str, str]:
+    """Why torch can't use an NVIDIA GPU, and what helps."""
+    version = torch.__version__
+    if torch.version.cuda is None:
+        for_what = "ROCm" if torch.version.hip else "CPUs alone"
+        return f"torch {version} is built for {for_what}", f"install a build for CUDA ({_BUILDS})"
+    driver = _driver(root)
+    reason = (
+        f"torch {version}, built for CUDA {torch.version.cuda}, can't use it"
+        f"{f' with driver {driver}' if driver else ''} ({_torchs_reason()})"
+    )
+    return (
+        reason,
+        f"update the driver or install a torch for its version of CUDA ({_BUILDS}; nvidia-smi shows it)",
+    )
+
+
+def _amd_fault() -> tuple[str, str]:
+    version = torch.__version__
+    if torch.version.hip is None:
+        for_what = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
+        return f"torch {version} is built for {for_what}", f"install a build for ROCm ({_BUILDS})"
+    return (
+        f"torch {version}, built for ROCm {torch.version.hip}, can't use it ({_torchs_reason()})",
+        "see that rocminfo lists it and that you may open /dev/kfd (group render)",
+    )
+
+
+def _driver(root: Path) -> str | None:
+    try:
+        text = (root / "proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
+    return found.group(1) if found else None
+
+
+def _torchs_reason() -> str:
+    """What torch says when it is made to look: its first sentence."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return re.split(r"\.\s|\.$", text)[0][:200] or type(error).__name__
+    return "it finds no GPU"
