@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mdl_toolkit.data import writer
-from mdl_toolkit.data.convert import convert_dataset
+from mdl_toolkit.data.convert import convert_dataset, convert_once
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.folder import DatasetManifest
 from mdl_toolkit.data.prompt import PromptBuilder
@@ -23,6 +23,7 @@ from support.clips import (
     MDL,
     SHARED_DATA,
     TINY,
+    convert_options,
     convert_settings,
     small_task,
     tone,
@@ -432,3 +433,33 @@ def test_real_recordings(tmp_path: Path):
         learned = example.labels[example.labels != -100]
         assert builder.decode(learned) == f"{answer}<|im_end|>"
         assert np.abs(example.waveform).max() > 0.01
+
+
+@pytest.mark.parametrize("storage", ["pcm16", "flac", "reference"])
+@pytest.mark.parametrize("by_train", [False, True])
+def test_silent_and_clipped_clips_are_named(tmp_path: Path, capsys, storage: str, by_train: bool):
+    """They are trained on, but not without a word."""
+    task = small_task(tmp_path / "task", rows=12)
+    silence = np.zeros(8000, dtype=np.float32)
+    for place, samples in {
+        1: silence,
+        3: silence + 0.25,  # a constant is none the less
+        5: silence + np.resize(np.float32([1, -1]) / 32768, 8000),
+        7: np.stack([silence, silence], axis=1),
+        8: silence,
+        10: silence,
+        2: tone(0.5, level=1.3),
+        6: silence + np.resize(np.float32([2, -2]) / 32768, 8000),  # quiet is not silent
+    }.items():
+        write_wav(task.parent / "clips" / f"{place}.wav", samples, subtype="FLOAT")
+    if by_train:
+        convert_once(task, convert_options(task, audio_storage=storage), TINY, tmp_path / "cache")
+    else:
+        convert_dataset(convert_settings(task, tmp_path / "out", audio_storage=storage))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("warning: 1 clip had samples beyond full scale, which were clipped: ")
+    assert warnings[0].endswith("rows.csv row 4 (clips/2.wav)")
+    names = ", ".join(f"rows.csv row {i + 2} (clips/{i}.wav)" for i in (1, 3, 5, 7, 8))
+    assert warnings[1].startswith("warning: 6 clips without any sound")
+    assert f": {names} and 1 more; " in warnings[1]

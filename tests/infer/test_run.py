@@ -558,3 +558,17 @@ def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
     rows = _run(folder, model)
     assert rows[1]["error"] == "RuntimeError: something new"
     assert rows[0]["prediction"] and rows[2]["prediction"]
+
+
+def test_silent_clips_are_answered_and_named(folder: Path, model: Path, capsys):
+    source = _table(folder, 8)
+    for place in (1, 4):
+        write_wav(folder / f"clips/{place}.wav", np.zeros(8000, dtype=np.float32))
+    assert all(row["prediction"] is not None and not row.get("error") for row in _run(folder, model))
+    said = [line for line in capsys.readouterr().err.splitlines() if "without any sound" in line]
+    assert len(said) == 1 and said[0].startswith("warning: 2 clips without any sound")
+    with open(source, encoding="utf-8") as stream:
+        lines = stream.read().splitlines()
+    for place in (1, 4):
+        number = next(i for i, line in enumerate(lines, start=1) if f"clips/{place}.wav" in line)
+        assert f"line {number} (clips/{place}.wav)" in said[0]

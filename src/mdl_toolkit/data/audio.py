@@ -177,6 +177,11 @@ def to_pcm16(waveform: Floats) -> tuple[NDArray[np.int16], int]:
     return scaled.astype("<i2"), clipped
 
 
+def is_silent(pcm: NDArray[np.int16]) -> bool:
+    """Whether 16-bit samples are a constant, but for their last bit (dither, or a very quiet hiss)."""
+    return int(pcm.max()) - int(pcm.min()) <= 2
+
+
 def flac_bytes(pcm: NDArray[np.int16], sample_rate: int) -> bytes:
     """16-bit samples as a FLAC file, without loss."""
     import soundfile

@@ -15,6 +15,7 @@ from mdl_toolkit import __version__
 from mdl_toolkit.console import Progress, duration, say, warn
 from mdl_toolkit.data.badrows import BadRows
 from mdl_toolkit.data.folder import MAX_SEEN, DatasetManifest, PromptRecord, PromptUse
+from mdl_toolkit.data.noticed import SILENT, NoticedRows
 from mdl_toolkit.data.pool import WorkerPool
 from mdl_toolkit.data.prompt import Encoded, PromptBuilder, RowTokens
 from mdl_toolkit.data.records import BadRow, Row, read_records
@@ -58,7 +59,7 @@ class Conversion:
         self._part = self._survey.part(request.shard)
         self._prompts: Counter[tuple[str | None, str | None]] = Counter()
         self._every_prompt = True
-        self._clipped = 0
+        self._clipped, self._silent = NoticedRows(), NoticedRows()
         self._began = time.monotonic()
 
     def run(self, note: Callable[[int, int], None]) -> None:
@@ -132,8 +133,16 @@ class Conversion:
         )
         if bad.count:
             warn(bad.summary(len(self._part), self._request.input.name, "the rest is converted"))
-        if self._clipped:
-            warn(f"{self._clipped} clips had samples beyond full scale, which were clipped")
+        if self._clipped.count:
+            warn(
+                f"{self._clipped.clips} had samples beyond full scale, which were clipped: "
+                f"{self._clipped.names}"
+            )
+        if self._silent.count:
+            warn(
+                f"{self._silent.clips} {SILENT}: {self._silent.names}; take such rows out where that is "
+                "not meant"
+            )
 
     def _loaded(self) -> Iterator[tuple[_Pending, Result | None]]:
         """Rows with what their clips became, in order."""
@@ -228,7 +237,10 @@ class Conversion:
             start=row.start,
             end=row.end,
         )
-        self._clipped += result.clipped > 0
+        if result.clipped:
+            self._clipped.add(self._request.name(row))
+        if result.silent:
+            self._silent.add(self._request.name(row))
         prompts = self._prompts_of(row)
         if prompts in self._prompts or len(self._prompts) < _COUNTED_PROMPTS:
             self._prompts[prompts] += 1

@@ -205,8 +205,8 @@ class WorkerPool:
         said, body = message
         number, _ = worker.chunks.popleft()
         results, offset = [], 0
-        for problem, samples, clipped, size in said:
-            results.append(Result(problem, samples, clipped, body[offset : offset + size]))
+        for problem, samples, clipped, silent, size in said:
+            results.append(Result(problem, samples, clipped, silent, body[offset : offset + size]))
             offset += size
         finished[number] = results
         return len(body)

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mdl_toolkit.data.audio import AudioLimits, flac_bytes, load_waveform, to_pcm16
+from mdl_toolkit.data.audio import AudioLimits, flac_bytes, is_silent, load_waveform, to_pcm16
 from mdl_toolkit.errors import DataError
 
 HEADER = struct.Struct("<QQ")
@@ -43,12 +43,14 @@ class Result(NamedTuple):
         problem: What is wrong with the clip; ``None``: nothing.
         samples: Its length at the model's rate.
         clipped: Samples beyond full scale.
+        silent: Whether nothing is to be heard in it.
         audio: As stored; empty for a reference.
     """
 
     problem: str | None
     samples: int = 0
     clipped: int = 0
+    silent: bool = False
     audio: Any = b""
 
 
@@ -73,9 +75,10 @@ def load(job: Job, task: Task) -> Result:
         return Result(f"{job.source}: not enough memory to decode it")
     pcm, clipped = to_pcm16(waveform)
     if task.storage == "pcm16":
-        return Result(None, len(pcm), clipped, pcm.data.cast("B"))
-    audio = flac_bytes(pcm, task.sample_rate) if task.storage == "flac" else b""
-    return Result(None, len(pcm), clipped, audio)
+        audio: Any = pcm.data.cast("B")
+    else:
+        audio = flac_bytes(pcm, task.sample_rate) if task.storage == "flac" else b""
+    return Result(None, len(pcm), clipped, is_silent(pcm), audio)
 
 
 def receive(connection: socket.socket) -> tuple[Any, memoryview] | None:
@@ -151,7 +154,7 @@ def serve(connection: socket.socket, loader: Loader) -> None:
         waiting = bool(select.select([connection], [], [], 0)[0])
         if chunks and (not waiting or len(chunks) > 1):
             results = [future.result() for future in chunks.popleft()]
-            said = [(r.problem, r.samples, r.clipped, len(r.audio)) for r in results]
+            said = [(*r[:-1], len(r.audio)) for r in results]
             send(connection, said, [r.audio for r in results if len(r.audio)])
             continue
         message = receive(connection)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord
 from mdl_toolkit.console import warn
-from mdl_toolkit.data.audio import AudioLimits, load_waveform, to_pcm16
+from mdl_toolkit.data.audio import AudioLimits, is_silent, load_waveform, to_pcm16
+from mdl_toolkit.data.noticed import NoticedRows
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.records import Row
 from mdl_toolkit.data.urls import UrlLimits
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.infer.answer import Prompt
 from mdl_toolkit.infer.decoding import ModelSays
+from mdl_toolkit.options import printable
 from mdl_toolkit.settings import InferenceSettings
 
 #: Tokens of an answer where neither option, model nor training says more.
@@ -191,12 +193,14 @@ class RowReader:
         choice: Of prompts.
         limits: Of answers.
         audio: Bounds of what a row may name.
+        silent: Rows so far in whose clips nothing is to be heard.
     """
 
     builder: PromptBuilder
     choice: PromptChoice
     limits: AnswerLimits
     audio: AudioLimits
+    silent: NoticedRows = field(default_factory=NoticedRows)
 
     def read(self, row: Row, key: int) -> Prompt:
         """Load a row's clip and build its prompt.
@@ -213,7 +217,10 @@ class RowReader:
             row.audio, start=row.start, end=row.end, limits=self.audio, sample_rate=geometry.sample_rate
         )
         # Converted datasets hold 16-bit samples: the model hears here what it heard in training.
-        waveform = to_pcm16(waveform)[0].astype(np.float32) / np.float32(32768)
+        pcm = to_pcm16(waveform)[0]
+        if is_silent(pcm):
+            self.silent.add(f"line {row.number} ({printable(row.audio[:200])})")
+        waveform = pcm.astype(np.float32) / np.float32(32768)
         system, user = self.choice.of(row)
         tokens = self.builder.prepare(system, user, None, self.choice.order)
         encoded = tokens.with_audio(geometry.audio_tokens(len(waveform)))

@@ -18,6 +18,7 @@ from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, Mode
 from mdl_toolkit.checkpoint.load import load_model, main_dtype
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import Progress, duration, say, warn
+from mdl_toolkit.data.noticed import SILENT
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.records import BadRow, Row, read_records
 from mdl_toolkit.errors import MdlError, SettingsError, UserError
@@ -99,6 +100,8 @@ def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
     progress = Progress("inference", rows)
     progress.done = bad + before
     work.run(journal, progress)
+    if (silent := work.reader.silent).count:
+        warn(f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}", everywhere=True)
     if not work.ranks.is_main:
         journal.leave()
         return
