@@ -6,9 +6,13 @@ Results are compared to the last bit between processes, which holds for equal nu
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What is kept in the user's cache is not found there by the next run of the tests.
+_cache = tempfile.TemporaryDirectory(prefix="mdl-tests-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 if os.environ.get("MDL_TEST_REPEATABLE"):
     # A change is judged by the same inputs each time; runs by hand go on looking for new ones.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mdl_toolkit.data.convert import convert_dataset
 from mdl_toolkit.data.dataset import ClipDataset, pcm16_to_float
 from mdl_toolkit.data.folder import DATA_NAME, MANIFEST_NAME
+from mdl_toolkit.data.legacy import LegacyPart
 from mdl_toolkit.data.prompt import IGNORED, PromptBuilder
 from mdl_toolkit.errors import DataError, ModelError
 from support.clips import TINY, convert_settings, small_task, tone, write_csv, write_wav
@@ -150,6 +155,45 @@ def test_placeholders_and_clip_must_agree(converted: Path, monkeypatch: pytest.M
         dataset[1]
 
 
+def _rewritten(folder: Path, column: str, change) -> Path:
+    """The folder with one row's value changed, of the size that its manifest says."""
+    path = folder / DATA_NAME
+    with pa.ipc.open_stream(path) as reader:
+        table = reader.read_all()
+    rows = table.to_pylist()
+    rows[2][column] = change(rows[2][column])
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=table.schema))
+    _edit(folder, files={DATA_NAME: path.stat().st_size})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("storage", "column", "change", "problem"),
+    [
+        ("pcm16", "audio", lambda audio: audio[:-2], "15998 bytes of audio for 8000 samples"),
+        ("pcm16", "audio", lambda audio: None, "0 bytes of audio for 8000 samples"),
+        ("pcm16", "samples", lambda samples: 0, "its clip has 0 samples"),
+        ("pcm16", "labels", lambda labels: labels[1:], "tokens and"),
+        ("pcm16", "input_ids", lambda ids: None, "0 tokens and"),
+        ("pcm16", "labels", lambda labels: [IGNORED] * len(labels), "0 supervised tokens where"),
+        ("pcm16", "input_ids", lambda ids: [ids[0]] * len(ids), "0 audio placeholders in the text"),
+        ("flac", "audio", lambda audio: b"fLaC", "its stored audio has -1 samples, 8000 when"),
+        ("flac", "audio", lambda audio: None, "its stored audio has -1 samples, 8000 when"),
+        ("flac", "samples", lambda samples: 8001, "its stored audio has 8000 samples, 8001 when"),
+        ("reference", "samples", lambda samples: 80_000, "audio placeholders in the text"),
+    ],
+)
+def test_damaged_rows_are_told_of_when_a_folder_is_opened(tmp_path: Path, storage, column, change, problem):
+    source = small_task(tmp_path / "task")
+    convert_dataset(convert_settings(source, tmp_path / "out", audio_storage=storage))
+    message = _problem(_rewritten(tmp_path / "out", column, change))
+    assert message.startswith("rows.csv row 4 (clips/2.wav): ") and problem in message
+    assert message.endswith(": convert the dataset again")
+    # A process that prepares batches leaves it to the one that started it.
+    assert len(ClipDataset.open([tmp_path / "out"], look=False)) == 6
+
+
 def test_several_datasets_are_one(tmp_path: Path, converted: Path):
     write_wav(tmp_path / "x.wav", tone(0.4))
     source = write_csv(tmp_path / "more.csv", ["audio", "prediction"], [("x.wav", "x")])
@@ -256,7 +300,11 @@ def test_a_folder_of_0_1_0_for_another_model_is_refused(tmp_path: Path):
         ({"input_ids": [5] * 60, "labels": [5] * 60, "attention_mask": [1] * 60}, "not of the form"),
         ({"input_ids": [], "labels": [], "attention_mask": []}, "not of the form"),
         ({"audio_length": 0}, "audio_length is 0"),
-        ({"audio_length": 900_000}, "no one token stands"),
+        ({"audio_length": 900_000}, "16000 stored samples for a clip of 900000"),
+        ({"audio_length": None}, "audio_length is None"),
+        ({"input_values": None}, "its input_values have gaps"),
+        ({"labels": None}, "its labels have gaps"),
+        ({"input_values": [0.5, None] * 8000}, "its input_values have gaps"),
     ],
 )
 def test_rows_of_0_1_0_that_make_no_sense(tmp_path: Path, change: dict, problem: str):
@@ -265,14 +313,126 @@ def test_rows_of_0_1_0_that_make_no_sense(tmp_path: Path, change: dict, problem:
     assert problem in message and "old row 2" in message and "convert the dataset again" in message
 
 
-def test_samples_of_0_1_0_that_are_missing_or_no_numbers(tmp_path: Path):
-    rows = [_legacy_row(0.5, "x"), _legacy_row(1.0, "y")]
+def test_all_damaged_rows_of_0_1_0_are_told_of_when_it_is_opened(tmp_path: Path):
+    rows = [_legacy_row(0.5 + 0.1 * i, "x") for i in range(30)]
     rows[0]["input_values"] = rows[0]["input_values"][:100]
-    rows[1]["input_values"][5] = float("nan")
-    dataset = ClipDataset.open([_legacy(tmp_path / "old", rows)])
-    for i in range(2):
-        with pytest.raises(DataError, match=f"old row {i + 1}"):
-            dataset[i]
+    rows[7]["input_values"][5] = float("nan")
+    rows[8]["input_values"] += [float("inf")]  # padding, which nobody reads
+    placeholder = rows[29]["input_ids"].index(BUILDER.audio_token_id)
+    rows[29]["input_ids"][placeholder] = 0
+    with pytest.raises(DataError) as caught:
+        ClipDataset.open([_legacy(tmp_path / "old", rows)])
+    first, *named, last = str(caught.value).splitlines()
+    assert first == f"3 of 30 rows of {tmp_path / 'old'} are damaged:"
+    assert [line.partition(":")[0].strip() for line in named] == ["old row 1", "old row 8", "old row 30"]
+    assert "100 stored samples for a clip of 8000" in named[0]
+    assert "sample 6 of 19200 is not a finite number" in named[1]
+    expected = BUILDER.geometry.audio_tokens(54400)
+    assert f"{expected - 1} audio placeholders" in named[2] and f"makes {expected} audio" in named[2]
+    assert last == "  convert the dataset again"
+
+
+def test_placeholders_that_are_missing_everywhere(tmp_path: Path):
+    rows = [_legacy_row(3.0 + i, "x") for i in range(2)]
+    for row in rows:
+        ids = row["input_ids"]
+        ids[:] = [i % 2 if token == BUILDER.audio_token_id else token for i, token in enumerate(ids)]
+    message = _problem(_legacy(tmp_path / "old", rows))
+    assert "old row 2: no one token stands" in message and "64000 samples" in message
+
+
+def test_the_damaged_row_may_be_the_first_or_the_longest(tmp_path: Path):
+    for place in (0, 4):
+        rows = [_legacy_row(0.5 + 0.3 * i, "x") for i in range(5)]
+        rows[place]["input_ids"] = rows[place]["input_ids"][::-1]
+        message = _problem(_legacy(tmp_path / f"old{place}", rows))
+        assert f"old{place} row {place + 1}: its text is not of the form" in message
+
+
+def _looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    looked: list[int] = []
+    look_at = LegacyPart._look_at
+    monkeypatch.setattr(
+        LegacyPart, "_look_at", lambda self, row, *args: looked.append(row) or look_at(self, row, *args)
+    )
+    return looked
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_folder_of_0_1_0_is_looked_through_once(tmp_path: Path, monkeypatch, damaged: bool):
+    looked = _looks(monkeypatch)
+    rows = [_legacy_row(0.5 + 0.1 * i, "x") for i in range(3)]
+    if damaged:
+        rows[1]["audio_length"] = 0
+    folder = _legacy(tmp_path / "old", rows)
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+    before = sorted(path.name for path in folder.iterdir())
+
+    def opened() -> str | list[int]:
+        try:
+            return ClipDataset.open([folder]).tokens.tolist()
+        except DataError as error:
+            return str(error)
+
+    first = opened()
+    assert sorted(looked) == [0, 1, 2]
+    assert opened() == first and len(looked) == 3
+    assert sorted(path.name for path in folder.iterdir()) == before
+    os.utime(next(folder.glob("*.arrow")), (1, 1))
+    assert opened() == first and len(looked) == 6
+    folder.chmod(0o755)
+
+
+def test_where_nothing_can_be_kept_it_is_looked_through_each_time(tmp_path: Path, monkeypatch):
+    looked = _looks(monkeypatch)
+    folder = _legacy(tmp_path / "old", [_legacy_row(0.5, "x"), _legacy_row(0.8, "y")])
+    (tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    dataset = ClipDataset.open([folder])
+    ClipDataset.open([folder])
+    assert len(looked) == 4
+    # A process that prepares batches leaves the samples to the one that started it.
+    monkeypatch.setattr(LegacyPart, "_samples", lambda *_: pytest.fail("samples were looked at"))
+    assert pickle.loads(pickle.dumps(dataset)).samples.tolist() == [8000, 12800]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", None])
+def test_a_damaged_finding_is_made_anew(tmp_path: Path, monkeypatch, content: bytes | None):
+    looked = _looks(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = _legacy(tmp_path / "old", [_legacy_row(0.5, "x"), _legacy_row(0.8, "y")])
+    ClipDataset.open([folder])
+    (kept,) = (tmp_path / "cache").rglob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:-60] if content is None else content)
+    assert ClipDataset.open([folder]).samples.tolist() == [8000, 12800]
+    assert len(looked) == 4
+
+
+def test_several_processes_look_through_a_folder_once(tmp_path: Path):
+    folder = _legacy(tmp_path / "old", [_legacy_row(0.5 + 0.1 * i, "x") for i in range(4)])
+    code = (
+        "import sys, time; from mdl_toolkit.data.legacy import LegacyPart as P; look = P._look\n"
+        "def slow(self, *a):\n  print('looked', flush=True); time.sleep(1.5); return look(self, *a)\n"
+        "P._look = slow\n"
+        "from mdl_toolkit.data.dataset import ClipDataset; from pathlib import Path\n"
+        "print(len(ClipDataset.open([Path(sys.argv[1])])))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(3)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert sorted(word for words in said for word in words) == ["4", "4", "4", "looked"]
 
 
 def test_other_folders_of_the_library_are_told_apart(tmp_path: Path):

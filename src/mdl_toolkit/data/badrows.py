@@ -14,6 +14,18 @@ from mdl_toolkit.files import atomic_file
 SHOWN_BAD_ROWS = 20
 
 
+def damage(folder: Path, total: int, rows: Sequence[tuple[str, str]]) -> str:
+    """A message about rows of a converted folder, each with its name and what is wrong with it."""
+    advice = "convert the dataset again"
+    if len(rows) == 1:
+        name, problem = rows[0]
+        return f"{name}: {problem}: {advice}"
+    lines = [f"{len(rows)} of {total} rows of {folder} are damaged:"]
+    lines += [f"  {name}: {problem}" for name, problem in rows[:SHOWN_BAD_ROWS]]
+    more = len(rows) - SHOWN_BAD_ROWS
+    return "\n".join([*lines, f"  and {more} more: {advice}" if more > 0 else f"  {advice}"])
+
+
 class BadRows:
     """Collects bad rows: counts them, keeps the first ones, and writes all of them to a CSV.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.data import legacy
+from mdl_toolkit.data.badrows import damage
 from mdl_toolkit.data.folder import (
     COLUMNS,
     MANIFEST_NAME,
@@ -25,6 +26,7 @@ from mdl_toolkit.data.folder import (
 )
 from mdl_toolkit.data.kinds import instead_of_dataset
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
+from mdl_toolkit.data.rowcheck import damaged_rows
 from mdl_toolkit.data.table import Table
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
@@ -73,7 +75,7 @@ class RowNames:
 class _Part:
     """One folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, look: bool = True) -> None:
         self.folder = folder
         self.manifest = DatasetManifest.read(folder)
         self.table = Table([folder / name for name in self.manifest.files], sizes=self.manifest.files)
@@ -88,6 +90,14 @@ class _Part:
         self.tokens = self.table.lengths("input_ids")
         self.samples = self.table.numbers("samples")
         self.supervised = self.table.numbers("supervised")
+        if look and (found := self._damaged_rows()):
+            rows = [(self.name(row), problem) for row, problem in found]
+            raise DataError(damage(folder, len(self), rows))
+
+    def _damaged_rows(self) -> list[tuple[int, str]]:
+        manifest = self.manifest
+        geometry = AudioGeometry(**manifest.geometry)
+        return damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -152,13 +162,14 @@ class ClipDataset:
         self.geometry = AudioGeometry(**self.manifest.geometry)
 
     @classmethod
-    def open(cls, paths: Sequence[Path], *, all_shards: bool = True) -> ClipDataset:
+    def open(cls, paths: Sequence[Path], *, all_shards: bool = True, look: bool = True) -> ClipDataset:
         """Open folders as one dataset.
 
         Args:
             paths: Folders of ours (shards of one conversion come in their order, whatever the order here) or
                 of the public 0.1.0.
             all_shards: Whether all shards of a conversion must be there.
+            look: Whether all rows are looked at for damage; a process whose parent has done so needn't.
 
         Raises:
             DataError: Where one is no dataset, damaged or incomplete, or where they don't go together.
@@ -167,7 +178,7 @@ class ClipDataset:
             paths = [Path(paths)]
         if not paths:
             raise DataError("no dataset folder named")
-        return cls(_in_order([_open_part(Path(path)) for path in paths], all_shards))
+        return cls(_in_order([_open_part(Path(path), look) for path in paths], all_shards))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -186,7 +197,7 @@ class ClipDataset:
         return {"paths": [part.folder for part in self._parts]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__([_open_part(path) for path in state["paths"]])  # type: ignore[misc]
+        self.__init__([_open_part(path, look=False) for path in state["paths"]])  # type: ignore[misc]
 
     def check_model(self, model_folder: Path) -> None:
         """Refuse a model that reads text or audio in another way than the one the rows were converted for.
@@ -239,13 +250,13 @@ def pcm16_to_float(data: Any) -> NDArray[np.float32]:
     return np.asarray(np.multiply(pcm, _SCALE, dtype=np.float32))
 
 
-def _open_part(path: Path) -> _Part | legacy.LegacyPart:
+def _open_part(path: Path, look: bool) -> _Part | legacy.LegacyPart:
     if not path.is_dir():
         raise DataError(f"{path}: no such dataset folder")
     if (path / MANIFEST_NAME).is_file():
-        return _Part(path)
+        return _Part(path, look)
     if legacy.is_legacy(path):
-        return legacy.LegacyPart(path)
+        return legacy.LegacyPart(path, look)
     raise DataError(f"{path}: not a converted dataset (no {MANIFEST_NAME} in it): {instead_of_dataset(path)}")
 
 

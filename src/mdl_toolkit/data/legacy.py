@@ -1,15 +1,25 @@
-"""Folders converted by the public 0.1.0: no manifest, waveforms as lists of floats, labels that reach far."""
+"""Folders converted by the public 0.1.0: no manifest, waveforms as lists of floats, labels that reach far.
+
+Nothing says of such a folder that it is whole, so all of its rows are looked at when it is opened.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.console import Progress
+from mdl_toolkit.data.badrows import damage
+from mdl_toolkit.data.findings import Finding, known, look_once
 from mdl_toolkit.data.folder import DatasetManifest, PromptRecord
 from mdl_toolkit.data.prompt import IGNORED, PromptBuilder
 from mdl_toolkit.data.table import Table
@@ -18,6 +28,10 @@ from mdl_toolkit.geometry import AudioGeometry
 
 Ints = NDArray[np.int64]
 COLUMNS = ("input_ids", "attention_mask", "input_values", "audio_length", "labels")
+#: Rows that decide what the others must be like: the longest, and some from everywhere.
+_JUDGES = 32
+#: Rows that a thread looks at before it says how far it is.
+_CHUNK = 64
 
 
 def is_legacy(folder: Path) -> bool:
@@ -28,21 +42,20 @@ def is_legacy(folder: Path) -> bool:
 class LegacyPart:
     """One folder of 0.1.0.
 
+    Args:
+        folder: The folder.
+        look: Whether its samples are looked at too; a process whose parent has done so needn't.
+
     Attributes:
         corrected: Whether any row's labels had to be corrected.
+
+    Raises:
+        DataError: For a folder of another kind, or naming the rows that are damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, look: bool = True) -> None:
         self.folder = folder
-        try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            names = [str(item["filename"]) for item in state["_data_files"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{folder / 'state.json'}: damaged ({error}): convert the dataset again"
-            ) from error
-        if any(Path(name).name != name for name in names):
-            raise DataError(f"{folder / 'state.json'}: names files outside of its folder")
+        names = self._data_files()
         self.table = Table([folder / name for name in names])
         missing = [name for name in COLUMNS if name not in self.table.columns]
         if missing:
@@ -52,14 +65,16 @@ class LegacyPart:
             )
         if not len(self.table):
             raise DataError(f"{folder}: no rows in it")
-        self.corrected = False
-        #: Tokens of ``<|im_start|>assistant`` and the newline after it, the same in every row.
-        self._header: list[int] = []
-        rows = range(len(self.table))
-        self.samples: Ints = np.array([self._samples(row) for row in rows], dtype=np.int64)
-        counts = [(len(ids), np.count_nonzero(labels != IGNORED)) for ids, labels in map(self.ids, rows)]
-        self.tokens: Ints = np.array([count[0] for count in counts], dtype=np.int64)
-        self.supervised: Ints = np.array([count[1] for count in counts], dtype=np.int64)
+        self._geometry = AudioGeometry()
+        files = [folder / name for name in ("state.json", *names)]
+        found = look_once(files, self._look) if look else known(files) or self._look(samples=False)
+        if found.problem:
+            raise DataError(found.problem)
+        self.samples: Ints = found.facts["samples"]
+        self.tokens: Ints = found.facts["tokens"]
+        self.supervised: Ints = found.facts["supervised"]
+        self.corrected = bool(found.facts["corrected"])
+        self._form = _Form(tuple(found.facts["header"].tolist()), int(found.facts["audio_token_id"]))
         self.manifest = self._manifest()
 
     def __len__(self) -> int:
@@ -71,46 +86,26 @@ class LegacyPart:
 
     def ids(self, row: int) -> tuple[Ints, Ints]:
         """Token ids without padding, and labels after the rule."""
-        ids, labels, mask = (
-            self.table.list_values(name, row).astype(np.int64)
-            for name in ("input_ids", "labels", "attention_mask")
-        )
-        if not len(ids) == len(labels) == len(mask):
-            raise DataError(
-                f"{self.name(row)}: {len(ids)} tokens, {len(labels)} labels and {len(mask)} mask values, "
-                "which must be as many: convert the dataset again"
-            )
-        ids, labels = ids[mask != 0], labels[mask != 0]
-        answer = _answer(ids)
-        header = ids[answer.header : answer.start].tolist() if answer else []
-        self._header = self._header or header
-        if answer is None or header != self._header:
-            raise DataError(
-                f"{self.name(row)}: its text is not of the form that 0.1.0 wrote (turns that end alike, the "
-                "answer's last): convert the dataset again"
-            )
-        fixed = np.full(len(ids), IGNORED, dtype=np.int64)
-        fixed[answer.start : answer.stop] = ids[answer.start : answer.stop]
-        self.corrected = self.corrected or not np.array_equal(fixed, labels)
-        return ids, fixed
+        try:
+            text = self._text(row)
+        except _DamageError as error:
+            raise DataError(f"{self.name(row)}: {error}: convert the dataset again") from error
+        return text.ids, text.labels
 
     def waveform(self, row: int) -> NDArray[np.float32]:
         """Samples without padding."""
-        values = self.table.list_values("input_values", row).astype(np.float32)
-        count = self._samples(row)
-        if values.ndim != 1 or len(values) < count or not np.isfinite(values[:count]).all():
-            raise DataError(
-                f"{self.name(row)}: {values.size} stored samples for a clip of {count}, or some that are not "
-                "finite: convert the dataset again"
-            )
-        return values[:count]
+        try:
+            return self._samples(row, int(self.samples[row]))
+        except _DamageError as error:
+            raise DataError(f"{self.name(row)}: {error}: convert the dataset again") from error
 
     def check_model(self, builder: PromptBuilder) -> None:
         """Refuse a model that asks for answers, or ends them, with other tokens, or has others for clips."""
         ids, labels = self.ids(0)
         end = int(labels[labels != IGNORED][-1])
-        asked = builder.encode(None, None, 1, None).input_ids[-len(self._header) :].tolist()
-        ours, theirs = (asked, builder.end_id), (self._header, end)
+        header = list(self._form.header)
+        asked = builder.encode(None, None, 1, None).input_ids[-len(header) :].tolist()
+        ours, theirs = (asked, builder.end_id), (header, end)
         audio = int(np.count_nonzero(ids == builder.audio_token_id))
         expected = builder.geometry.audio_tokens(int(self.samples[0]))
         if ours != theirs or audio != expected:
@@ -120,15 +115,156 @@ class LegacyPart:
                 "it again"
             )
 
-    def _samples(self, row: int) -> int:
-        length = self.table.value("audio_length", row)
-        length = length[0] if isinstance(length, list) and len(length) == 1 else length
-        if not isinstance(length, int) or length < 1:
-            raise DataError(f"{self.name(row)}: audio_length is {length!r}: convert the dataset again")
+    def _data_files(self) -> list[str]:
+        path = self.folder / "state.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            names = [str(item["filename"]) for item in state["_data_files"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}: damaged ({error}): convert the dataset again") from error
+        if any(Path(name).name != name for name in names):
+            raise DataError(f"{path}: names files outside of its folder")
+        return names
+
+    def _look(self, samples: bool = True) -> Finding:
+        """Look at all rows.
+
+        Args:
+            samples: Whether at the samples too, which are nearly all of a folder's bytes.
+        """
+        form = self._find_form()
+        rows = len(self)
+        facts = {name: np.zeros(rows, dtype=np.int64) for name in ("samples", "tokens", "supervised")}
+        damaged: list[tuple[int, str]] = []
+        corrected = False
+
+        def look_at(first: int) -> tuple[int, bool, list[tuple[int, str]]]:
+            wrong, any_corrected = [], False
+            last = min(first + _CHUNK, rows)
+            for row in range(first, last):
+                try:
+                    looked = self._look_at(row, form, samples)
+                except _DamageError as error:
+                    wrong.append((row, str(error)))
+                    continue
+                facts["samples"][row], facts["tokens"][row], facts["supervised"][row] = looked[:3]
+                any_corrected = any_corrected or looked[3]
+            return last - first, any_corrected, wrong
+
+        progress = Progress(f"checking {self.folder}", rows)
+        # Reading from disk and looking at samples let other threads run meanwhile.
+        with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+            for count, any_corrected, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
+                progress.update(count)
+                corrected = corrected or any_corrected
+                damaged += wrong
+        progress.clear()
+        if damaged:
+            return Finding(self._damage(damaged))
+        if form.audio_token_id < 0:
+            row = int(facts["samples"].argmax())
+            count = int(facts["samples"][row])
+            times = self._geometry.audio_tokens(count)
+            problem = f"no one token stands {times} times in its text, as its {count} samples need"
+            return Finding(self._damage([(row, problem)]))
+        header = np.array(form.header, dtype=np.int64)
+        marks = {"header": header, "audio_token_id": np.array(form.audio_token_id)}
+        return Finding(None, {**facts, **marks, "corrected": np.array(corrected)})
+
+    def _look_at(self, row: int, form: _Form, samples: bool) -> tuple[int, int, int, bool]:
+        """Samples, tokens and supervised tokens of a row, and whether its labels were others.
+
+        Raises:
+            _DamageError: Saying what is wrong with it.
+        """
+        length, text = self._audio_length(row), self._text(row)
+        if text.header != form.header:
+            raise _DamageError(_NO_FORM)
+        found = int(np.count_nonzero(text.ids == form.audio_token_id))
+        expected = self._geometry.audio_tokens(length)
+        if found != expected and form.audio_token_id >= 0:
+            raise _DamageError(
+                f"{found} audio placeholders in the text, but its clip of {length} samples makes {expected} "
+                "audio tokens"
+            )
+        if samples:
+            self._samples(row, length)
+        return length, len(text.ids), int(np.count_nonzero(text.labels != IGNORED)), text.corrected
+
+    def _damage(self, damaged: Sequence[tuple[int, str]]) -> str:
+        return damage(self.folder, len(self), [(self.name(row), problem) for row, problem in damaged])
+
+    def _find_form(self) -> _Form:
+        """What is the same in all rows, by the votes of some: any of them may be the damaged one.
+
+        The placeholder is the token that stands in a row's text as often as its clip has audio tokens.
+        """
+        lengths = [self._length_or_none(row) or 0 for row in range(len(self))]
+        longest = sorted(range(len(self)), key=lambda row: -lengths[row])
+        step = max(1, len(self) // _JUDGES)
+        headers = Counter[tuple[int, ...]]()
+        placeholders = Counter[int]()
+        for row in dict.fromkeys([*longest[:_JUDGES], *range(0, len(self), step)]):
+            try:
+                length, text = self._audio_length(row), self._text(row)
+            except _DamageError:  # told of when all rows are looked at
+                continue
+            if len(self.table.list_values("input_values", row)) < length:
+                continue
+            headers[text.header] += 1
+            ids, counts = np.unique(text.ids, return_counts=True)
+            placeholders.update(ids[counts == self._geometry.audio_tokens(length)].tolist())
+        first, second = [*placeholders.most_common(2), (-1, 0), (-1, 0)][:2]
+        header = headers.most_common(1)[0][0] if headers else ()
+        return _Form(header, first[0] if first[1] > second[1] else -1)
+
+    def _text(self, row: int) -> _Text:
+        """A row's ids without padding, labels after the rule, and what comes before its answer."""
+        self._refuse_nulls(row, ("input_ids", "labels", "attention_mask"))
+        ids, labels, mask = (
+            self.table.list_values(name, row).astype(np.int64)
+            for name in ("input_ids", "labels", "attention_mask")
+        )
+        if not len(ids) == len(labels) == len(mask):
+            raise _DamageError(
+                f"{len(ids)} tokens, {len(labels)} labels and {len(mask)} mask values, which must be as many"
+            )
+        ids, labels = ids[mask != 0], labels[mask != 0]
+        answer = _answer(ids)
+        if answer is None:
+            raise _DamageError(_NO_FORM)
+        fixed = np.full(len(ids), IGNORED, dtype=np.int64)
+        fixed[answer.start : answer.stop] = ids[answer.start : answer.stop]
+        header = tuple(ids[answer.header : answer.start].tolist())
+        return _Text(ids, fixed, header, not np.array_equal(fixed, labels))
+
+    def _samples(self, row: int, count: int) -> NDArray[np.float32]:
+        self._refuse_nulls(row, ("input_values",))
+        values = self.table.list_values("input_values", row)[:count].astype(np.float32, copy=False)
+        if len(values) < count:
+            raise _DamageError(f"{len(values)} stored samples for a clip of {count}")
+        if not np.isfinite(values).all():
+            place = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise _DamageError(f"its sample {place + 1} of {count} is not a finite number")
+        return values
+
+    def _refuse_nulls(self, row: int, names: Sequence[str]) -> None:
+        for name in names:
+            if self.table.has_nulls(name, row):
+                raise _DamageError(f"its {name} have gaps")
+
+    def _audio_length(self, row: int) -> int:
+        length = self._length_or_none(row)
+        if length is None:
+            raise _DamageError(f"audio_length is {self.table.value('audio_length', row)!r:.40}")
         return length
 
+    def _length_or_none(self, row: int) -> int | None:
+        length: Any = self.table.value("audio_length", row)
+        length = length[0] if isinstance(length, list) and len(length) == 1 else length
+        return length if isinstance(length, int) and length >= 1 else None
+
     def _manifest(self) -> DatasetManifest:
-        geometry = AudioGeometry()
         digest = zlib.crc32(self.tokens.tobytes() + self.samples.tobytes() + self.supervised.tobytes())
         fingerprint = f"legacy-{len(self)}-{digest:08x}"
         return DatasetManifest(
@@ -137,37 +273,43 @@ class LegacyPart:
             processing_fingerprint="legacy",
             source={"name": self.folder.name},
             prompts=PromptRecord(complete=False),
-            geometry=dict(vars(geometry)),
-            audio_token_id=self._audio_token_id(geometry),
+            geometry=dict(vars(self._geometry)),
+            audio_token_id=self._form.audio_token_id,
             storage="float32",
             rows=len(self),
-            seconds=float(self.samples.sum()) / geometry.sample_rate,
+            seconds=float(self.samples.sum()) / self._geometry.sample_rate,
             tokens=int(self.tokens.sum()),
             supervised=int(self.supervised.sum()),
             files={},
         )
 
-    def _audio_token_id(self, geometry: AudioGeometry) -> int:
-        """The token that every row has as often as its clip has audio tokens.
 
-        Candidates come from the longest clip; as many other rows as it takes decide between them.
-        """
-        longest = int(self.samples.argmax())
-        wanted = geometry.audio_tokens(int(self.samples[longest]))
-        ids, counts = np.unique(self.ids(longest)[0], return_counts=True)
-        found = ids[counts == wanted]
-        for row in range(len(self)):
-            if len(found) <= 1:
-                break
-            expected = geometry.audio_tokens(int(self.samples[row]))
-            there = self.ids(row)[0]
-            found = np.array([i for i in found if np.count_nonzero(there == i) == expected])
-        if len(found) != 1:
-            raise DataError(
-                f"{self.name(longest)}: no one token stands {wanted} times in its text, as placeholders "
-                f"of a clip of {int(self.samples[longest])} samples must: convert the dataset again"
-            )
-        return int(found[0])
+_NO_FORM = "its text is not of the form that 0.1.0 wrote (turns that end alike, the answer's last)"
+
+
+class _DamageError(Exception):
+    """What is wrong with a row."""
+
+
+class _Form(NamedTuple):
+    """What is the same in all rows.
+
+    Attributes:
+        header: Tokens of ``<|im_start|>assistant`` and the newline after it.
+        audio_token_id: Id of a placeholder; −1 where no one token is it.
+    """
+
+    header: tuple[int, ...]
+    audio_token_id: int
+
+
+class _Text(NamedTuple):
+    """A row's text: ids and labels without padding, the answer's header, whether labels were corrected."""
+
+    ids: Ints
+    labels: Ints
+    header: tuple[int, ...]
+    corrected: bool
 
 
 class _Answer(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,17 @@ class Table:
         parts = [np.diff(_offsets(batch.column(name))) for batch in self._batches]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
+    def counts(self, name: str, which: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """How many numbers of each list are such, int64 [rows]."""
+        parts = []
+        for batch in self._batches:
+            column = batch.column(name)
+            places = _offsets(column).astype(np.int64)
+            such = which(_fixed(column.values)[places[0] : places[-1]])
+            before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(such, dtype=np.int64)])
+            parts.append(np.diff(before[places - places[0]]))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
     def value(self, name: str, row: int) -> Any:
         """A value as a Python object."""
         batch, place = self._locate(row)
@@ -80,6 +91,14 @@ class Table:
         column = batch.column(name)
         start, stop = _offsets(column)[place : place + 2]
         return _fixed(column.values)[start:stop]
+
+    def has_nulls(self, name: str, row: int) -> bool:
+        """Whether a list of numbers, or one of its numbers, is absent: its place then holds just anything."""
+        batch, place = self._locate(row)
+        column = batch.column(name)
+        if not column.null_count and not column.values.null_count:
+            return False
+        return not column[place].is_valid or bool(column[place].values.null_count)
 
     def binary(self, name: str, row: int) -> Any:
         """Bytes as a buffer, without a copy."""

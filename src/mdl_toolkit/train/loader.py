@@ -57,7 +57,7 @@ class _Collated(Dataset[Any]):
         names: list[str] = []
         try:
             if self._dataset is None:
-                self._dataset = ClipDataset.open(self._paths)
+                self._dataset = ClipDataset.open(self._paths, look=False)
             examples = []
             for index in indices:
                 names = [self._dataset.row_names.name(index)]
