@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdl_toolkit.data.convert import convert_dataset
 from mdl_toolkit.data.prompt import IGNORED, PromptBuilder, default_order, processing_fingerprint
 from mdl_toolkit.errors import DataError, ModelError
-from support.clips import TINY
+from support.clips import TINY, convert_settings, small_task
 
 BUILDER = PromptBuilder(TINY)
 START, END, AUDIO, BOS, EOS = (
@@ -282,3 +283,46 @@ def test_counts_are_checked_once_more():
     assert tokens.length(9) == len(tokens.with_audio(9).input_ids)
     with pytest.raises(DataError, match="at least 1"):
         tokens.with_audio(0)
+
+
+def _swallowing(tmp_path: Path) -> PromptBuilder:
+    """With a tokenizer that leaves out zero-width spaces."""
+    folder = _folder(tmp_path)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "\u200b"}, "content": ""}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    return PromptBuilder(folder)
+
+
+@pytest.mark.parametrize("what", ["prediction", "system_prompt", "user_prompt"])
+def test_a_text_without_tokens_is_a_bad_row(tmp_path: Path, what: str):
+    texts = {"system_prompt": "s", "user_prompt": "u", "prediction": "p", what: "\u200b\u200b"}
+    with pytest.raises(DataError, match=f"{what} .* has no tokens"):
+        _swallowing(tmp_path).encode(texts["system_prompt"], texts["user_prompt"], 3, texts["prediction"])
+
+
+def test_blanks_that_the_template_leaves_out_are_no_answer(tmp_path: Path):
+    template = (TINY / "chat_template.jinja").read_text(encoding="utf-8")
+    trimming = template.replace("+ message['content'] ", "").replace(
+        "{{- message['content'] }}", "{{- message['content'] | trim }}"
+    )
+    trims = PromptBuilder(_folder(tmp_path, trimming))
+    assert trims._trims and not BUILDER._trims
+    with pytest.raises(DataError, match=r"prediction ' ' has no tokens"):
+        trims.encode(None, None, 3, " ")
+    assert BUILDER.encode(None, None, 3, " ").supervised == 2
+    everywhere = trimming.replace("content['text'] }}", "content['text'] | trim }}")
+    everywhere_trims = PromptBuilder(_folder(tmp_path / "everywhere", everywhere))
+    for what, prompts in (("system_prompt", ("\n", "u")), ("user_prompt", ("s", " "))):
+        with pytest.raises(DataError, match=f"{what} .* has no tokens"):
+            everywhere_trims.encode(*prompts, 3, None)
+        BUILDER.encode(*prompts, 3, None)
+
+
+def test_a_text_without_tokens_is_listed_among_the_bad_rows(tmp_path: Path):
+    builder = _swallowing(tmp_path)
+    source = small_task(tmp_path / "task", rows=2)
+    source.write_text("audio,prediction\nclips/0.wav,\u200b\nclips/1.wav,x\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2: prediction .* has no tokens"):
+        convert_dataset(convert_settings(source, tmp_path / "out", model_name=str(builder.folder)))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.data.decode import Reading, scratch
 from mdl_toolkit.data.foreign import explain
+from mdl_toolkit.data.letters import existing
 from mdl_toolkit.data.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.options import printable
@@ -95,6 +96,7 @@ def locate(source: str, limits: AudioLimits) -> str:
     """
     path, name = os.path.join(limits.base_dir, source) if limits.base_dir else source, _shown(source)
     try:
+        path = existing(path)
         if limits.base_dir and not limits.outside:
             root, real = _real(limits.base_dir), os.path.realpath(path)
             if os.path.commonpath([root, real]) != root:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mdl_toolkit import __version__
 from mdl_toolkit.console import Progress, duration, say, warn
+from mdl_toolkit.data.audio import locate
 from mdl_toolkit.data.badrows import BadRows
 from mdl_toolkit.data.folder import MAX_SEEN, DatasetManifest, PromptRecord, PromptUse
 from mdl_toolkit.data.noticed import SILENT, NoticedRows
@@ -268,13 +269,9 @@ class Conversion:
 
         if is_url(row.audio):
             return None
-        base_dir = self._request.options.base_dir
-        path = os.path.join(base_dir, row.audio) if base_dir else row.audio
         try:
-            if not os.path.isfile(path):
-                return None
-            info = soundfile.info(path)
-        except (OSError, ValueError, RuntimeError):
+            info = soundfile.info(locate(row.audio, self._request.limits))
+        except (DataError, OSError, ValueError, RuntimeError):  # told of when the row is converted
             return None
         end = info.duration if row.end is None else min(row.end, info.duration)
         seconds = end - (row.start or 0.0)

@@ -147,16 +147,21 @@ class PromptBuilder:
         before, after = self._prompt(system, user, order)
         if answer is None:
             return RowTokens(before, after, (), self.audio_token_id)
-        tokens = (*self.check_text("prediction", answer.strip() if self._trims else answer), self.end_id)
+        text = answer.strip() if self._trims else answer
+        if answer and not text:
+            raise DataError(f"prediction {answer[:40]!r} has no tokens: the model's template leaves it out")
+        tokens = (*self.check_text("prediction", text), self.end_id)
         return RowTokens(before, (*after, *self._header), tokens, self.audio_token_id)
 
     def check_text(self, what: str, text: str) -> list[int]:
         """Token ids of a text, which must be text alone.
 
         Raises:
-            DataError: Where the tokenizer reads a special token out of it.
+            DataError: Where the tokenizer reads a special token out of it, or nothing at all.
         """
         ids = self._ids(text)
+        if text and not ids:
+            raise DataError(f"{what} {text[:40]!r} has no tokens: the model's tokenizer leaves all of it out")
         for number in ids:
             if number in self._special:
                 token = self.tokenizer.id_to_token(number)
@@ -223,9 +228,14 @@ class PromptBuilder:
                 f"{self.folder}: its chat template makes {len(places)} audio placeholders of 1 clip; it must "
                 "be the template of a MiDashengLM, which writes one"
             )
-        for text in (system, user):
+        for what, text in (("system_prompt", system), ("user_prompt", user)):
             if text and text.strip() not in rendered:
                 raise ModelError(f"{self.folder}: its chat template leaves out the prompt {text[:40]!r}")
+            if text and not text.strip():
+                is_system = what == "system_prompt"
+                without = self._messages("" if is_system else system, user if is_system else None, order)
+                if self._render(without, True) == rendered:
+                    raise DataError(f"{what} {text[:40]!r} has no tokens: the model's template leaves it out")
         return tuple(ids[: places[0]]), tuple(ids[places[0] + 1 :])
 
     def _answer_frame(self) -> tuple[tuple[int, ...], str]:

@@ -1,0 +1,43 @@
+"""Names that look alike and are written otherwise: ``ü`` as one character, or as ``u`` and two dots.
+
+macOS takes names apart, most other programs don't, and a table made on one machine meets files unpacked on
+another.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from functools import lru_cache
+
+
+def existing(path: str) -> str:
+    """The path, or the one of the same letters that is there where it isn't."""
+    if path.isascii() or os.path.lexists(path):
+        return path
+    found = "/" if path.startswith("/") else ""
+    for part in path.split("/"):
+        if not part:
+            continue
+        if not part.isascii() and not os.path.lexists(os.path.join(found, part)):
+            try:
+                names = _names(found or ".", os.stat(found or ".").st_mtime_ns)
+            except OSError:
+                return path
+            alike = names.get(unicodedata.normalize("NFC", part), [])
+            if len(alike) != 1:
+                return path
+            part = alike[0]
+        found = os.path.join(found, part)
+    return found
+
+
+@lru_cache(maxsize=8)
+def _names(folder: str, changed: int) -> dict[str, list[str]]:
+    """Names in a folder by their composed form; those of ASCII alone have no other."""
+    found = defaultdict[str, list[str]](list)
+    for name in os.listdir(folder):
+        if not name.isascii():
+            found[unicodedata.normalize("NFC", name)].append(name)
+    return found
