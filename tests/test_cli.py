@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import cli, foreign, options, settings
+from mdl_toolkit import cli, foreign, options, paths, settings
 from mdl_toolkit.errors import DataError, SettingsError, Stopped
 
 
@@ -99,7 +99,7 @@ def test_several_datasets_are_all_there(tmp_path: Path, words: list[str]):
     places[1].mkdir()
     typed = [word.replace("{0}", str(places[0])).replace("{1}", str(places[1])) for word in words]
     flags, _ = cli.parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
-    assert settings.dataset_paths(options.build(settings.TrainSettings, flags).train_dataset) == places
+    assert paths.dataset_paths(options.build(settings.TrainSettings, flags).train_dataset) == places
 
 
 def test_a_dataset_that_is_given_twice_is_refused(clips: Path):
@@ -114,8 +114,8 @@ def test_datasets_in_yaml(clips: Path, tmp_path: Path):
     other.mkdir()
     config.write_text(f"train_dataset:\n- {clips}\n- {other}\neval_dataset: {clips},{other}\noutput: o\n")
     made = options.build(settings.TrainSettings, {}, config)
-    assert settings.dataset_paths(made.train_dataset) == [clips, other]
-    assert settings.dataset_paths(made.eval_dataset) == [clips, other]
+    assert paths.dataset_paths(made.train_dataset) == [clips, other]
+    assert paths.dataset_paths(made.eval_dataset) == [clips, other]
     config.write_text(f"train_dataset: {clips}\neval_dataset: null\noutput: o\n")
     assert options.build(settings.TrainSettings, {}, config).eval_dataset is None
 

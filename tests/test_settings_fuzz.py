@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mdl_toolkit import cli, options
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import ConvertSettings, InferenceSettings, TrainSettings, dataset_paths, parse_shard
+from mdl_toolkit.paths import dataset_paths, parse_shard
+from mdl_toolkit.settings import ConvertSettings, InferenceSettings, TrainSettings
 
 CLASSES = (ConvertSettings, TrainSettings, InferenceSettings)
 FLAGS = sorted({options.flag(f.name) for c in CLASSES for f, _ in options.settings_fields(c)})

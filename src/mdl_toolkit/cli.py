@@ -21,12 +21,22 @@ from mdl_toolkit.options import OptionType, flag, settings_fields
 
 
 class Command(NamedTuple):
-    """A command: its settings, the function that does it, a line of help, and what a signal leaves of it."""
+    """A command.
+
+    Attributes:
+        settings: Class of its settings.
+        function: What does it, ``module:name``.
+        help: A line about it.
+        stopped: What a signal leaves of it.
+        first: What is done before the function's module, and with it torch, is imported: it is given the
+            settings, and what it returns is given to the function.
+    """
 
     settings: type[options.Settings]
     function: str
     help: str
     stopped: str
+    first: str = ""
 
 
 COMMANDS = {
@@ -38,10 +48,11 @@ COMMANDS = {
     ),
     "train": Command(
         settings.TrainSettings,
-        "mdl_toolkit.train.run:train",
+        "mdl_toolkit.train.run:train_ready",
         "fine-tune a model",
         "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
+        first="mdl_toolkit.train.ready:make_ready",
     ),
     "inference": Command(
         settings.InferenceSettings,
@@ -143,11 +154,13 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     flags, config = parse_flags(command.settings, words)
     made: Any = options.build(command.settings, flags, config)
+    if command.first:
+        made = _function(command.first)(made)
     _function(command.function)(made)
     return 0
 
 
-def _function(place: str) -> Callable[[Any], None]:
+def _function(place: str) -> Callable[[Any], Any]:
     """Import a command's function, ``module:name``.
 
     The objects that imports make stay for good. Python's collector would go through all of them again and
@@ -156,7 +169,7 @@ def _function(place: str) -> Callable[[Any], None]:
     module, _, name = place.partition(":")
     gc.disable()
     try:
-        function: Callable[[Any], None] = getattr(import_module(module), name)
+        function: Callable[[Any], Any] = getattr(import_module(module), name)
     finally:
         gc.freeze()
         gc.enable()

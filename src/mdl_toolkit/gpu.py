@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import SettingsError
 
@@ -44,9 +42,16 @@ def require_usable_gpu(
     if use_cpu or environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return
     asked = {name: environ[name].strip() for name in _VISIBLE if name in environ}
-    if torch.cuda.is_available() or any(_hides(value) for value in asked.values()):
+    if any(_hides(value) for value in asked.values()):
         return
     nvidia, amd = _nvidia(root), _amd(root)
+    withheld = any((root / "proc/driver/nvidia/gpus").glob("*"))
+    if not (nvidia or amd or withheld or asked):
+        return  # nothing that torch, which takes seconds to import, could fail to use
+    import torch
+
+    if torch.cuda.is_available():
+        return
     if nvidia or amd:
         reason, remedy = _nvidia_fault(root) if nvidia else _amd_fault()
         limits = "".join(f", {name}={value}" for name, value in asked.items())
@@ -56,7 +61,7 @@ def require_usable_gpu(
         raise SettingsError(
             [f"{name}={value} asks for a GPU, but none is found here; unset it, or, {_MEAN_CPU}"]
         )
-    if any((root / "proc/driver/nvidia/gpus").glob("*")):
+    if withheld:
         _warn_once(
             "the machine has NVIDIA GPUs, but this container was given none (docker run --gpus all gives "
             "them): working on the CPU"
@@ -107,6 +112,8 @@ def _number(path: Path, field: str) -> int:
 
 def _nvidia_fault(root: Path) -> tuple[str, str]:
     """Why torch can't use an NVIDIA GPU, and what helps."""
+    import torch
+
     version = torch.__version__
     if torch.version.cuda is None:
         for_what = "ROCm" if torch.version.hip else "CPUs alone"
@@ -123,6 +130,8 @@ def _nvidia_fault(root: Path) -> tuple[str, str]:
 
 
 def _amd_fault() -> tuple[str, str]:
+    import torch
+
     version = torch.__version__
     if torch.version.hip is None:
         for_what = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
@@ -144,6 +153,8 @@ def _driver(root: Path) -> str | None:
 
 def _torchs_reason() -> str:
     """What torch says when it is made to look: its first sentence."""
+    import torch
+
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except Exception as error:

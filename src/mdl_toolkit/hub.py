@@ -25,7 +25,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_model(
-    name: str | Path, *, revision: str | None = None, from_modelscope: bool = False, weights: bool = True
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    from_modelscope: bool = False,
+    weights: bool = True,
+    option: str = "--model-name",
 ) -> Path:
     """Find the folder of a model, and download it only where nothing local has that name.
 
@@ -34,6 +39,7 @@ def resolve_model(
         revision: Branch, tag or commit of a Hub model.
         from_modelscope: Take ids from ModelScope (needs the ``modelscope`` extra).
         weights: False where the tokenizer, template and configuration are enough.
+        option: Which option the user can name another model with.
 
     Returns:
         A folder with a model, an adapter or a training checkpoint in it. The Hub's cache is looked up first,
@@ -45,14 +51,14 @@ def resolve_model(
     text = str(name)
     if text == TINY and not Path(text).is_dir():
         return Path(__file__).parent / "demo" / "tiny"
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.exists():
         return check_folder(_local(path))
     if not _is_hub_id(text):
         raise ModelError(f"no model folder {text}{_near(path)}")
     if from_modelscope:
         return check_folder(_from_modelscope(text, revision, weights), text)
-    return check_folder(_cached(text, revision, weights) or _download(text, revision, weights), text)
+    return check_folder(_cached(text, revision, weights) or _download(text, revision, weights, option), text)
 
 
 def revision_of(folder: Path) -> str | None:
@@ -132,7 +138,7 @@ def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
     return found if _complete(found, weights) else None
 
 
-def _download(name: str, revision: str | None, weights: bool) -> Path:
+def _download(name: str, revision: str | None, weights: bool, option: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -145,8 +151,10 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     at = f" at revision {revision}" if revision else ""
     unreachable = (
         "it is not in the Hub's local cache, and the Hub can't be reached ({reason}); download it where "
-        f"there is a network (`hf download {name}`) and give the folder"
+        f"there is a network (`hf download {name}`) and give the folder with {option}"
     )
+    if option == "--model-name":
+        unreachable += f", or try the small base that ships with the toolkit: {option} {TINY}"
     offline = _offline()
     if offline:
         why = unreachable.format(reason=offline)

@@ -6,14 +6,13 @@ settings are valid. How they are read is in ``options.py``.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mdl_toolkit.options import Settings, flag, option, printable
+from mdl_toolkit.paths import dataset_paths, missing_file, output_kind, parse_shard, twice
 
 DEFAULT_MODEL = "mispeech/midashenglm-7b"
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
@@ -77,6 +76,15 @@ class ConvertOptions(Settings):
         choices=("pcm16", "flac", "reference"),
     )
 
+    def _model_problems(self) -> list[str]:
+        local = self.model_name == "tiny" or os.path.exists(os.path.expanduser(self.model_name))
+        if self.revision is None or not local:
+            return []
+        return [
+            f"--revision {printable(self.revision)} has no effect: {printable(self.model_name)} is on this "
+            "machine, not a Hub model; leave it out"
+        ]
+
 
 @dataclass(kw_only=True)
 class ConvertSettings(ConvertOptions):
@@ -93,7 +101,7 @@ class ConvertSettings(ConvertOptions):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
-        found = _missing_file(self.input, "INPUT")
+        found = missing_file(self.input, "INPUT") + self._model_problems()
         if self.shard is not None and parse_shard(self.shard) is None:
             found.append(f"--shard {self.shard}: not of the form i/n with 1 <= i <= n, for example 2/8")
         return found
@@ -238,14 +246,14 @@ class TrainSettings(ConvertOptions):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
-        found: list[str] = []
+        found = self._model_problems()
         if not dataset_paths(self.train_dataset):
             found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")
         for name, value in (("--train-dataset", self.train_dataset), ("--eval-dataset", self.eval_dataset)):
             paths = dataset_paths(value)
             for path in paths:
-                found += _missing_file(path, name)
-            found += [f"{name} {printable(path)}: given twice; keep one" for path in _twice(paths)]
+                found += missing_file(path, name)
+            found += [f"{name} {printable(path)}: given twice; keep one" for path in twice(paths)]
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
@@ -359,14 +367,14 @@ class InferenceSettings(ConvertOptions):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
-        found = _missing_file(self.input, "INPUT") + self.output_problems()
+        found = missing_file(self.input, "INPUT") + self.output_problems() + self._model_problems()
         if self.do_sample is False:
             idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
             found += [
                 f"{flag(name)} has an effect in sampling only: take --do-sample false away" for name in idle
             ]
         if self.generation_config not in ("model", "none"):
-            found += _missing_file(Path(self.generation_config), "--generation-config")
+            found += missing_file(Path(self.generation_config), "--generation-config")
         return found
 
     def output_problems(self) -> list[str]:
@@ -389,54 +397,3 @@ class DemoSettings(Settings):
 
     output: Path = option(Path("mdl-demo"), "Folder to fill.", group="output")
     seed: int = option(0, "Seed of the sounds and of training.", low=0)
-
-
-def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
-    """The folders or files that ``--train-dataset`` names: each time one, or several with commas between."""
-    found: list[Path] = []
-    for text in [value] if isinstance(value, str) else value or []:
-        parts = [text] if os.path.exists(os.path.expanduser(text)) else text.split(",")
-        found += [Path(os.path.expanduser(part.strip())) for part in parts if part.strip()]
-    return found
-
-
-def _twice(paths: Sequence[Path]) -> list[Path]:
-    """Those that are there a second time."""
-    real = [os.path.realpath(path) for path in paths]
-    return [path for place, path in enumerate(paths) if real[place] in real[:place]]
-
-
-def output_kind(path: Path) -> str | None:
-    """What a file of this name holds: ``csv``, ``tsv`` or ``jsonl``; ``None`` for what can't be written.
-
-    As in 0.1.0 a name without an ending means a CSV; numbers, as in ``run-0.5``, are no ending.
-    """
-    ending = path.suffix.lower().removeprefix(".")
-    if not ending[:1].isalpha():
-        return "csv"
-    kinds = {"csv": "csv", "txt": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
-    return kinds.get(ending)
-
-
-def parse_shard(value: str) -> tuple[int, int] | None:
-    """``"2/8"`` to ``(2, 8)``; ``None`` where it is not of that form."""
-    first, _, second = value.partition("/")
-    if not (first.isdecimal() and second.isdecimal()):
-        return None
-    index, count = int(first), int(second)
-    return (index, count) if 1 <= index <= count else None
-
-
-def _missing_file(path: Path, name: str) -> list[str]:
-    if path.exists():
-        return []
-    near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
-    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-    return [f"{name}: no file or folder {printable(path)}{hint}"]
-
-
-def _names_beside(path: Path) -> list[str]:
-    try:
-        return os.listdir(path.parent)
-    except (OSError, ValueError):  # ValueError: a NUL character in the path
-        return []

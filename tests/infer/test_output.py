@@ -19,7 +19,8 @@ from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.infer.columns import output_columns
 from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.run import inference
-from mdl_toolkit.settings import InferenceSettings, output_kind
+from mdl_toolkit.paths import output_kind
+from mdl_toolkit.settings import InferenceSettings
 from support.clips import tone, write_csv, write_wav
 from support.tiny import make_model_folder
 

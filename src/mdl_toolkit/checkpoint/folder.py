@@ -72,7 +72,7 @@ def _kind(folder: Path) -> Kind:
 
 def _find_base(folder: Path, manifest: ModelManifest | None, base_model: str | Path | None) -> Path:
     if base_model is not None:
-        return resolve_model(base_model)
+        return resolve_model(base_model, option="--base-model")
     name, revision = None, None
     if manifest and manifest.base:
         if manifest.base.path is not None and Path(manifest.base.path).is_dir():
@@ -84,6 +84,6 @@ def _find_base(folder: Path, manifest: ModelManifest | None, base_model: str | P
     if not isinstance(name, str) or not name:
         raise ModelError(f"{folder}: it doesn't say what its base is; name it with --base-model")
     try:
-        return resolve_model(name, revision=revision)
+        return resolve_model(name, revision=revision, option="--base-model")
     except ModelError as error:
         raise ModelError(f"{folder}: its base can't be found ({error}); name it with --base-model") from None

@@ -285,6 +285,7 @@ class Conversion:
             group=request.group,
             processing_fingerprint=request.processing,
             source={"name": request.input.name, "sha256": request.sha256},
+            model=request.model,
             prompts=PromptRecord(
                 order=request.order,
                 system_prompt=request.options.system_prompt,
@@ -303,7 +304,7 @@ class Conversion:
             tokens=writer.tokens,
             supervised=writer.supervised,
             files=files,
-            options=request.effective,
+            options=request.recorded,
             versions=_versions(),
         )
 

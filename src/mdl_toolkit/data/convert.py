@@ -22,7 +22,8 @@ from mdl_toolkit.data.pool import WorkerPool
 from mdl_toolkit.errors import DataError, MdlError, UserError
 from mdl_toolkit.files import remove_partials
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.settings import ConvertOptions, ConvertSettings, parse_shard
+from mdl_toolkit.paths import parse_shard
+from mdl_toolkit.settings import ConvertOptions, ConvertSettings
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.dataset import ClipDataset

@@ -83,6 +83,25 @@ class PromptRecord:
         return self.common is None
 
 
+@dataclass(frozen=True)
+class ModelRecord:
+    """The model that a conversion was made for.
+
+    Attributes:
+        name: ``tiny``, the absolute path of a local folder, or a Hub id.
+        revision: Commit of a Hub model; as given where the commit isn't known.
+        from_modelscope: Whether the id is ModelScope's.
+    """
+
+    name: str
+    revision: str | None = None
+    from_modelscope: bool = False
+
+    def __str__(self) -> str:
+        place = " of ModelScope" if self.from_modelscope else ""
+        return f"{self.name}{place}" + (f" at revision {self.revision}" if self.revision else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetManifest:
     """What a dataset is and how it was made.
@@ -92,6 +111,7 @@ class DatasetManifest:
         group: The same without ``--shard``: all shards of one conversion share it.
         processing_fingerprint: Of tokenizer, template and front end; see ``prompt.processing_fingerprint``.
         source: ``name`` and ``sha256`` of the input file.
+        model: Which the conversion was made for; ``None`` where that isn't recorded.
         prompts: How the rows ask.
         geometry: Fields of ``AudioGeometry``.
         audio_token_id: Id of a placeholder.
@@ -112,6 +132,7 @@ class DatasetManifest:
     group: str
     processing_fingerprint: str
     source: Mapping[str, str]
+    model: ModelRecord | None = None
     prompts: PromptRecord
     geometry: Mapping[str, int]
     audio_token_id: int
@@ -154,6 +175,7 @@ class DatasetManifest:
             prompts = dict(made["prompts"])
             prompts["seen"] = tuple(PromptUse(**use) for use in prompts["seen"])
             made["prompts"] = PromptRecord(**prompts)
+            made["model"] = ModelRecord(**made["model"]) if made.get("model") else None
             made["shard"] = tuple(made["shard"]) if made.get("shard") else None
             manifest = cls(**made)
             manifest._check_types()
@@ -171,6 +193,10 @@ class DatasetManifest:
         for name in ("source", "geometry", "files", "options", "versions"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} is not an object")
+        if self.model is not None:
+            model = self.model
+            if not isinstance(model.name, str) or not isinstance(model.revision, (str, type(None))):
+                raise ValueError("model: a name and a revision expected")
         for name in ("rows", "tokens", "supervised", "audio_token_id"):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} is not a whole number")

@@ -15,12 +15,13 @@ from mdl_toolkit.console import warn
 from mdl_toolkit.data.audio import AudioLimits
 from mdl_toolkit.data.columns import no_column, unread_columns
 from mdl_toolkit.data.csvfile import Quoted
-from mdl_toolkit.data.folder import FORMAT
+from mdl_toolkit.data.folder import FORMAT, ModelRecord
 from mdl_toolkit.data.kinds import table_head
 from mdl_toolkit.data.prompt import default_order, processing_fingerprint
 from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout, read_records
 from mdl_toolkit.data.urls import UrlLimits
 from mdl_toolkit.errors import DataError
+from mdl_toolkit.hub import revision_of
 from mdl_toolkit.options import printable
 from mdl_toolkit.settings import ConvertOptions
 
@@ -83,6 +84,20 @@ class Request:
         options = {name: getattr(self.options, name) for name in names}
         base_dir = self.options.base_dir
         return {**options, "prompt_order": self.order, "base_dir": str(base_dir) if base_dir else None}
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What the folder remembers of the options: also those that decide whether a URL can be had."""
+        o = self.options
+        return {**self.effective, "url_timeout": o.url_timeout, "url_max_mib": o.url_max_mib}
+
+    @property
+    def model(self) -> ModelRecord:
+        """The model that the rows are converted for."""
+        o, folder = self.options, self.model_folder.resolve()
+        if Path(o.model_name).expanduser().exists():
+            return ModelRecord(str(folder))
+        return ModelRecord(o.model_name, revision_of(folder) or o.revision, o.from_modelscope)
 
     @property
     def group(self) -> str:

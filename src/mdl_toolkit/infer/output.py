@@ -19,7 +19,7 @@ from mdl_toolkit.files import atomic_file
 from mdl_toolkit.infer.columns import ERROR, FINISH_REASON, PREDICTION, OutputColumns, output_columns
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.windows import read_windows
-from mdl_toolkit.settings import output_kind
+from mdl_toolkit.paths import output_kind
 
 
 @dataclass(frozen=True)

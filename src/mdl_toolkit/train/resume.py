@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdl_toolkit.console import say, warn
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.state import (
     RUN_STATE,
     RunState,
@@ -21,6 +21,9 @@ from mdl_toolkit.train.state import (
     newest_complete,
     step_of,
 )
+
+if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
+    from mdl_toolkit.train.distributed import Ranks
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,13 @@ from pathlib import Path
 from mdl_toolkit.checkpoint.manifest import BaseRecord, Kind, ModelManifest, PromptRecord, PromptUse
 from mdl_toolkit.console import duration, say, tell_torchrun
 from mdl_toolkit.data.batching import Plan
-from mdl_toolkit.data.convert import convert_once
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.work import Costs
-from mdl_toolkit.errors import DataError, MdlError
-from mdl_toolkit.gpu import require_usable_gpu
-from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.errors import MdlError
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.options import as_dict
-from mdl_toolkit.settings import TrainSettings, dataset_paths
+from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import describe_trainable
 from mdl_toolkit.train.checkpointer import Checkpointer, Identity, restore
 from mdl_toolkit.train.distributed import Ranks, joined
@@ -29,32 +26,19 @@ from mdl_toolkit.train.example import describe_example
 from mdl_toolkit.train.final import write_final
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
-from mdl_toolkit.train.launch import Launch, launch_of, settings_for
 from mdl_toolkit.train.loader import MicroBatches, start_ahead
 from mdl_toolkit.train.loop import Loop, Progress
 from mdl_toolkit.train.metrics import METRICS_FILE, MetricsLog
 from mdl_toolkit.train.optimizer import Optimizer
 from mdl_toolkit.train.order import Place, RunOrder
 from mdl_toolkit.train.plan import plan_memory, try_worst
-from mdl_toolkit.train.resume import Start, choose_start, counts_restart, refuse_foreign_output
+from mdl_toolkit.train.ready import Inputs, Ready, make_ready
+from mdl_toolkit.train.resume import Start, choose_start
 from mdl_toolkit.train.schedule import LearningRates
 from mdl_toolkit.train.signals import StopSignals
 from mdl_toolkit.train.state import owning
-from mdl_toolkit.train.trackers import Trackers, check_trackers
+from mdl_toolkit.train.trackers import Trackers
 from mdl_toolkit.train.wrap import Wrapped, prepare
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a run needs before its processes talk to each other."""
-
-    model_folder: Path
-    base: BaseRecord
-    data: ClipDataset
-    data_folders: Sequence[Path]
-    evaluation: ClipDataset | None
-    evaluation_folders: Sequence[Path]
-    trackers: Sequence[str]
 
 
 def train(settings: TrainSettings) -> None:
@@ -68,64 +52,49 @@ def train(settings: TrainSettings) -> None:
         Stopped: Ended by a signal, with everything saved.
         MdlError: Anything else that went wrong, in a line that says what to do.
     """
-    launch = launch_of()
-    settings = settings_for(settings, launch)
-    late: MdlError | None = None
+    train_ready(make_ready(settings))
+
+
+def train_ready(ready: Ready) -> None:
+    """Fine-tune with what :func:`make_ready` found; raises as :func:`train` does."""
+    settings, late = ready.settings, None
     prepared: Prepared | None = None
     try:
-        prepared = _prepare(settings, launch)
+        prepared = Prepared.of(ready)
     except MdlError as error:
-        if launch.rank == 0:
+        if ready.launch.rank == 0:
             tell_torchrun(str(error))
             raise
-        # Most likely the main process says the same and ends all; if not, everyone shall hear of it.
         late = error
-    with joined(launch) as ranks:
+    with joined(ready.launch) as ranks:
         if prepared is None:
             raise late or AssertionError
         with owning(settings.output) if ranks.is_main else nullcontext():
             _train(settings, ranks, prepared)
 
 
-def _prepare(settings: TrainSettings, launch: Launch) -> Prepared:
-    require_usable_gpu(launch.use_cpu)  # before hours of conversion
-    trackers: list[str] = []
-    if launch.rank == 0:
-        if launch.nodes == 1:
-            refuse_foreign_output(settings, counts_restart())
-        trackers = check_trackers(settings.report_to)
-    folder = resolve_model(
-        settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
-    )
-    base = BaseRecord.of(settings.model_name, folder, settings.revision)
-    folders = _folders(settings.train_dataset, settings, folder)
-    evaluation_folders = _folders(settings.eval_dataset, settings, folder)
-    return Prepared(
-        model_folder=folder,
-        base=base,
-        data=_open(folders, folder),
-        data_folders=folders,
-        evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
-        evaluation_folders=evaluation_folders,
-        trackers=trackers,
-    )
+@dataclass(frozen=True)
+class Prepared(Inputs):
+    """What a run needs before its processes talk to each other.
 
+    Attributes:
+        base: What is trained, for the record.
+    """
 
-def _folders(value: Sequence[str] | str | None, settings: TrainSettings, model_folder: Path) -> list[Path]:
-    """The converted folders of a dataset option; files are converted, or found converted."""
-    cache = settings.cache_dir or settings.output / "cache"
-    return [
-        path if path.is_dir() else convert_once(path, settings, model_folder, cache)
-        for path in dataset_paths(value)
-    ]
+    base: BaseRecord
 
+    @classmethod
+    def of(cls, ready: Ready) -> Prepared:
+        """Look at the weights too.
 
-def _open(folders: Sequence[Path], model_folder: Path) -> ClipDataset:
-    data = ClipDataset.open(folders)
-    data.check_model(model_folder)
-    if not data.supervised.any():
-        raise DataError(f"{folders[0]}: no row has a prediction to learn from; fill the column `prediction`")
-    return data
+        Raises:
+            MdlError: What is wrong with them, or what was wrong before.
+        """
+        settings, inputs = ready.settings, ready.inputs
+        if isinstance(inputs, MdlError):
+            raise inputs
+        base = BaseRecord.of(settings.model_name, inputs.model_folder, settings.revision)
+        return cls(**vars(inputs), base=base)
 
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:

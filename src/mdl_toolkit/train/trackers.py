@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import MdlError, SettingsError
 
+#: accelerate's trackers, and the packages of which each needs one. Written down here because importing
+#: accelerate imports torch, and a wrong name shall be told before that.
+PACKAGES = {
+    "aim": ("aim",), "clearml": ("clearml",), "comet_ml": ("comet_ml",), "dvclive": ("dvclive",),
+    "mlflow": ("mlflow", "mlflow-skinny"), "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",),
+}  # fmt: skip
 #: Old scripts say this for "no tracker".
 NONE = "none"
 
@@ -22,23 +32,30 @@ def check_trackers(names: Sequence[str]) -> list[str]:
     wanted = [name for name in names if name != NONE]
     if not wanted:
         return []
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    known = {str(name): name for name in LOGGER_TYPE_TO_CLASS}
-    installed = [str(getattr(name, "value", name)) for name in get_available_trackers()]
     if "all" in wanted:
-        return sorted(installed)
+        return [name for name in PACKAGES if _installed(name)]
     problems = []
     for name in wanted:
-        if name not in known:
-            problems.append(f"--report-to {name}: no such tracker; there are {', '.join(sorted(known))}")
-        elif name not in installed:
+        if name not in PACKAGES:
+            near = difflib.get_close_matches(name, PACKAGES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PACKAGES)}"
+            problems.append(f"--report-to {name}: no such tracker; {hint}")
+        elif not _installed(name):
             problems.append(
-                f"--report-to {name}: {name} is not installed; install it with: pip install {name}"
+                f"--report-to {name}: {name} is not installed; install it with: pip install "
+                f"{PACKAGES[name][0]}"
             )
     if problems:
         raise SettingsError(problems)
     return list(dict.fromkeys(wanted))
+
+
+def _installed(name: str) -> bool:
+    for package in PACKAGES[name]:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.distribution(package)
+            return True
+    return False
 
 
 class Trackers:
