@@ -353,6 +353,14 @@ def test_the_table_of_other_names_leads_to_options_that_exist():
     assert set(re.findall(r"--[a-z][a-z0-9-]*", named)) <= {options.flag(name) for name in ours} | launchers
 
 
+def test_two_lengths_of_one_warm_up(clips: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"--warmup-steps 20 and --warmup-ratio 0\.1: .* keep one"):
+        train_settings(clips, "--warmup-steps", "20", "--warmup-ratio", "0.1")
+    assert train_settings(clips, "--warmup-steps", "0", "--warmup-ratio", "0.1").warmup_ratio == 0.1
+    with pytest.raises(SettingsError, match=r"--warmup-ratio 1\.5: at most 1"):
+        train_settings(clips, "--warmup-ratio", "1.5")
+
+
 def test_settings_that_contradict_each_other(clips: Path):
     with pytest.raises(SettingsError) as caught:
         train_settings(clips, "--method", "full", "--dora", "--quantization", "4bit", "--sharding", "full")

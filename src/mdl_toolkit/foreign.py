@@ -47,6 +47,7 @@ _OURS = {
     "num_epochs": ("num_train_epochs", "epochs", "n_epochs", "max_epochs", "epoch"),
     "max_steps": ("num_steps", "max_train_steps", "train_iters", "num_train_steps"),
     "warmup_steps": ("num_warmup_steps", "warmup", "lr_warmup_steps", "warmup_iters"),
+    "warmup_ratio": ("warmup_fraction", "lr_warmup_fraction", "warmup_proportion"),
     "weight_decay": ("wd",),
     "max_grad_norm": ("grad_clip", "clip_grad", "gradient_clipping", "clip_grad_norm", "gradient_clip_val"),
     "batch_size": (

@@ -163,7 +163,16 @@ class TrainSettings(ConvertOptions):
     lr_scheduler: str = option(
         "linear", "Shape after the warm-up.", group="optimisation", choices=("linear", "cosine", "constant")
     )
-    warmup_steps: int = option(0, "Steps of linear warm-up.", group="optimisation", low=0)
+    warmup_steps: int = option(
+        0, "Steps in which the learning rate rises to --lr.", group="optimisation", low=0
+    )
+    warmup_ratio: float | None = option(
+        None,
+        "The same as a share of the run's steps, instead of --warmup-steps.",
+        group="optimisation",
+        low=0,
+        high=1,
+    )
     weight_decay: float = option(0.0, "AdamW's weight decay.", group="optimisation", low=0)
     max_grad_norm: float = option(
         1.0, "Gradients are clipped to this norm; 0 turns it off.", group="optimisation", low=0
@@ -254,6 +263,11 @@ class TrainSettings(ConvertOptions):
             for path in paths:
                 found += missing_file(path, name)
             found += [f"{name} {printable(path)}: given twice; keep one" for path in twice(paths)]
+        if self.warmup_ratio is not None and self.warmup_steps:
+            found.append(
+                f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: two lengths "
+                "of one warm-up; keep one"
+            )
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,33 @@ def test_evaluation_counts_every_row_once(shop, tmp_path: Path):
             total += float(model(**batch.model_inputs()).loss_sum)
     found = [line["eval_loss"] for line in metrics_of(output) if "eval_loss" in line]
     assert found == [pytest.approx(total / data.supervised.sum(), rel=1e-5)]
+
+
+def test_a_warm_up_that_never_ends_is_warned_of_with_the_highest_rate(
+    shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    train(run_settings(shop.model, shop.data, tmp_path / "out", max_steps=3, warmup_steps=50))
+    highest = max(line["learning_rate"] for line in steps_of(tmp_path / "out"))
+    assert highest == pytest.approx(4e-5)
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: the warm-up")]
+    assert len(said) == 1
+    assert "takes 50 steps and the run has 3: its learning rate rises to 4e-05" in said[0]
+    assert "never gets to --lr 0.001" in said[0] and "--warmup-ratio" in said[0]
+
+
+def test_a_warm_up_as_a_share_goes_on_when_the_run_does(
+    shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    options = {"warmup_ratio": 0.5, "save_steps": 1, "lr_scheduler": "constant"}
+    output = tmp_path / "out"
+    train(run_settings(shop.model, shop.data, output, **options))
+    rates = [line["learning_rate"] for line in steps_of(output)]
+    assert rates == pytest.approx([0, 1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-3])
+    for step in range(3, 7):
+        shutil.rmtree(output / f"checkpoint-{step}")
+    train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
+    assert [line["learning_rate"] for line in steps_of(output)] == rates
+    assert "warning: the warm-up" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [{"eval_batch_size": 3}, {"max_tokens": 64}])

@@ -48,6 +48,35 @@ def test_a_run_made_longer_takes_the_new_length():
     assert math.isclose(resumed.rate(50), 0.01 * 150 / 200)
 
 
+@pytest.mark.parametrize(("ratio", "total", "steps"), [(0.0, 20, 0), (0.1, 70, 7), (0.1, 71, 8), (1, 5, 5)])
+def test_a_warm_up_as_a_share_is_so_many_steps_rounded_up(ratio: float, total: int, steps: int):
+    rates = LearningRates("linear", 0.01, 0, total, warmup_ratio=ratio)
+    assert rates.warmup == steps
+    in_steps = LearningRates("linear", 0.01, steps, total)
+    assert [rates.rate(n) for n in range(total)] == [in_steps.rate(n) for n in range(total)]
+
+
+def test_a_share_stays_that_of_the_schedule_when_the_rest_takes_other_steps():
+    whole = LearningRates("linear", 0.01, 0, 100, warmup_ratio=0.2)
+    resumed = whole.resumed(10, whole.position(10), 100, new_total=55, stretch=True)
+    assert resumed.warmup == 20 and math.isclose(resumed.rate(10), 0.005)
+    assert math.isclose(resumed.rate(15), 0.01)
+    longer = whole.resumed(50, 50.0, 100, new_total=400, stretch=False)
+    assert longer.warmup == 80, "a run made longer is the run that was longer from the start"
+
+
+@pytest.mark.parametrize(
+    ("warmup", "total", "highest"),
+    [(0, 1, None), (1, 1, 0.0), (4, 5, None), (5, 5, 0.008), (50, 5, 0.0008), (1, 2, None)],
+)
+def test_a_warm_up_that_does_not_end_is_known(warmup: int, total: int, highest: float | None):
+    rates = LearningRates("cosine", 0.01, warmup, total)
+    found = rates.highest_in_warmup(total)
+    assert found == (None if highest is None else pytest.approx(highest))
+    assert found is None or found == max(rates.rate(n) for n in range(total))
+    assert rates.resumed(total, float(total), total, total, stretch=True).highest_in_warmup(total) is None
+
+
 @pytest.mark.parametrize(
     ("value", "total", "steps"), [(500, 100, 500), (0.1, 95, 10), (0.5, 3, 2), (0.001, 10, 1)]
 )

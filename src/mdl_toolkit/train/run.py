@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mdl_toolkit.checkpoint.manifest import BaseRecord, Kind, ModelManifest, PromptRecord, PromptUse
-from mdl_toolkit.console import duration, say, tell_torchrun
+from mdl_toolkit.console import duration, say, tell_torchrun, warn
 from mdl_toolkit.data.batching import Plan
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.prompt import PromptBuilder
@@ -208,7 +208,13 @@ def _order(
             state.step, Place(state.epoch, state.first_sample), dict(state.counts), state.seconds
         )
     order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.place, progress.step)
-    rates = LearningRates(settings.lr_scheduler, settings.lr, settings.warmup_steps, order.total_steps)
+    rates = LearningRates(
+        settings.lr_scheduler,
+        settings.lr,
+        settings.warmup_steps,
+        order.total_steps,
+        warmup_ratio=settings.warmup_ratio,
+    )
     if start is not None:
         length = ("num_epochs", "max_steps")
         rates = rates.resumed(
@@ -217,6 +223,13 @@ def _order(
             state.schedule_total,
             order.total_steps,
             stretch=all(state.options.get(name) == getattr(settings, name) for name in length),
+        )
+    highest = rates.highest_in_warmup(order.total_steps)
+    if highest is not None:
+        warn(
+            f"the warm-up takes {rates.warmup} steps and the run has {order.total_steps}: its learning rate "
+            f"rises to {highest:.3g} at its end and never gets to --lr {settings.lr:g}; give fewer "
+            "--warmup-steps, or a share such as --warmup-ratio 0.1"
         )
     return order, progress, rates
 

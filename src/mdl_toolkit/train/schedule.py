@@ -39,12 +39,13 @@ class LearningRates:
     Attributes:
         kind: ``linear``, ``cosine`` or ``constant``.
         peak: The learning rate at the top.
-        warmup_steps: Steps of the warm-up.
+        warmup_steps: Steps of the warm-up, where ``warmup_ratio`` is none.
         total: Length of the schedule.
         start_step: Steps made before this process began.
         start_position: Where in the schedule the next step was then.
         pace: Positions from one step to the next: 1, unless the rest of the schedule has to fit another
             number of steps, as with another number of processes.
+        warmup_ratio: The warm-up as a share of the schedule, rounded up to steps.
     """
 
     kind: str
@@ -54,6 +55,14 @@ class LearningRates:
     start_step: int = 0
     start_position: float = 0.0
     pace: float = 1.0
+    warmup_ratio: float | None = None
+
+    @property
+    def warmup(self) -> int:
+        """Length of the warm-up, in positions of the schedule."""
+        if self.warmup_ratio is None:
+            return self.warmup_steps
+        return math.ceil(self.warmup_ratio * self.total - 1e-9)  # 0.1 of 70 is not exactly 7 in binary
 
     def position(self, done: int) -> float:
         """Where in the schedule the step after ``done`` steps is."""
@@ -61,7 +70,17 @@ class LearningRates:
 
     def rate(self, done: int) -> float:
         """The learning rate of the step after ``done`` steps."""
-        return self.peak * learning_rate_factor(self.kind, self.position(done), self.warmup_steps, self.total)
+        return self.peak * learning_rate_factor(self.kind, self.position(done), self.warmup, self.total)
+
+    def highest_in_warmup(self, steps: int) -> float | None:
+        """The highest rate of a run whose warm-up doesn't end before it does; ``None`` where it does end.
+
+        Args:
+            steps: Of the whole run.
+        """
+        if steps <= self.start_step or self.position(steps - 1) >= self.warmup:
+            return None
+        return self.rate(steps - 1)
 
     def resumed(self, done: int, position: float, total: int, new_total: int, stretch: bool) -> LearningRates:
         """The schedule of a resumed run.
