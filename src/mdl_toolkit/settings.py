@@ -67,7 +67,9 @@ class ConvertOptions(Settings):
         False, "Fetch audio from private, loopback and link-local addresses too.", group="input"
     )
     allow_outside_base_dir: bool = option(False, "Let audio paths lead out of --base-dir.", group="input")
-    url_timeout: float = option(30.0, "Seconds that fetching one URL may take.", group="input", above=0)
+    url_timeout: float = option(
+        30.0, "Seconds that fetching one URL may take, further tries included.", group="input", above=0
+    )
     url_max_mib: float = option(200.0, "MiB that one fetched URL may have.", group="input", above=0)
     audio_storage: str = option(
         "pcm16",

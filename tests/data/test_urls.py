@@ -109,6 +109,15 @@ def server() -> Iterator[str]:
         httpd.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def quick_and_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, and no proxy of whoever runs the tests."""
+    monkeypatch.setattr(urls, "BACK_OFF", 0.01)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def _problem(url: str, limits: UrlLimits = OPEN) -> str:
     with pytest.raises(DataError) as caught:
         fetch(url, limits)

@@ -2,28 +2,51 @@
 
 The host's name is resolved once, its addresses are checked, and the connection goes to a checked address: a
 name that resolves otherwise a moment later changes nothing. Redirects are followed one by one and checked
-alike. Proxies of the environment are not used, because they would resolve names themselves.
+alike.
+
+A proxy of the environment resolves names itself. So a name is resolved and checked here as well before the
+proxy is asked; one that can't be resolved here is refused, since nothing is known of it. What remains is a
+name that answers differently here and there; whoever runs the proxy can close that gap, we can't.
+
+What may pass by itself is tried again, with growing pauses or after the time that the server asks for, all
+within the time that one URL may take: HTTP 429 and some of 5xx, connections that fail or are cut, and name
+servers that are busy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import ipaddress
+import random
 import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from mdl_toolkit import __version__
+from mdl_toolkit.data.connection import (
+    Address,
+    PinnedConnection,
+    Proxy,
+    ProxyRefusedError,
+    ascii_host,
+    proxy_for,
+)
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.options import printable
 
 MAX_REDIRECTS = 5
 _BLOCK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
+#: Answers that can be others a moment later.
+_PASSING = (429, 500, 502, 503, 504)
+#: How often a URL is tried, and the seconds before the second time; each further pause is twice as long.
+ATTEMPTS = 4
+BACK_OFF = 0.5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: Not public, though not every version of Python says so.
 _SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("64:ff9b:1::/48"))
@@ -34,7 +57,7 @@ class UrlLimits:
     """Bounds of one fetch.
 
     Attributes:
-        timeout: Seconds for all of it: name, connection, redirects, body.
+        timeout: Seconds for all of it: name, connection, redirects, body, further tries and pauses between.
         max_bytes: Of the body.
         allow_private: Also fetch from private, loopback and link-local addresses.
     """
@@ -57,6 +80,41 @@ def fetch(url: str, limits: UrlLimits) -> bytes:
         DataError: With what was refused or failed. Passwords in the URL are not repeated.
     """
     deadline = time.monotonic() + limits.timeout
+    attempt = 1
+    while True:
+        try:
+            return _follow(url, limits, deadline)
+        except _PassingError as error:
+            # Not all at the same moment, where many rows name one server.
+            pause = max(error.after, BACK_OFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
+            left = deadline - time.monotonic()
+            if attempt == ATTEMPTS:
+                raise DataError(f"{error}; tried {attempt} times") from error
+            if pause >= left:
+                asked = f", the server asks to wait {error.after:.0f} s" if error.after else ""
+                raise DataError(
+                    f"{error}{asked}; tried {attempt} time{'s' * (attempt > 1)}, --url-timeout "
+                    f"{limits.timeout:g} leaves no more; give it longer, or try again later"
+                ) from error
+        time.sleep(pause)
+        attempt += 1
+
+
+class _PassingError(DataError):
+    """What may be gone when it is tried again.
+
+    Args:
+        message: What is wrong.
+        after: Seconds that the server asks to wait.
+    """
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+def _follow(url: str, limits: UrlLimits, deadline: float) -> bytes:
+    """One try: the body of a URL, or of what it is redirected to."""
     for _ in range(MAX_REDIRECTS + 1):
         answer = _request(url, limits, deadline)
         if isinstance(answer, bytes):
@@ -81,38 +139,58 @@ def _request(url: str, limits: UrlLimits, deadline: float) -> bytes | str:
     parts = _checked_parts(url)
     host = str(parts.hostname)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = _resolve(host, port, limits, deadline, url)
-    connection = _Pinned(parts.scheme, host, port, address, max(0.01, deadline - time.monotonic()))
+    try:
+        proxy = proxy_for(parts.scheme, host, port)
+    except ValueError as error:
+        raise DataError(f"{shown(url)}: {error}") from error
+    address = _address(host, port, proxy, limits, deadline, url)
+    left = max(0.01, deadline - time.monotonic())
+    connection = PinnedConnection(parts.scheme, host, port, address, left, proxy)
     # A server that sends a byte now and then never trips a socket's own time limit: this ends it.
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)
+    watchdog = threading.Timer(left, connection.abort)
     watchdog.daemon = True
     watchdog.start()
     try:
-        return _exchange(connection, parts, url, limits, deadline)
+        return _exchange(connection, parts, proxy, url, limits, deadline)
     except DataError:
         raise
+    except ProxyRefusedError as error:
+        raise _refusal(error.status, f"{shown(url)}: {error} from the proxy {proxy}", 0.0) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline or isinstance(error, TimeoutError):
             raise _too_slow(url, limits) from error
-        raise DataError(f"{shown(url)}: can't be fetched ({error or type(error).__name__})") from error
+        way = f" through the proxy {proxy}" if proxy else ""
+        problem = f"{shown(url)}: can't be fetched{way} ({error or type(error).__name__})"
+        if isinstance(error, (ssl.SSLCertVerificationError, ValueError, http.client.InvalidURL)):
+            raise DataError(problem) from error
+        raise _PassingError(problem) from error
     finally:
         watchdog.cancel()
         connection.close()
 
 
 def _exchange(
-    connection: _Pinned, parts: SplitResult, url: str, limits: UrlLimits, deadline: float
+    connection: PinnedConnection,
+    parts: SplitResult,
+    proxy: Proxy | None,
+    url: str,
+    limits: UrlLimits,
+    deadline: float,
 ) -> bytes | str:
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     headers = {"User-Agent": f"mdl-toolkit/{__version__}", "Accept-Encoding": "identity"}
+    if proxy is not None and parts.scheme == "http":
+        place = ascii_host(str(parts.hostname)) + (f":{parts.port}" if parts.port else "")
+        target, headers = f"http://{place}{target}", {**headers, **proxy.headers}
     connection.request("GET", target, headers=headers)
     response = connection.getresponse()
     if response.status in _REDIRECTS:
         return urljoin(url, response.getheader("Location") or "")
     if response.status != 200:
-        raise DataError(f"{shown(url)}: HTTP {response.status} {response.reason}")
+        said = f"{shown(url)}: HTTP {response.status} {printable(response.reason[:80])}"
+        raise _refusal(response.status, said, _retry_after(response.getheader("Retry-After")))
     packing = response.getheader("Content-Encoding", "identity")
     if packing not in ("identity", ""):
         raise DataError(f"{shown(url)}: sent with Content-Encoding {packing[:20]}, which was not asked for")
@@ -129,8 +207,31 @@ def _exchange(
     if length is not None and len(body) != length:
         if time.monotonic() >= deadline:
             raise _too_slow(url, limits)
-        raise DataError(f"{shown(url)}: cut short, {len(body)} of {length} bytes came")
+        raise _PassingError(f"{shown(url)}: cut short, {len(body)} of {length} bytes came")
     return bytes(body)
+
+
+def _refusal(status: int, said: str, after: float) -> DataError:
+    """The error for any answer but success; ``after`` is what the server asks to wait."""
+    if status in _PASSING:
+        return _PassingError(said, after)
+    if status == 407:
+        said += "; the proxy wants a user and a password: http_proxy=http://USER:PASSWORD@HOST:PORT"
+    return DataError(said)
+
+
+def _retry_after(said: str | None) -> float:
+    """Seconds that a server asks to wait, as a number or a date (RFC 9110); 0 where it doesn't."""
+    if not said:
+        return 0.0
+    if said.strip().isdecimal():
+        return float(said)
+    try:
+        date = parsedate_to_datetime(said)
+    except (ValueError, OverflowError):
+        return 0.0
+    now = datetime.now(timezone.utc)
+    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=timezone.utc)) - now).total_seconds())
 
 
 def _checked_parts(url: str) -> SplitResult:
@@ -146,11 +247,24 @@ def _checked_parts(url: str) -> SplitResult:
     return parts
 
 
+def _address(
+    host: str, port: int, proxy: Proxy | None, limits: UrlLimits, deadline: float, url: str
+) -> Address:
+    """Where to connect to; all of the host's own addresses must be allowed, a proxy's need not."""
+    if proxy is None or not limits.allow_private:
+        found = _resolve(host, port, limits, deadline, url, proxy is not None)
+        if not limits.allow_private:
+            _check_public([address for _, (address, _) in found], host, url)
+        if proxy is None:
+            return found[0]
+    return _resolve(proxy.host, proxy.port, limits, deadline, url, False)[0]
+
+
 def _resolve(
-    host: str, port: int, limits: UrlLimits, deadline: float, url: str
-) -> tuple[int, tuple[str, int]]:
-    """Family and address to connect to; all of the host's addresses must be allowed."""
-    found: list[tuple[int, tuple[str, int]]] = []
+    host: str, port: int, limits: UrlLimits, deadline: float, url: str, by_proxy: bool
+) -> list[Address]:
+    """Families and addresses of a host."""
+    found: list[Address] = []
     problem: list[Exception] = []
 
     def look_up() -> None:
@@ -167,15 +281,22 @@ def _resolve(
     if thread.is_alive():
         raise _too_slow(url, limits)
     if problem or not found:
-        raise DataError(f"{shown(url)}: no address found for host {host}")
-    if not limits.allow_private:
-        for _, (address, _) in found:
-            if not is_public(address):
-                raise DataError(
-                    f"{shown(url)}: {host} is at {address}, an address inside a private network or this "
-                    "machine; say --allow-private-urls if it is meant"
-                )
-    return found[0]
+        said = f"{shown(url)}: no address found for host {host}"
+        if by_proxy:
+            said += " here, so nothing says that it is public; --allow-private-urls leaves that to the proxy"
+        if problem and getattr(problem[0], "errno", None) == socket.EAI_AGAIN:
+            raise _PassingError(said)
+        raise DataError(said)
+    return found
+
+
+def _check_public(addresses: list[str], host: str, url: str) -> None:
+    for address in addresses:
+        if not is_public(address):
+            raise DataError(
+                f"{shown(url)}: {host} is at {address}, an address inside a private network or this "
+                "machine; say --allow-private-urls if it is meant"
+            )
 
 
 def is_public(address: str) -> bool:
@@ -191,39 +312,6 @@ def is_public(address: str) -> bool:
         if inner is not None:
             return is_public(str(inner))
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
-
-
-class _Pinned(http.client.HTTPConnection):
-    """A connection to a given address, whatever the host's name resolves to now."""
-
-    def __init__(
-        self, scheme: str, host: str, port: int, address: tuple[int, tuple[str, int]], timeout: float
-    ) -> None:
-        super().__init__(host, port, timeout=timeout)
-        self._scheme, self._address, self._aborted = scheme, address, False
-        self._raw: socket.socket | None = None
-        if scheme == "https":
-            self.default_port = 443
-
-    def connect(self) -> None:
-        """Connect to the pinned address; with TLS the certificate is checked for the host's name."""
-        family, address = self._address
-        self._raw = self.sock = socket.socket(family, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(address)
-        if self._scheme == "https":
-            context = ssl.create_default_context()
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
-            self._raw = self.sock
-        if self._aborted:
-            raise TimeoutError
-
-    def abort(self) -> None:
-        """End the exchange from another thread."""
-        self._aborted = True
-        if self._raw is not None:
-            with contextlib.suppress(OSError):
-                self._raw.shutdown(socket.SHUT_RDWR)
 
 
 def _too_slow(url: str, limits: UrlLimits) -> DataError:
