@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-fast lint format bench base clean
+.PHONY: venv demo test test-fast bounds lint format bench base clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -25,6 +25,18 @@ test: venv
 test-fast: venv
 	$(BIN)/python -m pytest -m 'not system'
 
+# The same with the oldest of everything that pyproject.toml lets in: Python 3.10 where there is one, and versions
+# as constraints-lowest.txt has them. Takes 7 GB of disk where the oldest torch comes with CUDA.
+OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) $(shell command -v python3.10) $(PYTHON))
+LOWEST := .venv-lowest/bin/python
+bounds:
+	test -x $(LOWEST) || $(OLDEST) -m venv .venv-lowest
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt torch
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable . \
+	    pytest hypothesis bitsandbytes tensorboard 'setuptools>=77'
+	$(LOWEST) -m pip check
+	$(LOWEST) -m pytest -m 'not system'
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +54,4 @@ base: venv
 	$(BIN)/python scripts/build_base.py
 
 clean:
-	rm -rf .venv build dist mdl-demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist mdl-demo .pytest_cache .mypy_cache .ruff_cache

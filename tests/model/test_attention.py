@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -100,8 +101,10 @@ def test_older_bindings_of_the_kernel(stand_in, monkeypatch):
     newest = attention.varlen_attn
 
     def oldest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
-        window = (-1, 0) if is_causal else (-1, -1)
-        return newest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=window)
+        options: dict = {"window_size": (-1, 0) if is_causal else (-1, -1)}
+        if "window_size" not in inspect.signature(newest).parameters:  # this torch is such a one
+            options = {"is_causal": is_causal}
+        return newest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, **options)
 
     rows = inputs((3, 6), 6, 2)
     packing = Packing.build((3, 6), CPU, causal=True)
