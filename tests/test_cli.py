@@ -428,3 +428,16 @@ def test_a_default_that_is_filled_in_was_not_given(tmp_path: Path):
     assert options.given(filled) == options.given(made)
     assert options.given(dataclasses.replace(filled, lr=1e-3)) == options.given(made) | {"lr"}
     assert not any(name.startswith("_") for name in options.as_dict(filled))
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_a_launchers_variable_that_makes_no_sense_is_told_first(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("RANK", "abc")
+    assert cli.run([command]) == 2
+    assert capsys.readouterr().err == (
+        "error: environment variable RANK=abc: a whole number expected (launchers set these; left over in "
+        "this shell? unset RANK)\n"
+    )
+    assert cli.run([command, "--help"]) == 0

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "mdl_toolkit"
 LEVELS = {
     "errors": 0, "streams": 0, "configfile": 0, "foreign": 0,
     "geometry": 1, "files": 1, "console": 1, "options": 1, "memory": 1, "family": 1,
-    "interrupts": 2, "gpu": 2, "paths": 2,
+    "interrupts": 2, "launcher": 2, "gpu": 2, "paths": 2,
     "settings": 3,
     "hub": 3,
     "data": 4, "model": 4,

@@ -17,6 +17,7 @@ from mdl_toolkit.console import give_way, say, tell_torchrun
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.foreign import instead_of
 from mdl_toolkit.interrupts import Interrupted, Listener
+from mdl_toolkit.launcher import place_of
 from mdl_toolkit.options import OptionType, flag, settings_fields
 
 
@@ -153,6 +154,7 @@ def _dispatch(argv: list[str]) -> int:
         console.result(_command_help(name, command))
         return 0
     flags, config = parse_flags(command.settings, words)
+    place_of(os.environ)
     made: Any = options.build(command.settings, flags, config)
     if command.first:
         made = _function(command.first)(made)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.launcher import waiting_line
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
 
@@ -109,14 +110,51 @@ class TestRanks:
     def test_a_size_without_a_rank_is_one_process(self) -> None:
         assert launch_of({"WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1"}).world_size == 1
 
-    @pytest.mark.parametrize("rank", ["4", "-1"])
-    def test_a_rank_out_of_range(self, rank: str) -> None:
-        with pytest.raises(SettingsError, match=f"rank {rank} of 4 processes"):
+    @pytest.mark.parametrize(
+        ("rank", "said"), [("4", r"RANK=4 of 4 processes .*ranks are 0 to 3"), ("-1", "RANK=-1: at least 0")]
+    )
+    def test_a_rank_out_of_range(self, rank: str, said: str) -> None:
+        with pytest.raises(SettingsError, match=said):
             launch_of({"RANK": rank, "WORLD_SIZE": "4"})
 
     def test_a_rank_that_is_no_number(self) -> None:
         with pytest.raises(SettingsError, match="RANK=first: a whole number expected"):
             launch_of({"RANK": "first", "WORLD_SIZE": "4"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RANK": "abc"}, r"RANK=abc: a whole number expected .*unset RANK\)"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0: at least 1 expected"),
+        ({"RANK": "1"}, r"RANK=1 of 1 processes \(no WORLD_SIZE\)"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK=x: a whole number"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "LOCAL_RANK=2 of 2 processes on this machine"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"},
+            "local ranks are 0 to 1",
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "8"}, "LOCAL_WORLD_SIZE=8: at most"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "abc"}, "MASTER_PORT=abc: a port"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "70000"}, "MASTER_PORT=70000: a port"),
+    ],
+)
+def test_what_can_not_be_is_told_with_a_way_out(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        launch_of(environment)
+    assert len(caught.value.problems) == 1 and "left over in this shell? unset " in str(caught.value)
+
+
+def test_who_waits_says_for_whom_and_why() -> None:
+    left = {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "n1"}
+    assert waiting_line(2, "at n1:29500", left) == (
+        "waiting for 2 other processes at n1:29500, from RANK/WORLD_SIZE in the environment (RANK=0 "
+        "WORLD_SIZE=3); if this process is to work alone: unset RANK WORLD_SIZE MASTER_ADDR"
+    )
+    # torchrun has started them all: nothing is left over.
+    assert waiting_line(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}) == (
+        "waiting for 1 other process at n1:29500"
+    )
 
 
 class TestAccelerateConfigs:

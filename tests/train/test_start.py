@@ -53,3 +53,22 @@ def test_hellos_of_killed_processes_hold_no_one_up(server: dist.TCPStore):
 def test_who_does_not_come_is_waited_for_no_longer_than_told(server: dist.TCPStore):
     with pytest.raises(RuntimeError, match="1 of 2 processes came"):
         meet(server, 0, 2, timedelta(seconds=0.1))
+
+
+def test_while_it_waits_it_says_for_how_many(server: dist.TCPStore):
+    missing: list[int] = []
+
+    def waiting(count: int) -> None:
+        missing.append(count)
+        if len(missing) == 3:
+            others.start()
+
+    def join(rank: int) -> None:
+        meet(dist.TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
+
+    second = threading.Thread(target=join, args=(1,))
+    others = threading.Thread(target=lambda: (second.start(), join(2)))
+    meet(server, 0, 3, SOON, waiting)
+    others.join()
+    second.join()
+    assert missing[:3] == [2, 2, 2] and missing == sorted(missing, reverse=True)

@@ -6,7 +6,6 @@ restart, a late process or one that is gone can't leave the others in the middle
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import torch
 
 from mdl_toolkit.console import tell_torchrun
 from mdl_toolkit.errors import MdlError
+from mdl_toolkit.launcher import place_of
 
 #: Seconds that the other processes wait with a mistake that the first one has found too.
 _MODESTY = 30.0
@@ -32,7 +32,8 @@ class Ranks:
     @classmethod
     def of_environment(cls) -> Ranks:
         """What torchrun, accelerate or a person says in RANK, WORLD_SIZE and LOCAL_RANK."""
-        return cls(_number("RANK", 0), max(1, _number("WORLD_SIZE", 1)), _number("LOCAL_RANK", 0))
+        place = place_of()
+        return cls(place.rank, place.world_size, place.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -72,8 +73,3 @@ class Ranks:
             if not self.is_main:
                 time.sleep(_MODESTY)
             raise
-
-
-def _number(variable: str, default: int) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) if value.isdecimal() else default

@@ -32,6 +32,7 @@ from mdl_toolkit.infer.output import Written, write_output
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
+from mdl_toolkit.launcher import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
 from mdl_toolkit.model.linear import cpu_has_bfloat16, lay_out
 from mdl_toolkit.settings import InferenceSettings
@@ -67,7 +68,7 @@ def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
     journal = Journal(settings.output, ranks.rank)
     description, resumed = work.description(), False
     if not ranks.is_main:
-        _until(lambda: journal.is_for(description), "rank 0 to begin", lambda: 0)
+        _until(lambda: journal.is_for(description), waiting_line(1, "to begin"), lambda: 0)
     elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
         say(f"going on with the unfinished {journal.folder}")
     journal.open()
@@ -111,7 +112,8 @@ def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
         progress.update(bad + journal.rows - progress.done)
         return journal.windows == work.windows
 
-    _until(all_done, "the other processes", lambda: journal.rows)
+    others = waiting_line(max(1, work.ranks.size - 1), "to finish")
+    _until(all_done, others, lambda: journal.rows)
     if journal.rows != rows - bad:
         raise MdlError(
             f"{journal.folder} has {journal.rows} results for {rows - bad} rows: recordings were changed "
@@ -135,31 +137,38 @@ def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
         # Of work that went on, one may have seen the folder, and left, before this process was there.
         return journal.left(work.ranks.size) or (resumed and time.monotonic() > patience)
 
-    _until(all_left, "the other processes to start", lambda: 0)
+    _until(all_left, waiting_line(max(1, work.ranks.size - 1), "to start"), lambda: 0)
     journal.remove()
     if failed and (failed == rows or settings.on_error == "fail"):
         raise MdlError(_failure(settings, written, rows, failed))
 
 
-def _until(done: Callable[[], bool], what: str, news: Callable[[], int]) -> None:
+def _until(done: Callable[[], bool], waiting: str, news: Callable[[], int]) -> None:
     """Wait for other processes. The launcher ends this one where another has failed.
+
+    Args:
+        done: Whether what is waited for is there.
+        waiting: A line that says so, soon and then now and then.
+        news: A number that changes where the others get on.
 
     Raises:
         MdlError: Where nothing was heard of them for long.
     """
     heard, since = news(), time.monotonic()
-    said = since
+    due = since + (WAITING_EVERY if is_launched() else WAITING_FIRST)
     while not done():
         now = time.monotonic()
         if news() != heard:
             heard, since = news(), now
-        if now - said > _STALL:
-            said = now
-            say(f"waiting for {what}")
+            due = max(due, now + WAITING_EVERY)
+        if now >= due:
+            due = now + WAITING_EVERY
+            if speaks():
+                say(waiting, everywhere=True)
         if now - since > _SILENCE:
             raise MdlError(
-                f"waited {duration(_SILENCE)} for {what} without any news; is --output on a file system that "
-                "all of them share? What is done is kept: start the same command again"
+                f"{waiting}: nothing was heard of them for {duration(_SILENCE)}; is --output on a file "
+                "system that all of them share? What is done is kept: start the same command again"
             )
         time.sleep(0.2)
 

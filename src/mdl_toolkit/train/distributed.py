@@ -12,15 +12,18 @@ import contextlib
 import datetime
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
+from mdl_toolkit.console import say
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
+from mdl_toolkit.launcher import DEFAULT_PORT, WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
 from mdl_toolkit.train.failure import FailureWatch, end_together
 from mdl_toolkit.train.launch import Launch
 from mdl_toolkit.train.start import meet
@@ -162,13 +165,14 @@ def choose_device(launch: Launch) -> torch.device:
 
 
 def _join(launch: Launch, device: torch.device) -> tuple[Store, bool]:
+    said = dict(os.environ)
     # MPI's launchers name the ranks in their own way; the rendezvous and accelerate read these.
     numbers = (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
     for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), numbers, strict=True):
         os.environ[name] = str(value)
-    os.environ.setdefault("MASTER_PORT", "29500")
-    if launch.nodes == 1:
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT") or str(DEFAULT_PORT)
+    if launch.nodes == 1 and not os.environ.get("MASTER_ADDR"):
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
     if not os.environ.get("MASTER_ADDR"):
         raise SettingsError(
             ["several machines, but MASTER_ADDR is not set: set it to the address of rank 0's machine"]
@@ -176,27 +180,90 @@ def _join(launch: Launch, device: torch.device) -> tuple[Store, bool]:
     _choose_interface(os.environ["MASTER_ADDR"])
     backend = "nccl" if device.type == "cuda" else "gloo"
     meeting_point = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    waiting = _Waiting(meeting_point, said)
     try:
-        store, rank, world_size = next(
-            rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT)
-        )
+        store = _open_store(launch, waiting)
         store.set_timeout(JOIN_TIMEOUT)
-        store, restarted = meet(store, rank, world_size, JOIN_TIMEOUT)
+        store, restarted = meet(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
         dist.init_process_group(
             backend,
             store=PrefixStore("group", store),
-            rank=rank,
-            world_size=world_size,
+            rank=launch.rank,
+            world_size=launch.world_size,
             timeout=COLLECTIVE_TIMEOUT,
             device_id=device if device.type == "cuda" else None,
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
+        if launch.rank == 0 and "EADDRINUSE" in cause:
+            raise SettingsError(
+                [
+                    f"MASTER_PORT={os.environ['MASTER_PORT']}: another program listens there, perhaps "
+                    "another run; give all processes of this one a free port"
+                ]
+            ) from None
         raise MdlError(
             f"rank {launch.rank}: could not join the other processes of the run (of {launch.world_size}) at "
             f"{meeting_point}: {cause}. Check that all were started and that this address can be reached"
         ) from error
     return store, restarted
+
+
+class _Waiting:
+    """Says now and then whom a process waits for, at once where it may have been told of them by mistake."""
+
+    def __init__(self, meeting_point: str, said: Mapping[str, str]) -> None:
+        self._where, self._said = f"at {meeting_point}", said
+        self._speaks = speaks(said)
+        first = WAITING_EVERY if is_launched(said) else WAITING_FIRST
+        self._due = time.monotonic() + first
+
+    def __call__(self, missing: int) -> None:
+        if self._speaks and time.monotonic() >= self._due:
+            self._due = time.monotonic() + WAITING_EVERY
+            say(waiting_line(missing, self._where, self._said), everywhere=True)
+
+
+def _open_store(launch: Launch, waiting: _Waiting) -> Store:
+    """The launcher's store, or one of our own in rank 0.
+
+    torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
+    when there is something to talk to. Its server would wait for the others in the same way; :func:`meet`
+    does that.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if launch.rank != 0:
+        _reach(address, port, waiting)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store: Store = next(rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[0]
+        return store
+    return TCPStore(
+        address,
+        port,
+        launch.world_size,
+        is_master=launch.rank == 0,
+        timeout=JOIN_TIMEOUT,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+
+
+def _reach(address: str, port: int, waiting: _Waiting) -> None:
+    """Wait until something listens at an address.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5.0).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        waiting(1)
+        time.sleep(0.2)
 
 
 def _choose_interface(address: str) -> None:

@@ -14,16 +14,9 @@ from typing import Any
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.launcher import Place, place_of
 from mdl_toolkit.options import fill
 from mdl_toolkit.settings import TrainSettings
-
-# torchrun and everything that starts its agents, then MPI's names (accelerate starts mpirun for MULTI_CPU).
-_RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-_WORLD = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-_LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
-_LOCAL_WORLD = (
-    "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE",
-)  # fmt: skip
 
 _FSDP1_STRATEGIES = {
     "1": "full", "FULL_SHARD": "full",
@@ -35,14 +28,10 @@ _FSDP1_STRATEGIES = {
 
 
 @dataclass(frozen=True)
-class Launch:
+class Launch(Place):
     """The place of this process in the run, and what an accelerate config asks for.
 
     Attributes:
-        rank: Number of the process among all.
-        world_size: Processes on all machines.
-        local_rank: Number of the process on its machine.
-        local_world_size: Processes on this machine.
         use_cpu: The config says that GPUs are to be left alone.
         sharding: ``none``, ``optimizer``, ``full`` or ``hybrid`` where the config decides it.
         bf16: True where the config asks for mixed precision in bfloat16.
@@ -52,10 +41,6 @@ class Launch:
         remarks: What the config asks for and will not get.
     """
 
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
     use_cpu: bool = False
     sharding: str | None = None
     bf16: bool = False
@@ -77,17 +62,10 @@ def launch_of(environ: Mapping[str, str] = os.environ) -> Launch:
         SettingsError: Where the config asks for a kind of parallelism that isn't offered, or the numbers
             contradict each other.
     """
-    rank, world_size = _number(environ, _RANK, 0), _number(environ, _WORLD, 1)
-    if _first(environ, _RANK) is None or world_size < 1:
-        rank, world_size = 0, 1
-    if not 0 <= rank < world_size:
-        raise SettingsError([f"the launcher gave rank {rank} of {world_size} processes: numbers start at 0"])
-    alone = world_size == 1
-    local_world_size = 1 if alone else _number(environ, _LOCAL_WORLD, world_size)
-    local_rank = 0 if alone else _number(environ, _LOCAL_RANK, rank % local_world_size)
+    place = place_of(environ)
     sharding, remarks = _sharding(environ)
     precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if _true(environ, "ACCELERATE_USE_CPU") and alone and environ.get("MASTER_ADDR"):
+    if _true(environ, "ACCELERATE_USE_CPU") and place.world_size == 1 and environ.get("MASTER_ADDR"):
         # Only a config of several processes gives an address to accelerate's launcher for one.
         remarks.append(
             "without GPUs or mpirun, accelerate starts a single process, whatever num_processes says; "
@@ -96,10 +74,7 @@ def launch_of(environ: Mapping[str, str] = os.environ) -> Launch:
     if precision in ("fp16", "fp8"):
         remarks.append(f"mixed_precision: {precision} is not offered; bfloat16 is used where it is supported")
     return Launch(
-        rank=rank,
-        world_size=world_size,
-        local_rank=local_rank,
-        local_world_size=local_world_size,
+        **vars(place),
         use_cpu=_true(environ, "ACCELERATE_USE_CPU"),
         sharding=sharding,
         bf16=precision == "bf16",
@@ -183,11 +158,11 @@ def _fsdp(environ: Mapping[str, str]) -> tuple[str, list[str]]:
     if _true(environ, "FSDP_OFFLOAD_PARAMS"):
         remarks.append("fsdp_offload_params is not offered: weights stay on the device, sharded")
     for size in ("TP_SIZE", "CP_SIZE", "SP_SIZE"):
-        if _number(environ, (f"PARALLELISM_CONFIG_{size}",), 1) > 1:
+        if _number(environ, f"PARALLELISM_CONFIG_{size}", 1) > 1:
             name = f"parallelism_config_{size.lower()}"
             raise SettingsError([f"accelerate config: {name} above 1 is not offered; use dp_shard_size"])
     if environ.get("FSDP_VERSION", "1") == "2":
-        if _number(environ, ("PARALLELISM_CONFIG_DP_REPLICATE_SIZE",), 1) > 1:
+        if _number(environ, "PARALLELISM_CONFIG_DP_REPLICATE_SIZE", 1) > 1:
             return "hybrid", remarks
         return "full" if _true(environ, "FSDP_RESHARD_AFTER_FORWARD", "true") else "optimizer", remarks
     strategy = environ.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD").upper()
@@ -223,18 +198,12 @@ def _deepspeed_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    return next((environ[name] for name in names if environ.get(name)), None)
-
-
-def _number(environ: Mapping[str, str], names: tuple[str, ...], default: int) -> int:
-    text = _first(environ, names)
-    if text is None:
-        return default
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name)
     try:
-        return int(text)
+        return int(text) if text else default
     except ValueError:
-        raise SettingsError([f"environment variable {names[0]}={text}: a whole number expected"]) from None
+        raise SettingsError([f"environment variable {name}={text}: a whole number expected"]) from None
 
 
 def _optional(environ: Mapping[str, str], name: str, kind: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
@@ -17,17 +18,25 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 _PAUSE = 0.02
 
 
-def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> tuple[Store, bool]:
+def meet(
+    store: Store,
+    rank: int,
+    world_size: int,
+    timeout: timedelta,
+    waiting: Callable[[int], None] = lambda missing: None,
+) -> tuple[Store, bool]:
     """Wait for the other processes of this start.
 
     Rank 0 thinks of a name. Each other process says hello with a word that no one used before, and is
     answered with the name; hellos of processes that are gone are answered as well, and no one reads that.
+    All waiting is done here, in Python, where a signal is heard.
 
     Args:
         store: The launcher's.
         rank: Of this process.
         world_size: Number of processes.
         timeout: How long to wait for all.
+        waiting: Called again and again with the number of processes that have not come, as far as is known.
 
     Returns:
         A part of the store that belongs to this start alone, and whether another start of the same launch
@@ -39,29 +48,45 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> tuple[
     if rank == 0:
         name, earlier = uuid.uuid4().hex, store.add("starts", 1) - 1
         store.set(f"{name}/restart", "yes" if earlier else "no")
-        _welcome(store, name, world_size, timeout)
+        _welcome(store, name, world_size, timeout, waiting)
+        store.set(f"{name}/all", "here")
     else:
         word = uuid.uuid4().hex
         store.set(f"hello/{store.add('hellos', 1)}", word)
-        store.wait([f"welcome/{word}"], timeout)
+        _wait_for(store, f"welcome/{word}", timeout, waiting, missing=1)
         name = store.get(f"welcome/{word}").decode()
-        store.add(f"{name}/here", 1)
+        here = store.add(f"{name}/here", 1) + 1
+        _wait_for(store, f"{name}/all", timeout, waiting, missing=world_size - here)
     return PrefixStore(name, store), store.get(f"{name}/restart") == b"yes"
 
 
-def _welcome(store: Store, name: str, world_size: int, timeout: timedelta) -> None:
+def _wait_for(
+    store: Store, key: str, timeout: timedelta, waiting: Callable[[int], None], missing: int
+) -> None:
     until = time.monotonic() + timeout.total_seconds()
-    heard, waiting = 0, set[int]()
+    while not store.check([key]):
+        if time.monotonic() > until:
+            raise RuntimeError(f"rank 0 did not answer within {timeout.total_seconds():.0f} s")
+        waiting(max(1, missing))
+        time.sleep(_PAUSE)
+
+
+def _welcome(
+    store: Store, name: str, world_size: int, timeout: timedelta, waiting: Callable[[int], None]
+) -> None:
+    until = time.monotonic() + timeout.total_seconds()
+    heard, expected = 0, set[int]()
     while (here := store.add(f"{name}/here", 0) + 1) < world_size:
         known = store.add("hellos", 0)
-        waiting |= set(range(heard + 1, known + 1))
+        expected |= set(range(heard + 1, known + 1))
         heard = known
         # A hello's number is there a moment before its word, and without it if the process was killed then.
-        for number in [number for number in waiting if store.check([f"hello/{number}"])]:
+        for number in [number for number in expected if store.check([f"hello/{number}"])]:
             store.set(f"welcome/{store.get(f'hello/{number}').decode()}", name)
-            waiting.remove(number)
+            expected.remove(number)
         if time.monotonic() > until:
             raise RuntimeError(
                 f"{here} of {world_size} processes came within {timeout.total_seconds():.0f} s"
             )
+        waiting(world_size - here)
         time.sleep(_PAUSE)
