@@ -158,7 +158,7 @@ def test_placeholders_and_clip_must_agree(converted: Path, monkeypatch: pytest.M
 def _rewritten(folder: Path, column: str, change) -> Path:
     """The folder with one row's value changed, of the size that its manifest says."""
     path = folder / DATA_NAME
-    with pa.ipc.open_stream(path) as reader:
+    with pa.ipc.open_stream(path.read_bytes()) as reader:
         table = reader.read_all()
     rows = table.to_pylist()
     rows[2][column] = change(rows[2][column])
@@ -433,6 +433,22 @@ def test_several_processes_look_through_a_folder_once(tmp_path: Path):
     ]
     said = [process.communicate(timeout=120)[0].split() for process in processes]
     assert sorted(word for words in said for word in words) == ["4", "4", "4", "looked"]
+
+
+def test_columns_of_other_types_are_told_apart(tmp_path: Path, copied: Path):
+    import datasets
+
+    table = {name: [[[1.0]]] for name in ("input_ids", "attention_mask", "labels", "input_values")}
+    datasets.Dataset.from_dict({**table, "audio_length": [1]}).save_to_disk(str(tmp_path / "nested"))
+    assert "its input_ids are list<" in _problem(tmp_path / "nested")
+    path = copied / DATA_NAME
+    with pa.ipc.open_stream(path.read_bytes()) as reader:
+        rows = reader.read_all()
+    rows = rows.set_column(rows.column_names.index("samples"), "samples", rows["samples"].cast(pa.float64()))
+    with pa.ipc.new_stream(path, rows.schema) as writer:
+        writer.write_table(rows)
+    _edit(copied, files={DATA_NAME: path.stat().st_size})
+    assert "its column samples is double, not int64" in _problem(copied)
 
 
 def test_other_folders_of_the_library_are_told_apart(tmp_path: Path):

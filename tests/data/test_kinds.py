@@ -19,7 +19,7 @@ from mdl_toolkit.data.convert import convert_dataset, convert_once
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.jsonfile import ArrayError, read_array
 from mdl_toolkit.data.records import BadRow, Row, read_layout, read_records
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, SettingsError
 from support.clips import TINY, convert_options, convert_settings, small_task, tone, wav_bytes
 
 ROWS = [{"audio": "a.wav", "prediction": "zero"}, {"audio": "b.wav", "prediction": "null", "n": None}]
@@ -114,6 +114,29 @@ def test_a_folder_that_is_no_dataset_says_what_to_name(tmp_path: Path):
         assert part in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_it_is_said_before_a_model_is_fetched(tmp_path: Path, monkeypatch):
+    """A download of hours first, and then that the table is a workbook."""
+    from mdl_toolkit.infer.run import inference
+    from mdl_toolkit.settings import InferenceSettings, TrainSettings
+    from mdl_toolkit.train.ready import make_ready
+
+    path = tmp_path / "train.csv"
+    path.write_bytes(FOREIGN["workbook"][0])
+    for module in ("data.convert", "infer.run", "train.ready"):
+        monkeypatch.setattr(f"mdl_toolkit.{module}.resolve_model", lambda *a, **k: pytest.fail("fetched"))
+    with pytest.raises(DataError, match="Excel workbook"):
+        convert_dataset(convert_settings(path, tmp_path / "out"))
+    with pytest.raises(DataError, match="Excel workbook"):
+        inference(InferenceSettings(input=path, output=tmp_path / "out.csv", model_name="some/model"))
+    (tmp_path / "folder").mkdir()
+    training = TrainSettings(
+        train_dataset=[str(path)], eval_dataset=[str(tmp_path / "folder")], output=tmp_path / "run"
+    )
+    with pytest.raises(SettingsError) as caught:
+        make_ready(training)
+    assert "Excel workbook" in caught.value.problems[0] and "not a converted" in caught.value.problems[1]
+
+
 @pytest.mark.parametrize("convert", [convert_dataset, convert_once])
 def test_it_is_said_before_the_file_is_read_through(tmp_path: Path, convert, monkeypatch):
     """A recording of hours, or an archive of a hundred gigabytes, given as a table."""
@@ -161,6 +184,15 @@ def test_a_json_string_is_a_value(tmp_path: Path):
     (tmp_path / "t.jsonl").write_text('{"audio": "a.wav", "prediction": null, "user_prompt": ""}')
     (row,) = read_records(tmp_path / "t.jsonl")
     assert (row.prediction, row.user_prompt) == (None, None)
+
+
+def test_recordings_within_parquet_are_told_of(tmp_path: Path):
+    """As the datasets library keeps them: the rows are not read to find out."""
+    rows = [{"audio": {"bytes": b"RIFF", "path": "a.wav"}, "prediction": "x"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert "write each recording to a file, and its path" in _problem(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"audio": [b"RIFF"]}), tmp_path / "t.parquet")
+    assert "its column audio holds binary" in _problem(tmp_path / "t.parquet")
 
 
 def test_parquet_by_any_name(tmp_path: Path):

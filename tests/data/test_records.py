@@ -136,6 +136,24 @@ def test_files_and_encodings_that_are_not_there(tmp_path: Path):
     assert "no such text encoding" in _error(tmp_path / "rows.csv", "klingon")
 
 
+def test_cells_that_a_spreadsheet_leaves_behind_say_nothing(tmp_path: Path):
+    """Rows and columns that were once used come as separators; a row in quotes was written by someone."""
+    path = _csv(tmp_path, 'audio,prediction,,\na.wav,x,,\nb.wav,y,,, , \n,,,\n , ,,\n"",,,\n\n,\n')
+    good, other, bad = read_records(path)
+    assert (
+        isinstance(good, Row) and isinstance(other, Row) and (good.audio, other.audio) == ("a.wav", "b.wav")
+    )
+    assert other.cells == ("b.wav", "y", "", "")
+    assert isinstance(bad, BadRow) and bad.number == 6
+    assert "no rows" in _error(_csv(tmp_path, "audio,prediction\n,\n,\n"))
+
+
+def test_a_mark_of_utf_8_is_believed(tmp_path: Path):
+    path = _csv(tmp_path, "\ufeffaudio,prediction\na.wav,你好\n")
+    assert next(iter(read_rows(path, "utf-8-sig"))).prediction == "你好"
+    assert "leave out --encoding gbk" in _error(path, "gbk")
+
+
 def test_bad_rows_stand_in_their_place_among_the_good(tmp_path: Path):
     path = _csv(tmp_path, "audio,prediction\na.wav,1\nb.wav\nc.wav,3\n,4\n")
     records = list(read_records(path))

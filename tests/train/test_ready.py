@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.errors import DataError, MdlError, SettingsError
+from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.ready import Inputs, make_ready
 from mdl_toolkit.train.trackers import PACKAGES, check_trackers
@@ -83,7 +83,7 @@ def test_another_process_takes_its_error_along(shop, tmp_path: Path, monkeypatch
     """The main process ends at once; of the others the run hears when they have joined."""
     settings = run_settings(shop.model, tmp_path / "none", tmp_path / "run")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError):
+    with pytest.raises(SettingsError, match="not a converted dataset"):
         make_ready(settings)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)

@@ -32,7 +32,7 @@ _CHAT = ("messages", "conversations", "conversation", "chat", "dialogue")
 def no_column(name: str, columns: Sequence[str]) -> str:
     """A message's part about a column that isn't there: what is there, and what to rename."""
     chat = [column for column in columns if column.lower() in _CHAT]
-    if chat and "audio" not in columns:
+    if chat:
         return (
             f"rows of chat turns ({chat[0]!r}), which are not read: write each clip as one row with the "
             "columns audio and prediction, and user_prompt for the question"
@@ -55,7 +55,7 @@ def without_header(columns: Sequence[str]) -> str | None:
 def unread_columns(columns: Sequence[str]) -> list[str]:
     """Sentences on columns that are passed over though they look like one that is read."""
     found = []
-    for field in FIELDS:
+    for field in FIELDS[1:]:
         near = [column for column in columns if _plain(column) == _plain(field)]
         if near and field not in columns:
             found.append(f"column {near[0]!r} is not read: rename it to {field} if it is meant as that")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mdl_toolkit.console import say
 from mdl_toolkit.data.lock import Holder, exclusive
 from mdl_toolkit.data.pool import WorkerPool
+from mdl_toolkit.data.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, UserError
 from mdl_toolkit.files import remove_partials
 from mdl_toolkit.hub import resolve_model
@@ -48,6 +49,7 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
     """
     output = Path(os.path.abspath(settings.output))
     _check_output(output)
+    check_table(settings.input, settings.encoding)  # before a model is fetched
     model_folder = _model_folder(settings)
     with _pool(settings) as pool:
         from mdl_toolkit.data.conversion import Conversion

@@ -49,6 +49,11 @@ def text_cell(text: str) -> str:
     return Quoted(text) if text and cell_text(text) != text else text
 
 
+def says_nothing(cells: Iterable[str]) -> bool:
+    """Whether cells are empty and without quotes: spreadsheets write such ones where a cell was once used."""
+    return not any(isinstance(cell, Quoted) or cell.strip() for cell in cells)
+
+
 class CsvError(Exception):
     """A record that can't be read: the line on which it begins, and why."""
 

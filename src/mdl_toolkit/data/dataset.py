@@ -17,14 +17,14 @@ from mdl_toolkit.console import warn
 from mdl_toolkit.data import legacy
 from mdl_toolkit.data.badrows import damage
 from mdl_toolkit.data.folder import (
-    COLUMNS,
     MANIFEST_NAME,
     MAX_SEEN,
     DatasetManifest,
     PromptRecord,
     PromptUse,
+    arrow_types,
 )
-from mdl_toolkit.data.kinds import instead_of_dataset
+from mdl_toolkit.data.kinds import check_dataset
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.rowcheck import damaged_rows
 from mdl_toolkit.data.table import Table
@@ -79,9 +79,13 @@ class _Part:
         self.folder = folder
         self.manifest = DatasetManifest.read(folder)
         self.table = Table([folder / name for name in self.manifest.files], sizes=self.manifest.files)
-        missing = [name for name in COLUMNS if name not in self.table.columns]
-        if missing:
-            raise DataError(f"{folder}: damaged, without column {missing[0]}: convert the dataset again")
+        for name, kind in arrow_types().items():
+            if self.table.types.get(name) != kind:
+                there = self.table.types.get(name, "missing")
+                raise DataError(
+                    f"{folder}: damaged, its column {name} is {there[:40]}, not {kind}: convert the dataset "
+                    "again"
+                )
         if len(self.table) != self.manifest.rows:
             raise DataError(
                 f"{folder}: damaged, {len(self.table)} rows where its manifest has {self.manifest.rows}: "
@@ -251,13 +255,8 @@ def pcm16_to_float(data: Any) -> NDArray[np.float32]:
 
 
 def _open_part(path: Path, look: bool) -> _Part | legacy.LegacyPart:
-    if not path.is_dir():
-        raise DataError(f"{path}: no such dataset folder")
-    if (path / MANIFEST_NAME).is_file():
-        return _Part(path, look)
-    if legacy.is_legacy(path):
-        return legacy.LegacyPart(path, look)
-    raise DataError(f"{path}: not a converted dataset (no {MANIFEST_NAME} in it): {instead_of_dataset(path)}")
+    check_dataset(path)
+    return _Part(path, look) if (path / MANIFEST_NAME).is_file() else legacy.LegacyPart(path, look)
 
 
 def _in_order(parts: list[Any], all_shards: bool) -> list[Any]:

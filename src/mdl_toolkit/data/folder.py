@@ -229,6 +229,11 @@ def dataset_state(fingerprint: str) -> dict[str, Any]:
     }
 
 
+def arrow_types() -> dict[str, str]:
+    """The types of the table's columns, in Arrow's words."""
+    return {field.name: str(field.type) for field in arrow_schema()}
+
+
 def arrow_schema() -> Any:
     """The table's pyarrow schema, with the metadata that the datasets library writes."""
     import pyarrow as pa

@@ -126,16 +126,32 @@ def _zipped(path: Path) -> str:
 def describe_folder(path: Path) -> str:
     """What to do with a folder that is given as a table."""
     names = _names(path)
-    if "mdl_dataset.json" in names or {"state.json", "dataset_info.json"} <= set(names):
+    if is_dataset(names):
         return "a converted dataset, not a table: train takes it as it is; here name the table it was made of"
     if tables := _with_ending(names, _TABLE_ENDINGS):
         return f"a folder; name the table in it: {path / tables[0]}"
     return "a folder, not a table: name a CSV that lists the recordings (audio,prediction)"
 
 
-def instead_of_dataset(path: Path) -> str:
-    """What to do with a folder that is given as a converted dataset and is none."""
-    names = _names(path)
+def is_dataset(names: Iterable[str]) -> bool:
+    """Whether these are the files of a converted dataset, of ours or as the datasets library saves them."""
+    return "mdl_dataset.json" in names or {"state.json", "dataset_info.json"} <= set(names)
+
+
+def check_dataset(path: Path) -> None:
+    """Refuse what is no folder of a converted dataset.
+
+    Raises:
+        DataError: With what to name instead.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path}: no such dataset folder")
+    if not is_dataset(names := _names(path)):
+        remedy = _instead_of_dataset(path, names)
+        raise DataError(f"{path}: not a converted dataset (no mdl_dataset.json in it): {remedy}")
+
+
+def _instead_of_dataset(path: Path, names: list[str]) -> str:
     if "dataset_dict.json" in names:
         parts = [name for name in names if (path / name).is_dir()] or ["PART"]
         return f"a dataset of several parts; name one of its parts: {path / parts[0]}"

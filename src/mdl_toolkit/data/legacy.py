@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -28,15 +29,12 @@ from mdl_toolkit.geometry import AudioGeometry
 
 Ints = NDArray[np.int64]
 COLUMNS = ("input_ids", "attention_mask", "input_values", "audio_length", "labels")
+_LISTS = ("input_ids", "attention_mask", "labels", "input_values")
+_NUMBERS = re.compile(r"(large_)?list<\w+: (u?int\d+|halffloat|float|double)( not null)?>")
 #: Rows that decide what the others must be like: the longest, and some from everywhere.
 _JUDGES = 32
 #: Rows that a thread looks at before it says how far it is.
 _CHUNK = 64
-
-
-def is_legacy(folder: Path) -> bool:
-    """Whether a folder looks like one that the datasets library saved."""
-    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
 class LegacyPart:
@@ -63,6 +61,12 @@ class LegacyPart:
                 f"{folder}: not a dataset of clips (no column {', '.join(missing)}): run mdl-toolkit "
                 "convert-dataset"
             )
+        for name in _LISTS:
+            if not _NUMBERS.fullmatch(self.table.types[name]):
+                raise DataError(
+                    f"{folder}: its {name} are {self.table.types[name][:40]}, where 0.1.0 wrote a list of "
+                    "numbers for each row: run mdl-toolkit convert-dataset"
+                )
         if not len(self.table):
             raise DataError(f"{folder}: no rows in it")
         self._geometry = AudioGeometry()

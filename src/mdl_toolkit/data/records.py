@@ -22,10 +22,11 @@ from mdl_toolkit.data.csvfile import (
     cell_text,
     find_header,
     read_csv,
+    says_nothing,
     text_cell,
 )
 from mdl_toolkit.data.kinds import PARQUET, table_head
-from mdl_toolkit.data.textfile import checked_lines, codec_name, opened
+from mdl_toolkit.data.textfile import checked_lines, codec_name, is_utf8, opened
 from mdl_toolkit.errors import DataError
 
 _PARQUET_ROWS = 1024
@@ -139,10 +140,22 @@ def read_layout(path: Path, encoding: str = "utf-8") -> Layout:
     if kind == "csv":
         layout = _csv_layout(path, encoding)
     elif kind == "parquet":
-        layout = Layout(kind, tuple(_parquet_file(path).schema_arrow.names))
+        layout = _parquet_layout(path)
     else:
         layout = Layout(kind, tuple(_json_columns(path, encoding, kind)))
     _check_columns(path, layout)
+    return layout
+
+
+def check_table(path: Path, encoding: str) -> Layout:
+    """How a table to train on is written. Quick, and nothing large is imported for a CSV or JSON.
+
+    Raises:
+        DataError: For a file that is no table, or one without recordings or answers.
+    """
+    layout = read_layout(path, encoding)
+    if "prediction" not in layout.columns:
+        raise DataError(f"{path}: {no_column('prediction', layout.columns)}")
     return layout
 
 
@@ -153,6 +166,8 @@ def _kind(path: Path, head: bytes, encoding: str) -> str:
         return "parquet"
     if head.startswith(_UTF16_MARKS) and "16" not in encoding:
         raise DataError(f"{path} line 1: a UTF-16 file; say --encoding utf-16")
+    if head.startswith(codecs.BOM_UTF8) and not is_utf8(encoding):
+        raise DataError(f"{path} line 1: a UTF-8 file, as its mark says; leave out --encoding {encoding}")
     found = jsonfile.looks_like(_beginning(head, encoding))
     if found is None:
         return "lines" if suffix in (".jsonl", ".ndjson", ".json") else "csv"
@@ -282,14 +297,18 @@ def _csv_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRo
             for number, cells in read_csv(checked_lines(stream, path), separator):
                 if number <= layout.header_line:
                     continue
+                if len(cells) > width and says_nothing(cells[width:]):
+                    del cells[width:]
                 if len(cells) == width:
-                    yield rows.row(number, tuple(cells))
+                    row = rows.row(number, tuple(cells))
                 else:
                     problem = (
                         f"{len(cells)} cells where the header has {width}; is a {SEPARATOR_NAMES[separator]} "
                         "not in quotes?"
                     )
-                    yield BadRow(number, problem, tuple(cells))
+                    row = BadRow(number, problem, tuple(cells))
+                if isinstance(row, Row) or not says_nothing(cells):
+                    yield row
     except CsvError as error:
         raise error.of(path) from error
 
@@ -338,6 +357,20 @@ def _parquet_file(path: Path) -> Any:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _parquet_layout(path: Path) -> Layout:
+    import pyarrow as pa
+
+    schema = _parquet_file(path).schema_arrow
+    if "audio" in schema.names:
+        kind = schema.field("audio").type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise DataError(
+                f"{path}: its column audio holds {str(kind)[:60]}, not the path or URL of one recording: "
+                "write each recording to a file, and its path into the column"
+            )
+    return Layout("parquet", tuple(schema.names))
 
 
 def _parquet_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:

@@ -6,19 +6,17 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.console import warn
 from mdl_toolkit.data.audio import AudioLimits
-from mdl_toolkit.data.columns import no_column, unread_columns
-from mdl_toolkit.data.csvfile import Quoted
 from mdl_toolkit.data.folder import FORMAT, ModelRecord
 from mdl_toolkit.data.kinds import table_head
+from mdl_toolkit.data.misread import Misread
 from mdl_toolkit.data.prompt import default_order, processing_fingerprint
-from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout, read_records
+from mdl_toolkit.data.records import BadRow, Layout, Row, check_table, read_records
 from mdl_toolkit.data.urls import UrlLimits
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.hub import revision_of
@@ -161,22 +159,18 @@ class Survey:
     def of(cls, request: Request) -> Survey:
         """Read all rows once; what is wrong with the file as a whole is an error here."""
         path, encoding = request.input, request.options.encoding
-        found = cls(read_layout(path, encoding))
-        columns = found.layout.columns
-        if "prediction" not in columns:
-            raise DataError(f"{path}: {no_column('prediction', columns)}")
-        for sentence in unread_columns(columns):
-            warn(f"{path}: {sentence}")
+        found = cls(check_table(path, encoding))
+        misread = Misread(found.layout.columns)
         dice = random.Random(0)
-        null_prompts = _NullPrompts(columns)
         for record in read_records(path, encoding):
             found.rows += 1
             if isinstance(record, Row):
-                null_prompts.look_at(record)
+                misread.look_at(record)
                 place = dice.randrange(found.rows) if len(found.sample) >= _SAMPLED else len(found.sample)
                 if place < _SAMPLED:
                     found.sample[place : place + 1] = [record]
-        null_prompts.tell(path)
+        for sentence in misread.sentences():
+            warn(f"{path}{sentence}")
         return found
 
     def part(self, shard: tuple[int, int] | None) -> range:
@@ -185,25 +179,3 @@ class Survey:
             return range(self.rows)
         i, n = shard
         return range((i - 1) * self.rows // n, i * self.rows // n)
-
-
-class _NullPrompts:
-    """Notices prompts that are the word null: in quotes it is a word, and as a prompt hardly meant."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._places = [i for i, name in enumerate(columns) if name in ("system_prompt", "user_prompt")]
-        self._count, self._first = 0, 0
-
-    def look_at(self, row: Row) -> None:
-        """Count the row where one of its prompts is the word."""
-        if any(row.cells[i] == "null" and isinstance(row.cells[i], Quoted) for i in self._places):
-            self._first = self._first or row.number
-            self._count += 1
-
-    def tell(self, path: Path) -> None:
-        """Warn of them, in a line."""
-        if self._count:
-            warn(
-                f'{path} line {self._first}: "null" in quotes is the word itself, here as the prompt of '
-                f"{self._count} rows; without quotes, or as an empty cell, it is none"
-            )

@@ -31,6 +31,8 @@ class Table:
 
         self._batches: list[Any] = []
         self.columns: tuple[str, ...] = ()
+        #: Arrow's types of the columns, by name, in Arrow's words.
+        self.types: dict[str, str] = {}
         for path in paths:
             try:
                 if sizes and path.stat().st_size != sizes[path.name]:
@@ -40,6 +42,7 @@ class Table:
                     )
                 with pa.memory_map(str(path), "r") as source:
                     reader = pa.ipc.open_stream(source)
+                    types = {field.name: str(field.type) for field in reader.schema}
                     columns = tuple(reader.schema.names)
                     batches = [batch for batch in reader if batch.num_rows]
                 for batch in batches:
@@ -51,9 +54,9 @@ class Table:
                 raise DataError(f"{path}: missing: convert the dataset again") from error
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path}: damaged ({error}): convert the dataset again") from error
-            if self.columns and columns != self.columns:
+            if self.columns and (columns, types) != (self.columns, self.types):
                 raise DataError(f"{path}: other columns than the files before it: convert the dataset again")
-            self.columns = columns
+            self.columns, self.types = columns, types
         self._ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
 
     def __len__(self) -> int:

@@ -11,9 +11,14 @@ from mdl_toolkit.data.kinds import table_head
 from mdl_toolkit.errors import DataError
 
 
+def is_utf8(encoding: str) -> bool:
+    """Whether a name of an encoding means UTF-8."""
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig", "u8")
+
+
 def codec_name(encoding: str) -> str:
     """The encoding, with a byte-order mark left out."""
-    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    return "utf-8-sig" if is_utf8(encoding) else encoding
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def opened(path: Path, encoding: str) -> Iterator[IO[str]]:
             ) from error
         raise DataError(
             f"{path}{_undecodable_line(path, encoding)}: not {encoding} text ({_reason(error)}); say what it "
-            "is, for example --encoding gbk, or save it as UTF-8"
+            "is, for example --encoding gbk (cp1252 in western Europe), or save it as UTF-8"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error

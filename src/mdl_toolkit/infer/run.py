@@ -18,9 +18,10 @@ from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, Mode
 from mdl_toolkit.checkpoint.load import load_model, main_dtype
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import Progress, duration, say, warn
+from mdl_toolkit.data.misread import Misread
 from mdl_toolkit.data.noticed import SILENT
 from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
-from mdl_toolkit.data.records import BadRow, Row, read_records
+from mdl_toolkit.data.records import Row, read_header, read_records
 from mdl_toolkit.errors import MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
@@ -83,6 +84,7 @@ def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
 def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
     """Everything that can be wrong before anything is computed; the work, and the number of rows."""
     _check_output(settings)
+    rows, bad = _count(settings)  # before a model is fetched
     require_usable_gpu()
     place = open_folder(
         resolve_model(
@@ -90,7 +92,6 @@ def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
         ),
         settings.base_model,
     )
-    rows, bad = _count(settings)
     return _Work(settings, place, ranks, bad), rows
 
 
@@ -181,9 +182,15 @@ def _check_output(settings: InferenceSettings) -> None:
 def _count(settings: InferenceSettings) -> tuple[int, int]:
     """Rows of the input, and how many of them can't be tried; what is wrong with the file shows here."""
     rows = bad = 0
+    misread = Misread(read_header(settings.input, settings.encoding))
     for record in read_records(settings.input, settings.encoding):
         rows += 1
-        bad += isinstance(record, BadRow)
+        if isinstance(record, Row):
+            misread.look_at(record)
+        else:
+            bad += 1
+    for sentence in misread.sentences():
+        warn(f"{settings.input}{sentence}")
     return rows, bad
 
 

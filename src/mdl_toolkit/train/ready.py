@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from mdl_toolkit.console import tell_torchrun
 from mdl_toolkit.data.convert import convert_once
 from mdl_toolkit.data.converted import settle
 from mdl_toolkit.data.dataset import ClipDataset
+from mdl_toolkit.data.kinds import check_dataset
+from mdl_toolkit.data.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
@@ -91,10 +94,20 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         if launch.nodes == 1:
             _noting(problems, lambda: refuse_foreign_output(settings, counts_restart()))
         trackers = _noting(problems, lambda: check_trackers(settings.report_to)) or []
+        for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
+            _noting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _noting(problems, lambda: settle(settings))
     if problems or settled is None:
         raise SettingsError(problems)
     return trackers, settled
+
+
+def _check_dataset(path: Path, encoding: str) -> None:
+    """Refuse what is neither a converted folder nor a table to train on, before a model is fetched for it."""
+    if path.is_dir():
+        check_dataset(path)
+    else:
+        check_table(path, encoding)
 
 
 def _noting(problems: list[str], check: Callable[[], T]) -> T | None:
