@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mdl_toolkit.options import Settings, flag, option, printable
+from mdl_toolkit.options import Settings, flag, given, option, printable
 from mdl_toolkit.paths import dataset_paths, missing_file, output_kind, parse_shard, twice
 
 DEFAULT_MODEL = "mispeech/midashenglm-7b"
@@ -304,6 +304,12 @@ class InferenceSettings(ConvertOptions):
         group="output",
         choices=("skip", "fail"),
     )
+    tokenizing_batch_size: int = option(
+        8, "Accepted for old scripts; rows are read one by one.", group="input", low=1
+    )
+    num_workers: int = option(
+        factory=default_workers, help="Threads that load clips ahead.", group="input", low=1
+    )
     model_name: str = option(
         help="Model folder, adapter folder, checkpoint of a run, Hub id, or 'tiny'.", group="model"
     )
@@ -389,6 +395,10 @@ class InferenceSettings(ConvertOptions):
             found += [
                 f"{flag(name)} has an effect in sampling only: take --do-sample false away" for name in idle
             ]
+        if "audio_storage" in given(self):
+            found.append(
+                "--audio-storage decides how a dataset is kept, and inference keeps none: leave it out"
+            )
         if self.generation_config not in ("model", "none"):
             found += missing_file(Path(self.generation_config), "--generation-config")
         return found

@@ -572,3 +572,11 @@ def test_silent_clips_are_answered_and_named(folder: Path, model: Path, capsys):
     for place in (1, 4):
         number = next(i for i, line in enumerate(lines, start=1) if f"clips/{place}.wav" in line)
         assert f"line {number} (clips/{place}.wav)" in said[0]
+
+
+def test_an_option_without_effect_is_refused(folder: Path, model: Path):
+    _table(folder, 1)
+    settings = InferenceSettings(
+        input=folder / "in.csv", output=folder / "o.csv", model_name=str(model), audio_storage="flac"
+    )
+    assert "inference keeps none: leave it out" in settings.problems()[0]

@@ -177,7 +177,9 @@ class _Row:
     def begin(cls, place: int, prompt: Prompt, generator: Generator) -> _Row:
         """A row whose answer is still empty."""
         random = np.random.Generator(np.random.Philox(key=(generator.decoding.seed, prompt.key)))
-        ids = np.concatenate([prompt.input_ids, np.zeros(prompt.budget, dtype=np.int64)])
+        # Zeros are given out by the system when they are first touched: a limit beyond need costs nothing.
+        ids = np.zeros(len(prompt.input_ids) + prompt.budget, dtype=np.int64)
+        ids[: len(prompt.input_ids)] = prompt.input_ids
         return cls(place, prompt, Answer(), random, generator.processors(prompt), ids)
 
     @property
