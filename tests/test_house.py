@@ -18,12 +18,13 @@ LEVELS = {
     "errors": 0, "streams": 0, "configfile": 0, "foreign": 0,
     "geometry": 1, "files": 1, "console": 1, "options": 1, "memory": 1, "family": 1,
     "interrupts": 2, "launcher": 2, "gpu": 2, "paths": 2,
-    "settings": 3,
-    "hub": 3,
-    "data": 4, "model": 4,
-    "checkpoint": 5,
-    "train": 6, "infer": 6, "demo": 6,
-    "cli": 7, "__main__": 8,
+    "convert_settings": 3, "helptext": 3,
+    "settings": 4,
+    "hub": 4,
+    "data": 5, "model": 5,
+    "checkpoint": 6,
+    "train": 7, "infer": 7, "demo": 7,
+    "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field
+from dataclasses import Field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ class Command(NamedTuple):
         function: What does it, ``module:name``.
         help: A line about it.
         stopped: What a signal leaves of it.
+        example: A line to type.
         first: What is done before the function's module, and with it torch, is imported: it is given the
             settings, and what it returns is given to the function.
     """
@@ -37,6 +38,7 @@ class Command(NamedTuple):
     function: str
     help: str
     stopped: str
+    example: str
     first: str = ""
 
 
@@ -46,6 +48,7 @@ COMMANDS = {
         "mdl_toolkit.data.convert:convert_dataset",
         "turn a CSV of clips into a training dataset",
         "no half dataset is left; the same command starts again",
+        "mdl-toolkit convert-dataset train.csv --base-dir recordings --output train-converted/",
     ),
     "train": Command(
         settings.TrainSettings,
@@ -53,6 +56,7 @@ COMMANDS = {
         "fine-tune a model",
         "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
+        "mdl-toolkit train --train-dataset train-converted/ --output output/",
         first="mdl_toolkit.train.ready:make_ready",
     ),
     "inference": Command(
@@ -60,12 +64,14 @@ COMMANDS = {
         "mdl_toolkit.infer.run:inference",
         "predict answers for a CSV of clips",
         "the answers so far are kept; the same command goes on with them",
+        "mdl-toolkit inference test.csv --model-name output/final --output predictions.csv",
     ),
     "demo": Command(
         settings.DemoSettings,
         "mdl_toolkit.demo.run:demo",
         "see it all work in two minutes, on the CPU",
         "the same command starts the demonstration anew",
+        "mdl-toolkit demo --output mdl-demo",
     ),
 }
 
@@ -151,7 +157,9 @@ def _dispatch(argv: list[str]) -> int:
         raise SettingsError([f"no command {name!r}{hint}"])
     command = COMMANDS[name]
     if "-h" in words or "--help" in words:
-        console.result(_command_help(name, command))
+        from mdl_toolkit.helptext import command_help
+
+        console.result(command_help(name, command.settings, command.help, _EPILOG, command.example))
         return 0
     flags, config = parse_flags(command.settings, words)
     place_of(os.environ)
@@ -202,34 +210,34 @@ def parse_flags(
             continue
         if only_places or not word.startswith("--"):
             if places:
-                line.take(places.pop(0), word, word)
+                line.take(places.pop(0), word, options.shown(word))
             else:
                 line.problems.append(_unexpected(word, line))
             continue
         key, equals, value = word[2:].partition("=")
-        name = key.replace("-", "_")
+        name, typed = key.replace("-", "_"), f"--{options.printable(key)}"
         negated = name.startswith("no_") and name[3:] in known and known[name[3:]][1].kind is bool
         name = name[3:] if negated else name
         if name != "config" and name not in known:
-            line.problems.append(f"no option --{key}{_instead(name, known)}")
+            line.problems.append(f"no option {typed}{_instead(name, known)}")
             if not equals and queue and not queue[0].startswith("--"):
                 queue.pop(0)
             continue
         if negated:
             if equals:
-                line.problems.append(f"--{key} takes no value")
-            line.take(name, "false", f"--{key}")
+                line.problems.append(f"{typed} takes no value")
+            line.take(name, "false", typed)
             continue
         if not equals:
             bare = name in known and (known[name][1].kind is bool or known[name][0].metadata["bare"])
             if bare and not _takes_next(queue, *known[name]):
-                line.take(name, "true", f"--{key}")
+                line.take(name, "true", typed)
                 continue
             if not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
-                line.problems.append(f"--{key} needs a value")
+                line.problems.append(f"{typed} needs a value")
                 continue
             value = queue.pop(0)
-        line.take(name, value, f"--{key} {options.shown(value)}")
+        line.take(name, value, f"{typed} {options.shown(value)}")
     if line.problems:
         raise SettingsError(line.problems)
     config = line.flags.pop("config", None)
@@ -296,79 +304,13 @@ def _instead(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _overview() -> str:
+    from mdl_toolkit.helptext import wrapped
+
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
+    examples = "\n".join(f"  {command.example}" for command in COMMANDS.values())
     return (
         f"mdl-toolkit {__version__}: fine-tune MiDashengLM on your own recordings\n\n"
         f"usage: mdl-toolkit COMMAND …\n\n{commands}\n\n"
-        f"mdl-toolkit COMMAND --help explains a command. {_EPILOG}"
+        f"mdl-toolkit COMMAND --help explains a command.\n\n{wrapped(_EPILOG)}\n\nexamples:\n{examples}"
     )
-
-
-def _command_help(name: str, command: Command) -> str:
-    import shutil
-    import textwrap
-
-    columns = max(60, min(100, shutil.get_terminal_size((100, 24)).columns))
-    described = settings_fields(command.settings)
-    places = [f.metadata["metavar"] for f, _ in described if f.metadata["positional"]]
-    required = [
-        f"{flag(f.name)} {_metavar(f, kind)}"
-        for f, kind in described
-        if _required(f) and not f.metadata["positional"]
-    ]
-    lines = [
-        f"usage: mdl-toolkit {name} {' '.join([*places, *required, '[options]'])}",
-        "",
-        command.help[0].upper() + command.help[1:] + ".",
-    ]
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for f, kind in described:
-        label = (
-            f.metadata["metavar"]
-            if f.metadata["positional"]
-            else f"{flag(f.name)} {_metavar(f, kind)}".strip()
-        )
-        groups.setdefault(f.metadata["group"], []).append((label, f.metadata["help"] + _default(f)))
-    groups.setdefault("", []).append(("--config FILE", "YAML file of settings; flags win over it."))
-    for group in sorted(groups, key=lambda g: (g != "", list(groups).index(g))):
-        lines += ["", f"{group}:" if group else "arguments:"]
-        for label, text in groups[group]:
-            wrapped = textwrap.wrap(text, columns - 32) or [""]
-            head = f"  {label:28}  {wrapped[0]}" if len(label) <= 28 else f"  {label}\n{'':32}{wrapped[0]}"
-            lines += [head, *(f"{'':32}{line}" for line in wrapped[1:])]
-    return "\n".join([*lines, "", _EPILOG])
-
-
-def _required(f: Field[Any]) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
-
-
-def _metavar(f: Field[Any], kind: OptionType) -> str:
-    if f.metadata["metavar"]:
-        return str(f.metadata["metavar"])
-    if f.metadata["choices"]:
-        return "|".join(f.metadata["choices"]) if len(f.metadata["choices"]) < 4 else "NAME"
-    if kind.kind is bool:
-        return "true|false" + ("|auto" if kind.auto else "")
-    return {int: "N", float: "X", Path: "PATH"}.get(kind.kind, "TEXT")
-
-
-def _default(f: Field[Any]) -> str:
-    if _required(f):
-        return " Required."
-    value = f.default_factory() if f.default_factory is not MISSING else f.default
-    if f.metadata["choices"] and len(f.metadata["choices"]) >= 4:
-        listed = f" One of {', '.join(f.metadata['choices'])}."
-    else:
-        listed = ""
-    if value is None or value == []:
-        return listed
-    shown = (
-        str(value).lower()
-        if isinstance(value, bool)
-        else " ".join(value)
-        if isinstance(value, list)
-        else value
-    )
-    return f"{listed} [{shown:g}]" if isinstance(shown, float) else f"{listed} [{shown}]"

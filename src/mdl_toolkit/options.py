@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mdl_toolkit.configfile import Scalar, read_config
 from mdl_toolkit.errors import SettingsError
@@ -40,7 +40,12 @@ class Settings:
     """Base of every command's settings: a dataclass that remembers which values were given.
 
     The memory is a field, so that ``dataclasses.replace``, copies and pickles carry it along.
+
+    Attributes:
+        HEADINGS: What the help calls a group of options where it isn't the group's name.
     """
+
+    HEADINGS: ClassVar[Mapping[str, str]] = {}
 
     _origin: Origin | None = field(default=None, repr=False, compare=False)
 

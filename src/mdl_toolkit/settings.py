@@ -6,113 +6,34 @@ settings are valid. How they are read is in ``options.py``.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+from mdl_toolkit.convert_settings import DEFAULT_MODEL, ConvertOptions, ConvertSettings, default_workers
 from mdl_toolkit.options import Settings, flag, given, option, printable
-from mdl_toolkit.paths import dataset_paths, missing_file, output_kind, parse_shard, twice
+from mdl_toolkit.paths import dataset_paths, missing_file, output_kind, twice
 
-DEFAULT_MODEL = "mispeech/midashenglm-7b"
+__all__ = ["ConvertOptions", "ConvertSettings", "DemoSettings", "InferenceSettings", "TrainSettings"]
+
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
-
-
-def default_workers() -> int:
-    """Half the cores that this process may use, at least 1 and at most 32."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2)
-    return max(1, min(32, cores // 2))
-
-
-@dataclass(kw_only=True)
-class ConvertOptions(Settings):
-    """What decides how rows become training examples."""
-
-    model_name: str = option(
-        DEFAULT_MODEL,
-        "Hub id or folder whose tokenizer, template and front end decide the conversion; 'tiny' names the "
-        "small base that ships with the toolkit.",
-        group="model",
-    )
-    from_modelscope: bool = option(
-        False, "Download from ModelScope (needs the modelscope extra).", group="model"
-    )
-    revision: str | None = option(None, "Branch, tag or commit of a Hub model.", group="model")
-    tokenizing_batch_size: int = option(8, "Rows a worker takes at a time.", group="conversion", low=1)
-    num_workers: int = option(
-        factory=default_workers, help="Processes that decode and resample.", group="conversion", low=1
-    )
-    system_prompt: str | None = option(
-        None, "System prompt of rows that have none of their own.", group="prompt"
-    )
-    user_prompt: str | None = option(None, "User prompt of rows that have none of their own.", group="prompt")
-    prompt_order: str | None = option(
-        None,
-        "What comes first in the user's turn; audio-first unless the model says otherwise.",
-        group="prompt",
-        choices=("audio-first", "text-first"),
-    )
-    base_dir: Path | None = option(
-        None, "Root of relative audio paths; else the working directory.", group="input"
-    )
-    encoding: str = option("utf-8", "Text encoding of a CSV (for example gbk).", group="input")
-    on_error: str = option(
-        "fail",
-        "A bad row: fail at the end with a list of all of them, or skip them into a quarantine CSV.",
-        group="input",
-        choices=("fail", "skip"),
-    )
-    max_audio_seconds: float = option(300.0, "Longer clips are reported as bad rows.", group="input", above=0)
-    allow_private_urls: bool = option(
-        False, "Fetch audio from private, loopback and link-local addresses too.", group="input"
-    )
-    allow_outside_base_dir: bool = option(False, "Let audio paths lead out of --base-dir.", group="input")
-    url_timeout: float = option(
-        30.0, "Seconds that fetching one URL may take, further tries included.", group="input", above=0
-    )
-    url_max_mib: float = option(200.0, "MiB that one fetched URL may have.", group="input", above=0)
-    audio_storage: str = option(
-        "pcm16",
-        "How clips are kept: 16-bit PCM, FLAC (less disk, slower), or a reference to the original file.",
-        group="conversion",
-        choices=("pcm16", "flac", "reference"),
-    )
-
-    def _model_problems(self) -> list[str]:
-        local = self.model_name == "tiny" or os.path.exists(os.path.expanduser(self.model_name))
-        if self.revision is None or not local:
-            return []
-        return [
-            f"--revision {printable(self.revision)} has no effect: {printable(self.model_name)} is on this "
-            "machine, not a Hub model; leave it out"
-        ]
-
-
-@dataclass(kw_only=True)
-class ConvertSettings(ConvertOptions):
-    """Settings of ``convert-dataset``."""
-
-    input: Path = option(help="CSV, JSONL or Parquet file.", positional=True, metavar="INPUT")
-    output: Path = option(help="Folder to make.", group="output")
-    shard: str | None = option(
-        None,
-        "Convert the i-th of n parts only, as i/n (1/4 … 4/4); train opens them together.",
-        group="output",
-    )
-    overwrite: bool = option(False, "Replace an earlier dataset at --output.", group="output")
-
-    def problems(self) -> list[str]:
-        """What is wrong with the settings beyond types and bounds."""
-        found = missing_file(self.input, "INPUT") + self._model_problems()
-        if self.shard is not None and parse_shard(self.shard) is None:
-            found.append(f"--shard {self.shard}: not of the form i/n with 1 <= i <= n, for example 2/8")
-        return found
 
 
 @dataclass(kw_only=True)
 class TrainSettings(ConvertOptions):
     """Settings of ``train``."""
 
+    HEADINGS: ClassVar[Mapping[str, str]] = {
+        name: f"{name}, of files given as datasets" for name in ("prompt", "input", "conversion")
+    }
+
+    model_name: str = option(
+        DEFAULT_MODEL,
+        "Model to fine-tune: a Hub id, a folder, or 'tiny' (the small base that ships with the toolkit); "
+        "where it isn't given, the one that the dataset was converted for.",
+        group="model",
+    )
     train_dataset: list[str] | str = option(
         help="Converted folder, or a CSV, JSONL or Parquet file, to train on; several, by repeating the "
         "option, are joined.",
@@ -122,38 +43,43 @@ class TrainSettings(ConvertOptions):
     )
     eval_dataset: list[str] | str | None = option(
         None,
-        "The same, to evaluate on while training.",
+        "Held-out data to evaluate on while training, given as --train-dataset is.",
         group="data",
         metavar="PATH",
         commas=False,
     )
-    output: Path = option(help="Folder of the run: checkpoints, final model, metrics.", group="output")
+    output: Path = option(
+        help="Folder of the run: checkpoints, metrics.jsonl, and in final/ the tuned model.", group="output"
+    )
     cache_dir: Path | None = option(
-        None, "Where files given as datasets are converted to; else OUTPUT/cache.", group="data"
+        None, "Folder where files given as datasets are converted to; else OUTPUT/cache.", group="data"
     )
 
     method: str = option(
         "lora",
-        "LoRA adapters, or every weight of the chosen parts.",
+        "What learns in the chosen parts: LoRA adapters, or every weight (full).",
         group="what is trained",
         choices=("lora", "full"),
     )
     train_target: list[str] = option(
         factory=lambda: ["encoder", "projector", "decoder"],
-        help="Part to train (repeat the option for several); embed_tokens and lm_head are trained in full.",
+        help="Part of the model to train; several by repeating the option. embed_tokens and lm_head learn in "
+        "full.",
         group="what is trained",
         choices=TRAIN_TARGETS,
     )
-    lora_rank: int = option(32, "Rank of the adapters.", group="what is trained", low=1)
-    lora_alpha: int = option(32, "Scale of the adapters: alpha/rank.", group="what is trained", low=1)
+    lora_rank: int = option(32, "Rank of the LoRA adapters.", group="what is trained", low=1)
+    lora_alpha: int = option(
+        32, "Scale of the LoRA adapters, which is alpha/rank.", group="what is trained", low=1
+    )
     lora_dropout: float = option(
-        0.0, "Dropout before the adapters.", group="what is trained", low=0, high=0.999
+        0.0, "Dropout at the inputs of the LoRA adapters.", group="what is trained", low=0, high=0.999
     )
     lora_attention: bool = option(
-        False, "Adapt the decoder's attention too, not its MLP alone.", group="what is trained"
+        False, "LoRA on the decoder's attention too, not on its MLP alone.", group="what is trained"
     )
-    rslora: bool = option(False, "Scale by alpha/sqrt(rank).", group="what is trained")
-    dora: bool = option(False, "Weight-decomposed adapters (DoRA).", group="what is trained")
+    rslora: bool = option(False, "Scale LoRA adapters by alpha/sqrt(rank).", group="what is trained")
+    dora: bool = option(False, "Weight-decomposed LoRA adapters (DoRA).", group="what is trained")
     quantization: str | None = option(
         None,
         "Keep the decoder's base weights in 8 or 4 bits (needs the quantization extra).",
@@ -163,44 +89,58 @@ class TrainSettings(ConvertOptions):
 
     lr: float = option(1e-4, "Peak learning rate.", group="optimisation", above=0)
     lr_scheduler: str = option(
-        "linear", "Shape after the warm-up.", group="optimisation", choices=("linear", "cosine", "constant")
+        "linear",
+        "How the learning rate goes on after the warm-up.",
+        group="optimisation",
+        choices=("linear", "cosine", "constant"),
     )
     warmup_steps: int = option(
         0, "Steps in which the learning rate rises to --lr.", group="optimisation", low=0
     )
     warmup_ratio: float | None = option(
         None,
-        "The same as a share of the run's steps, instead of --warmup-steps.",
+        "Share of the run's steps in which the learning rate rises to --lr; instead of --warmup-steps.",
         group="optimisation",
         low=0,
         high=1,
     )
-    weight_decay: float = option(0.0, "AdamW's weight decay.", group="optimisation", low=0)
+    weight_decay: float = option(0.0, "Weight decay of AdamW.", group="optimisation", low=0)
     max_grad_norm: float = option(
-        1.0, "Gradients are clipped to this norm; 0 turns it off.", group="optimisation", low=0
+        1.0,
+        "Norm that a step's gradient is scaled down to where it is larger; 0: never.",
+        group="optimisation",
+        low=0,
     )
-    num_epochs: float = option(1.0, "Passes over the data; fractions allowed.", group="optimisation", above=0)
+    num_epochs: float = option(
+        1.0, "Passes over the training data; 0.5 is half of one.", group="optimisation", above=0
+    )
     max_steps: int | None = option(
         None,
-        "Steps to make, in as many passes over the data as it takes; replaces --num-epochs.",
+        "Steps to train, in as many passes over the data as that takes; replaces --num-epochs.",
         group="optimisation",
         low=1,
     )
-    batch_size: int = option(8, "Clips per device and micro-batch.", group="optimisation", low=1)
+    batch_size: int = option(8, "Clips in a micro-batch of one device.", group="optimisation", low=1)
     max_tokens: int | None = option(
         None,
-        "Decoder tokens per device and micro-batch; replaces --batch-size.",
+        "Decoder tokens in a micro-batch of one device, however many clips that is; replaces --batch-size.",
         group="optimisation",
         low=1,
     )
-    gradient_accumulation_steps: int = option(1, "Micro-batches in a step.", group="optimisation", low=1)
-    seed: int = option(42, "Seed of order, initialisation and dropout.", group="optimisation", low=0)
+    gradient_accumulation_steps: int = option(
+        1, "Micro-batches of each device that make one step.", group="optimisation", low=1
+    )
+    seed: int = option(
+        42, "Seed of the data's order, of new adapters and of dropout.", group="optimisation", low=0
+    )
 
     bf16: bool | None = option(
-        None, "Train in bfloat16; by default where a GPU supports it.", group="memory and speed"
+        None, "Compute in bfloat16; by default where a GPU supports it.", group="memory and speed"
     )
     gradient_checkpointing: bool | Literal["auto"] = option(
-        "auto", "Recompute activations; auto: only where the memory plan needs it.", group="memory and speed"
+        "auto",
+        "Recompute activations, which saves memory and costs time; auto: where the memory plan needs it.",
+        group="memory and speed",
     )
     sharding: str = option(
         "auto",
@@ -209,48 +149,63 @@ class TrainSettings(ConvertOptions):
         group="memory and speed",
         choices=("auto", "none", "optimizer", "full", "hybrid"),
     )
-    compile: bool = option(False, "Compile the repeated blocks with torch.compile.", group="memory and speed")
-    data_workers: int = option(2, "Processes per rank that prepare batches.", group="memory and speed", low=0)
+    compile: bool = option(
+        False, "Compile the model's repeated blocks with torch.compile.", group="memory and speed"
+    )
+    data_workers: int = option(
+        2, "Processes beside each training process that prepare batches.", group="memory and speed", low=0
+    )
 
     eval_steps: float = option(
         500,
-        "Steps between evaluations; a value in (0, 1) is a share of training.",
+        "Steps from one evaluation to the next; below 1: a share of the training.",
         group="evaluation",
         above=0,
     )
     eval_batch_size: int | None = option(
-        None, "Clips per device; else --batch-size.", group="evaluation", low=1
+        None, "Clips of one device at a time in evaluation; else --batch-size.", group="evaluation", low=1
     )
     eval_accumulation_steps: int | None = option(
         None,
-        "Accepted for old scripts; evaluation keeps no outputs, so nothing piles up.",
+        "No effect, accepted for old scripts: evaluation keeps no outputs that could pile up.",
         group="evaluation",
         low=1,
     )
     report_to: list[str] = option(
-        factory=list, help="Tracker (repeat for several): tensorboard, wandb, mlflow, …", group="output"
+        factory=list,
+        help="Tracker that gets the numbers too (tensorboard, wandb, mlflow, …); several by repeating the "
+        "option.",
+        group="output",
     )
     logging_steps: int = option(
-        1, "Steps between printed lines; metrics.jsonl has every step.", group="output", low=1
+        1, "Steps from one printed line to the next; metrics.jsonl has every step.", group="output", low=1
     )
     save_steps: float = option(
-        500, "Steps between checkpoints; a value in (0, 1) is a share of training.", group="output", above=0
+        500,
+        "Steps from one checkpoint to the next; below 1: a share of the training.",
+        group="output",
+        above=0,
     )
-    save_total_limit: int | None = option(None, "Checkpoints kept; the newest stay.", group="output", low=1)
+    save_total_limit: int | None = option(
+        None, "Checkpoints to keep, the newest ones; else all.", group="output", low=1
+    )
     merge_lora: bool = option(
-        True, "final/ is a stand-alone model; false: the adapter alone.", group="output"
+        True, "Write final/ as a model that stands alone; false: as the adapter alone.", group="output"
     )
     resume_from_checkpoint: str | None = option(
         None,
-        "true: the newest complete checkpoint of OUTPUT; or a checkpoint's path.",
+        "Go on with a run: true takes the newest complete checkpoint of OUTPUT, or begins where there is "
+        "none; a path takes that checkpoint.",
         group="output",
         metavar="true|PATH",
         bare=True,
     )
-    overwrite: bool = option(False, "Replace an earlier run at --output.", group="output")
+    overwrite: bool = option(
+        False, "Replace an earlier run at --output, instead of refusing.", group="output"
+    )
     on_nonfinite: str = option(
         "stop",
-        "A loss or gradient that is not finite: stop before the update, or skip that update.",
+        "Where a loss or gradient is not finite: stop before the update, or skip that update and go on.",
         group="optimisation",
         choices=("stop", "skip"),
     )
@@ -292,7 +247,11 @@ class TrainSettings(ConvertOptions):
 class InferenceSettings(ConvertOptions):
     """Settings of ``inference``."""
 
-    input: Path = option(help="CSV, JSONL or Parquet file.", positional=True, metavar="INPUT")
+    input: Path = option(
+        help="Table of recordings (column audio): a CSV, JSONL or Parquet file.",
+        positional=True,
+        metavar="INPUT",
+    )
     output: Path = option(
         help="File to write: the input's columns and `prediction`; a CSV, or .tsv or .jsonl by its ending.",
         group="output",
@@ -305,16 +264,36 @@ class InferenceSettings(ConvertOptions):
         choices=("skip", "fail"),
     )
     tokenizing_batch_size: int = option(
-        8, "Accepted for old scripts; rows are read one by one.", group="input", low=1
+        8, "No effect, accepted for old scripts: rows are read one by one.", group="input", low=1
     )
     num_workers: int = option(
-        factory=default_workers, help="Threads that load clips ahead.", group="input", low=1
+        factory=default_workers, help="Threads that read and resample recordings.", group="input", low=1
     )
     model_name: str = option(
-        help="Model folder, adapter folder, checkpoint of a run, Hub id, or 'tiny'.", group="model"
+        help="Model to ask: final/ or a checkpoint of a run, a folder of a model or adapter, a Hub id, or "
+        "'tiny' (the small base that ships with the toolkit).",
+        group="model",
+    )
+    system_prompt: str | None = option(
+        None,
+        "System prompt for rows that have none of their own; else the one that the model was trained with.",
+        group="prompt",
+    )
+    user_prompt: str | None = option(
+        None,
+        "User prompt for rows that have none of their own; else the one that the model was trained with.",
+        group="prompt",
+    )
+    audio_storage: str = option(
+        "pcm16",
+        "For convert-dataset alone; inference keeps no dataset, and refuses it.",
+        group="input",
+        choices=("pcm16", "flac", "reference"),
     )
     base_model: str | None = option(
-        None, "Base of an adapter, where its own record doesn't lead to it any more.", group="model"
+        None,
+        "Base model of an adapter, where the adapter's own record doesn't lead to it any more.",
+        group="model",
     )
     quantization: str | None = option(
         None,
@@ -324,10 +303,11 @@ class InferenceSettings(ConvertOptions):
     )
     bf16: bool | None = option(
         None,
-        "Run in bfloat16; by default on GPUs that support it, and on CPUs that do for weights in bfloat16.",
+        "Compute in bfloat16; by default on GPUs that support it, and on CPUs that do where the weights are "
+        "stored in it.",
         group="model",
     )
-    batch_size: int = option(32, "Clips at a time.", group="generation", low=1)
+    batch_size: int = option(32, "Clips that are answered at a time.", group="generation", low=1)
     max_length: int | None = option(
         None,
         "Tokens of prompt and answer together, as 0.1.0 counts; --max-new-tokens goes before it.",
@@ -354,7 +334,10 @@ class InferenceSettings(ConvertOptions):
         group="generation",
     )
     temperature: float | None = option(
-        None, "Of sampling, unless the model's settings say otherwise [1].", group="generation", above=0
+        None,
+        "Temperature of sampling, unless the model's settings say otherwise [1].",
+        group="generation",
+        above=0,
     )
     top_p: float | None = option(
         None,
@@ -378,13 +361,17 @@ class InferenceSettings(ConvertOptions):
     )
     repetition_penalty: float | None = option(
         None,
-        "Above 1: repeat less, unless the model's settings say otherwise [1].",
+        "Penalty on tokens that are there already (above 1: repeat less), unless the model's settings say "
+        "otherwise [1].",
         group="generation",
         above=0,
     )
     seed: int = option(42, "Seed of sampling.", group="generation", low=0)
     overwrite: bool = option(
-        False, "Start anew where --output holds other work, instead of refusing.", group="output"
+        False,
+        "Replace an earlier file at --output, which else is kept as OUTPUT.1, and drop another command's "
+        "unfinished work there, which else is refused.",
+        group="output",
     )
 
     def problems(self) -> list[str]:
@@ -421,5 +408,9 @@ class InferenceSettings(ConvertOptions):
 class DemoSettings(Settings):
     """Settings of ``demo``."""
 
-    output: Path = option(Path("mdl-demo"), "Folder to fill.", group="output")
+    output: Path = option(
+        Path("mdl-demo"),
+        "Folder to fill with sounds, datasets, the run, predictions and a report.",
+        group="output",
+    )
     seed: int = option(0, "Seed of the sounds and of training.", low=0)
