@@ -37,6 +37,20 @@ def output_kind(path: Path) -> str | None:
     return kinds.get(ending)
 
 
+def output_problems(output: Path, source: Path) -> list[str]:
+    """What is wrong with a file that is to be made of another one."""
+    name = f"--output {printable(output)}"
+    if output.is_dir():
+        return [f"{name}: a folder; name the file to write"]
+    if output.exists() and not output.is_file():
+        return [f"{name}: a device or a pipe; name a file to write"]
+    if output.exists() and source.exists() and output.samefile(source):
+        return [f"{name}: that is the input itself; name another file"]
+    if output_kind(output) is None:
+        return [f"{name}: {output.suffix} files can't be written; end the name in .csv, .tsv or .jsonl"]
+    return []
+
+
 def parse_shard(value: str) -> tuple[int, int] | None:
     """``"2/8"`` to ``(2, 8)``; ``None`` where it is not of that form."""
     first, _, second = value.partition("/")

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from mdl_toolkit.convert_settings import DEFAULT_MODEL, ConvertOptions, ConvertSettings, default_workers
 from mdl_toolkit.options import Settings, flag, given, option, printable
-from mdl_toolkit.paths import dataset_paths, missing_file, output_kind, twice
+from mdl_toolkit.paths import dataset_paths, missing_file, output_problems, twice
 
 __all__ = ["ConvertOptions", "ConvertSettings", "DemoSettings", "InferenceSettings", "TrainSettings"]
 
@@ -376,7 +376,11 @@ class InferenceSettings(ConvertOptions):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings beyond types and bounds."""
-        found = missing_file(self.input, "INPUT") + self.output_problems() + self._model_problems()
+        found = (
+            missing_file(self.input, "INPUT")
+            + output_problems(self.output, self.input)
+            + self._model_problems()
+        )
         if self.do_sample is False:
             idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
             found += [
@@ -389,19 +393,6 @@ class InferenceSettings(ConvertOptions):
         if self.generation_config not in ("model", "none"):
             found += missing_file(Path(self.generation_config), "--generation-config")
         return found
-
-    def output_problems(self) -> list[str]:
-        """What is wrong with ``--output``."""
-        if self.output.is_dir():
-            return [f"--output {printable(self.output)}: a folder; name the file to write"]
-        if self.output.exists() and self.input.exists() and self.output.samefile(self.input):
-            return [f"--output {printable(self.output)}: that is the input itself; name another file"]
-        if output_kind(self.output) is None:
-            return [
-                f"--output {printable(self.output)}: {self.output.suffix} files can't be written; "
-                "end the name in .csv, .tsv or .jsonl"
-            ]
-        return []
 
 
 @dataclass(kw_only=True)

@@ -277,7 +277,9 @@ def test_options_win(base: Path, tmp_path: Path):
     other = tmp_path / "other.json"
     other.write_text('{"no_repeat_ngram_size": 4, "eos_token_id": 3}')
     decoding, ends = _decoding(folder, generation_config=str(other))
-    assert in_force(decoding) == {"no_repeat_ngram_size": 4} and 3 not in ends
+    assert in_force(decoding) == {"no_repeat_ngram_size": 4} and ends == [3, 1276]
+    other.write_text('{"no_repeat_ngram_size": 4}')
+    assert _decoding(folder, generation_config=str(other))[1] == _decoding(folder)[1] == [1274, 1276]
 
 
 def test_an_adapters_own_file_comes_first(base: Path, tmp_path: Path):
@@ -384,7 +386,9 @@ def test_values_that_nobody_can_use_are_refused_before_the_work(
 
 
 def test_a_file_that_is_no_mapping(base: Path, tmp_path: Path):
-    folder = _with(base, tmp_path / "m", {})
+    folder = _with(base, tmp_path / "m", {"eos_token_id": [1276, "1274"]})
+    with pytest.raises(ModelError, match=r"eos_token_id is \[1276, .1274.\]; a token's number"):
+        _decoding(folder)
     (folder / "generation_config.json").write_text("[1]")
     with pytest.raises(ModelError, match="a mapping expected"):
         _decoding(folder)

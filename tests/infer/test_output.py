@@ -158,6 +158,25 @@ def test_the_input_is_never_the_output(folder: Path, capsys, how: str):
     assert source.read_bytes() == before
 
 
+def test_a_device_is_no_output(folder: Path, capsys):
+    """The file that appears in its place would end the device."""
+    write_csv(folder / "in.csv", ["audio"], [("0.wav",)])
+    os.mkfifo(folder / "pipe")
+    for name in ("/dev/null", "pipe"):
+        assert command(["inference", "in.csv", "--output", name, "--model-name", "nowhere"]) == 2
+        assert "a device or a pipe" in capsys.readouterr().err
+
+
+def test_a_link_is_written_through(folder: Path, model: Path):
+    write_csv(folder / "in.csv", ["audio"], [("0.wav",)])
+    (folder / "disk").mkdir()
+    (folder / "disk/earlier.csv").write_text("hours of work")
+    os.symlink("disk/earlier.csv", folder / "out.csv")
+    assert b"prediction" in _infer(folder, model, "in.csv", "out.csv")
+    assert (folder / "out.csv").is_symlink() and b"prediction" in (folder / "disk/earlier.csv").read_bytes()
+    assert (folder / "disk/earlier.csv.1").read_text() == "hours of work"
+
+
 def test_json_lines_keep_the_types_of_the_input(folder: Path, model: Path):
     records = [
         {
@@ -259,6 +278,15 @@ def test_interrupted_and_started_again_each_format_ends_alike(
             _infer(folder, model, "in.csv", name, batch_size=1)
     assert not (folder / name).exists()
     assert _infer(folder, model, "in.csv", name, batch_size=1) == whole
+
+
+def test_copies_that_a_kill_left_unfinished_are_removed(folder: Path, model: Path):
+    write_csv(folder / "in.csv", ["audio"], [("0.wav",)])
+    names = [".partial-out.csv-99999999", f".partial-out.csv-{os.getpid()}0x", ".partial-other.csv-99999999"]
+    for name in names:
+        (folder / name).write_text("half")
+    _infer(folder, model, "in.csv", "out.csv")
+    assert [(folder / name).exists() for name in names] == [False, True, True]
 
 
 def _words(*more: str) -> list[str]:

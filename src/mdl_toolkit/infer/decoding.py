@@ -113,26 +113,36 @@ def model_says(place: ModelFolder, choice: str = "model") -> ModelSays:
 
     Args:
         place: Of the model; an adapter's or checkpoint's own file comes before its base's.
-        choice: ``model``, ``none``, or a file to read instead; end tokens are the model's in any case.
+        choice: ``model``, ``none``, or a file to read instead; without end tokens there, the model's hold.
 
     Raises:
         ModelError: Where the file can't be understood.
     """
-    own = next((f for f in (place.folder, place.base) if (f / GENERATION_FILE).is_file()), None)
-    said = _read(own / GENERATION_FILE) if own is not None else {}
-    ends = said.get("eos_token_id")
-    listed = ends if isinstance(ends, list) else [ends]
-    tokens = tuple(token for token in listed if type(token) is int and token >= 0)
-    path = None if own is None else own / GENERATION_FILE
+    files = [folder / GENERATION_FILE for folder in (place.folder, place.base)]
+    path = next((file for file in files if file.is_file()), None)
+    said = _read(path) if path is not None else {}
+    tokens = _ends(path, said)
     if choice == "none":
         return ModelSays(None, {}, tokens)
     if choice != "model":
         path = Path(choice)
         said = _read(path)
+        tokens = _ends(path, said) or tokens
     honoured = {name: value for name, value in said.items() if name in _HONOURED and value is not None}
     if path is not None:
         _warn_of_others(path, said)
     return ModelSays(path, honoured, tokens)
+
+
+def _ends(path: Path | None, said: Mapping[str, Any]) -> tuple[int, ...]:
+    """Tokens that end an answer; some folders say -1 for none."""
+    ends = said.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if any(type(token) is not int for token in listed):
+        raise ModelError(
+            f"{path}: eos_token_id is {_shown(ends)}; a token's number, or a list of them, expected"
+        )
+    return tuple(token for token in listed if token >= 0)
 
 
 def _read(path: Path) -> dict[str, Any]:

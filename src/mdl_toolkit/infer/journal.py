@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -315,13 +314,6 @@ class Journal:
         """Remove the folder: the output is whole."""
         self.close()
         self._clear()
-
-    def remove_leavings(self) -> None:
-        """Remove unfinished copies of the output that killed processes left."""
-        for path in self.output.parent.glob(f".partial-{self.output.name}-*"):
-            pid = path.name.rpartition("-")[2]
-            if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
-                path.unlink(missing_ok=True)
 
 
 def _lock(stream: Any, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import glob
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import IO, Any
 from mdl_toolkit.data.csvfile import CsvWriter, cell_text, text_cell
 from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout
 from mdl_toolkit.errors import MdlError
-from mdl_toolkit.files import atomic_file
+from mdl_toolkit.files import PARTIAL_PREFIX, atomic_file
 from mdl_toolkit.infer.columns import ERROR, FINISH_REASON, PREDICTION, OutputColumns, output_columns
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.windows import read_windows
@@ -68,18 +69,21 @@ def write_output(
                     first.append(f"line {row.number}: {result.error}")
                 yield row, result
 
+    # Where the name is a link, the file that it leads to is written, and the link stays.
+    target = Path(os.path.realpath(output)) if output.is_symlink() else output
+    _remove_leavings(target)
     kept = None
     text = "utf-8" if kind == "jsonl" else output_encoding(source, encoding)
     try:
         # Halves of surrogate pairs, which JSON can express and no encoding, are written as \udXXX.
-        with atomic_file(output, newline="", encoding=text, errors="backslashreplace") as stream:
+        with atomic_file(target, newline="", encoding=text, errors="backslashreplace") as stream:
             if kind == "jsonl":
                 _write_json_lines(stream, rows(), columns, plan)
             else:
                 _write_cells(stream, rows(), columns, plan, _separator(layout, source, kind))
             stream.flush()
-            if output.exists() and not overwrite and not filecmp.cmp(stream.name, output, shallow=False):
-                kept = _keep(output)
+            if target.exists() and not overwrite and not filecmp.cmp(stream.name, target, shallow=False):
+                kept = _keep(target)
     except OSError as error:
         raise MdlError(
             f"{output}: can't be written: {error.strerror or error}; all answers are kept: make room, then "
@@ -135,6 +139,14 @@ def _joined(values: Mapping[str, Any], plan: OutputColumns, result: Result) -> d
     original = {new: values[old] for old, new in plan.moved.items() if old in values}
     every = {**values, **original, **{name: said[name] for name in plan.written}}
     return {name: every[name] for name in plan.header if name in every}
+
+
+def _remove_leavings(output: Path) -> None:
+    """Remove unfinished copies of the output that killed processes left."""
+    for path in output.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(output.name)}-*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            path.unlink(missing_ok=True)
 
 
 def _keep(output: Path) -> Path:

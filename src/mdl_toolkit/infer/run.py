@@ -36,6 +36,7 @@ from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.launcher import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
 from mdl_toolkit.model.linear import cpu_has_bfloat16, lay_out
+from mdl_toolkit.paths import output_problems
 from mdl_toolkit.settings import InferenceSettings
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
@@ -175,7 +176,7 @@ def _until(done: Callable[[], bool], waiting: str, news: Callable[[], int]) -> N
 
 
 def _check_output(settings: InferenceSettings) -> None:
-    if problems := settings.output_problems():
+    if problems := output_problems(settings.output, settings.input):
         raise SettingsError(problems)
 
 
