@@ -55,8 +55,22 @@ def test_alike_names_lead_out_of_nowhere(tmp_path: Path):
 
 
 def test_names_that_can_not_be(tmp_path: Path):
-    for name in ("é\0", "é" * 300, "\ud800é", "/é/../é", "é/", ""):
+    for name in ("é\0", "é" * 300, "\ud800é", "/é/../é", "é/", "", "a/b"):
         assert existing(name) == name
+
+
+def test_paths_of_windows(tmp_path: Path):
+    write_wav(tmp_path / "clips" / "e\u0301.wav", tone(0.3))
+    write_wav(tmp_path / "secret.wav", tone(0.3))
+    limits = AudioLimits(base_dir=str(tmp_path / "clips"))
+    assert len(load_waveform("é.wav", limits=limits)) == 4800
+    assert len(load_waveform(r"clips\é.wav", limits=AudioLimits(base_dir=str(tmp_path)))) == 4800
+    with pytest.raises(DataError, match="leads out of --base-dir"):
+        load_waveform(r"..\secret.wav", limits=limits)
+    with pytest.raises(DataError, match="no such file"):
+        load_waveform(r"clips\other.wav", limits=AudioLimits(base_dir=str(tmp_path)))
+    write_wav(tmp_path / r"a\b.wav", tone(0.5))
+    assert len(load_waveform(r"a\b.wav", limits=AudioLimits(base_dir=str(tmp_path)))) == 8000
 
 
 def test_a_table_of_one_form_and_files_of_the_other(tmp_path: Path):

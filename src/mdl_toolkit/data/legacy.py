@@ -158,10 +158,14 @@ class LegacyPart:
         progress = Progress(f"checking {self.folder}", rows)
         # Reading from disk and looking at samples let other threads run meanwhile.
         with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-            for count, any_corrected, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
-                progress.update(count)
-                corrected = corrected or any_corrected
-                damaged += wrong
+            try:
+                for count, any_corrected, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
+                    progress.update(count)
+                    corrected = corrected or any_corrected
+                    damaged += wrong
+            except BaseException:  # a signal, most likely: the rest isn't waited for
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         progress.clear()
         if damaged:
             return Finding(self._damage(damaged))

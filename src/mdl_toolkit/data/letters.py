@@ -1,7 +1,7 @@
-"""Names that look alike and are written otherwise: ``ü`` as one character, or as ``u`` and two dots.
+r"""Names that another machine writes otherwise: ``ü`` as ``u`` and two dots, or ``clips\a.wav``.
 
-macOS takes names apart, most other programs don't, and a table made on one machine meets files unpacked on
-another.
+macOS takes letters apart, most other programs don't; Windows separates folders by backslashes; and a table
+made on one machine meets files unpacked on another.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from functools import lru_cache
 
 
 def existing(path: str) -> str:
-    """The path, or the one of the same letters that is there where it isn't."""
-    if path.isascii() or os.path.lexists(path):
+    """The path, or where it isn't there the one that another machine would write like that."""
+    if (path.isascii() and "\\" not in path) or os.path.lexists(path):
         return path
+    path = path.replace("\\", "/")
     found = "/" if path.startswith("/") else ""
     for part in path.split("/"):
         if not part:
