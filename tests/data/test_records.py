@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mdl_toolkit.data.records import BadRow, Row, read_header, read_records, read_rows
+from mdl_toolkit.data.records import BadRow, Row, check_table, read_header, read_records, read_rows
 from mdl_toolkit.errors import DataError
 
 
@@ -99,6 +99,7 @@ def test_segments_that_are_none(tmp_path: Path, start: str, end: str, problem: s
         ("wave_file,x\na,b\n", ["no column 'audio'", "'wave_file', 'x'"]),
         ("clips/a.wav,zero\nclips/b.wav,one\n", ["no header", "'clips/a.wav'", "audio,prediction"]),
         ("zero;https://x.org/a\n", ["no header", "'https://x.org/a'", "audio;prediction"]),
+        ("conversation,path,text\n1,a,b\n", ["rename 'path' to audio and 'text' to prediction"]),
         ("id,messages\n1,[]\n", ["chat turns ('messages')", "audio and prediction"]),
         ("audio,x,x,y,y\na,1,2,3,4\n", ["line 1", "'x', 'y'", "twice"]),
         ("audio,prediction\na.wav,1\nb.wav\n", ["line 3", "1 cells", "header has 2"]),
@@ -118,6 +119,17 @@ def test_each_fault_is_one_line_with_its_place_and_remedy(
     message = _error(_csv(tmp_path, content))
     for part in parts:
         assert part in message
+
+
+def test_answers_of_chat_tools_are_told_of(tmp_path: Path):
+    path = _csv(tmp_path, "audio,messages\na.wav,b\n")
+    with pytest.raises(DataError, match="rows of chat turns"):
+        check_table(path, "utf-8")
+
+
+def test_utf_16_cut_within_a_letter(tmp_path: Path):
+    message = _error(_csv(tmp_path, "audio,prediction\na,b\n".encode("utf-16")[:-1]), "utf-16")
+    assert "not utf-16 text" in message
 
 
 def test_a_wrong_byte_far_into_the_file_is_found_by_its_line(tmp_path: Path):

@@ -32,7 +32,7 @@ _CHAT = ("messages", "conversations", "conversation", "chat", "dialogue")
 def no_column(name: str, columns: Sequence[str]) -> str:
     """A message's part about a column that isn't there: what is there, and what to rename."""
     chat = [column for column in columns if column.lower() in _CHAT]
-    if chat:
+    if chat and "prediction" not in columns and _near("prediction", columns) is None:
         return (
             f"rows of chat turns ({chat[0]!r}), which are not read: write each clip as one row with the "
             "columns audio and prediction, and user_prompt for the question"

@@ -1,8 +1,7 @@
 """CSV as people have it: any of four separators, blanks around cells, and quotes that mean something.
 
-Python's ``csv`` doesn't say which cells stood in quotes (before 3.12 in no way, since then as a type of
-number), and here it matters: ``"null"`` is a word, ``null`` is nothing. Lines without a quote, nearly all of
-them, are split; the others are walked through cell by cell. That is as fast as ``csv`` was.
+Python's ``csv`` doesn't say which cells stood in quotes, and here it matters: ``"null"`` is a word, ``null``
+is nothing. Lines without a quote, nearly all of them, are split; the others are walked through cell by cell.
 """
 
 from __future__ import annotations

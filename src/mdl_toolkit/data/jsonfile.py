@@ -59,7 +59,8 @@ def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
         try:
             value = source.value()
         except (ValueError, RecursionError) as error:
-            raise ArrayError(number, str(error)) from error
+            # The place that the message names is one in what was read last, not in the file.
+            raise ArrayError(number, getattr(error, "msg", str(error))) from error
         yield number, value
         found = source.next_mark()
         if found == ",":

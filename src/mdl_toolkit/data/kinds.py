@@ -94,7 +94,7 @@ def _foreign(path: Path, head: bytes) -> str | None:
     if _FRAMES.match(head):
         return _RECORDING
     if _WEB_PAGE.match(head):
-        return "a web page, not a table: was the download refused?"
+        return f"a web page (a download that was refused? a workbook saved as one?): {_OFFICE}"
     return None
 
 

@@ -36,7 +36,7 @@ def opened(path: Path, encoding: str) -> Iterator[IO[str]]:
             f"--encoding {encoding}: no such text encoding; for example utf-8, gbk, utf-16"
         ) from error
     except UnicodeError as error:
-        if b"\0" in table_head(path):
+        if b"\0" in table_head(path) and not any(size in encoding for size in ("16", "32")):
             raise DataError(
                 f"{path}: not text; a table is a CSV, JSON lines, a JSON array or Parquet (text of another "
                 "encoding? say it, for example --encoding utf-16)"
