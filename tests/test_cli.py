@@ -353,6 +353,18 @@ def test_the_table_of_other_names_leads_to_options_that_exist():
     assert set(re.findall(r"--[a-z][a-z0-9-]*", named)) <= {options.flag(name) for name in ours} | launchers
 
 
+@pytest.mark.parametrize("command", ["train", "inference"])
+def test_an_extra_that_is_missing_is_told_with_the_rest(
+    command: str, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = {"train": ["--train-dataset", "none"], "inference": ["none.csv", "--model-name", "m"]}[command]
+    assert cli.run([command, *words, "--output", "o.csv", "--quantization", "4bit"]) == 2
+    said = capsys.readouterr().err
+    assert "no file or folder none" in said
+    assert "--quantization needs the quantization extra: pip install 'mdl-toolkit[quantization]'" in said
+
+
 def test_two_lengths_of_one_warm_up(clips: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match=r"--warmup-steps 20 and --warmup-ratio 0\.1: .* keep one"):
         train_settings(clips, "--warmup-steps", "20", "--warmup-ratio", "0.1")

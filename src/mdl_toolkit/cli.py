@@ -65,6 +65,7 @@ COMMANDS = {
         "predict answers for a CSV of clips",
         "the answers so far are kept; the same command goes on with them",
         "mdl-toolkit inference test.csv --model-name output/final --output predictions.csv",
+        first="mdl_toolkit.infer.ready:make_ready",
     ),
     "demo": Command(
         settings.DemoSettings,

@@ -24,6 +24,17 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def free_bytes(path: Path) -> int | None:
+    """Space that is left where a path is, or is to be made; ``None`` where the file system doesn't tell."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            status = os.statvfs(folder)
+        except OSError:
+            continue
+        return status.f_bavail * status.f_frsize if status.f_blocks else None
+    return None
+
+
 def _partial_name(target: Path) -> Path:
     return target.with_name(f"{PARTIAL_PREFIX}{target.name}-{os.getpid()}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,13 @@ def parse_shard(value: str) -> tuple[int, int] | None:
         return None
     index, count = int(first), int(second)
     return (index, count) if 1 <= index <= count else None
+
+
+def missing_extra(package: str, name: str, extra: str) -> list[str]:
+    """What to say where an option needs a package that isn't installed."""
+    if importlib.util.find_spec(package) is not None:
+        return []
+    return [f"{name} needs the {extra} extra: pip install 'mdl-toolkit[{extra}]'"]
 
 
 def missing_file(path: Path, name: str) -> list[str]:

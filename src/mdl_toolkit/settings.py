@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from mdl_toolkit.convert_settings import DEFAULT_MODEL, ConvertOptions, ConvertSettings, default_workers
 from mdl_toolkit.options import Settings, flag, given, option, printable
-from mdl_toolkit.paths import dataset_paths, missing_file, output_problems, twice
+from mdl_toolkit.paths import dataset_paths, missing_extra, missing_file, output_problems, twice
 
 __all__ = ["ConvertOptions", "ConvertSettings", "DemoSettings", "InferenceSettings", "TrainSettings"]
 
@@ -232,6 +232,8 @@ class TrainSettings(ConvertOptions):
             found += [f"{n} goes with --method lora only" for n in given]
             if self.quantization:
                 found.append("--quantization keeps base weights frozen: it goes with --method lora only")
+        if self.quantization:
+            found += missing_extra("bitsandbytes", "--quantization", "quantization")
         if self.quantization and self.sharding not in ("auto", "none"):
             found.append("--quantization does not go with --sharding: quantised weights can't be sharded")
         for name in ("save_steps", "eval_steps"):
@@ -381,6 +383,8 @@ class InferenceSettings(ConvertOptions):
             + output_problems(self.output, self.input)
             + self._model_problems()
         )
+        if self.quantization:
+            found += missing_extra("bitsandbytes", "--quantization", "quantization")
         if self.do_sample is False:
             idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
             found += [

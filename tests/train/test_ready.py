@@ -73,6 +73,14 @@ def test_a_dataset_that_does_not_go_with_the_model(shop, tmp_path: Path, found: 
     assert said in told("train", "--model-name", shop.model, *words)[0]
 
 
+def test_inference_too(shop, tmp_path: Path):
+    (tmp_path / "in.csv").write_text("sound\na.wav\n")
+    said = told(
+        "inference", tmp_path / "in.csv", "--model-name", "some/model", "--output", tmp_path / "o.csv"
+    )
+    assert "'audio'" in said[0] and "some/model: no local folder of this name" in said[1]
+
+
 def test_everything_wrong_is_told_at_once(shop, words, tmp_path: Path):
     (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
     said = told(*words, "--report-to", "wandbb", "--user-prompt", "Z", "--base-dir", tmp_path)

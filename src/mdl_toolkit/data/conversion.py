@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections import Counter, deque
@@ -25,7 +24,7 @@ from mdl_toolkit.data.urls import is_url
 from mdl_toolkit.data.worker import Job, Result, Task
 from mdl_toolkit.data.writer import FolderWriter
 from mdl_toolkit.errors import DataError
-from mdl_toolkit.files import atomic_folder
+from mdl_toolkit.files import atomic_folder, free_bytes
 
 #: Most rows of a chunk: a worker's answer is held in memory whole.
 _MAX_CHUNK = 256
@@ -259,7 +258,7 @@ class Conversion:
             size = {"pcm16": 2.0, "flac": 1.3, "reference": 0.0}[self._request.options.audio_storage]
             needed = expected * rate * size + rows * 800
             text += f", about {duration(expected)} of audio; about {needed / 1e6:.1f} MB at {self._output}"
-            free = _free(self._output)
+            free = free_bytes(self._output)
             if free is not None and needed > free:
                 warn(f"{self._output}: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
         say(text)
@@ -311,16 +310,6 @@ class Conversion:
 
 class _UnusableError(Exception):
     """Too many rows are bad for a dataset to be made."""
-
-
-def _free(path: Path) -> int | None:
-    for folder in (path, *path.parents):
-        try:
-            status = os.statvfs(folder)
-        except OSError:
-            continue
-        return status.f_bavail * status.f_frsize
-    return None
 
 
 def _versions() -> dict[str, str]:

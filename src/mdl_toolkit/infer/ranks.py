@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from mdl_toolkit.console import tell_torchrun
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.launcher import place_of
+
+if TYPE_CHECKING:
+    import torch
 
 #: Seconds that the other processes wait with a mistake that the first one has found too.
 _MODESTY = 30.0
@@ -43,6 +45,8 @@ class Ranks:
     @property
     def device(self) -> torch.device:
         """This process's own device."""
+        import torch
+
         if not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device("cuda", self.local_rank % torch.cuda.device_count())

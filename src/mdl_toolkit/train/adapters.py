@@ -21,18 +21,11 @@ from mdl_toolkit.console import say
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.layers import ADAPTER, compute_in, make_lean
+from mdl_toolkit.train.parts import adapted_modules
 from mdl_toolkit.train.sharding import full_tensor, load_full
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
-
-# Upstream's pattern names the decoder's attention too but never matches it; `lora_attention` does.
-_LORA_TARGETS = {
-    "encoder": r"audio_encoder\.blocks\.\d+\.attn\.(qkv|proj)",
-    "projector": r"audio_projector\.net\.(0|2)",
-    "decoder": r"decoder\.model\.layers\.\d+\.mlp\.(gate_proj|up_proj|down_proj)",
-}
-_LORA_ATTENTION = r"decoder\.model\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
 
 
 def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
@@ -80,16 +73,13 @@ def lora_config(settings: TrainSettings) -> Any:
     """
     from peft import LoraConfig
 
-    patterns = [pattern for part, pattern in _LORA_TARGETS.items() if part in settings.train_target]
-    if settings.lora_attention and "decoder" in settings.train_target:
-        patterns.append(_LORA_ATTENTION)
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
-        target_modules="|".join(patterns) if patterns else None,
+        target_modules=adapted_modules(settings),
         bias="none",
     )
 

@@ -23,6 +23,7 @@ from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.paths import dataset_paths
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.train.disk import check_disk
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
 from mdl_toolkit.train.resume import counts_restart, refuse_foreign_output
 from mdl_toolkit.train.trackers import check_trackers
@@ -130,9 +131,12 @@ def _inputs(settings: TrainSettings, launch: Launch, trackers: Sequence[str]) ->
         require_usable_gpu(launch.use_cpu)  # before hours of conversion
     folders = _folders(settings.train_dataset, settings, folder)
     evaluation_folders = _folders(settings.eval_dataset, settings, folder)
+    data = _open(folders, folder)
+    if launch.rank == 0:
+        check_disk(settings, launch, folder, data)
     return Inputs(
         model_folder=folder,
-        data=_open(folders, folder),
+        data=data,
         data_folders=folders,
         evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
         evaluation_folders=evaluation_folders,

@@ -1,0 +1,38 @@
+"""What can be made sure of before torch is imported: the input and the model are there."""
+
+from __future__ import annotations
+
+from mdl_toolkit.data.records import read_header
+from mdl_toolkit.errors import SettingsError, UserError
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.infer.ranks import Ranks
+from mdl_toolkit.settings import InferenceSettings
+
+
+def make_ready(settings: InferenceSettings) -> InferenceSettings:
+    """Look at what a person may have mistaken, on the first process of a launch, which speaks for all.
+
+    Raises:
+        SettingsError: With everything that is wrong.
+    """
+    ranks = Ranks.of_environment()
+    if ranks.is_main:
+        with ranks.named_errors():
+            _check(settings)
+    return settings
+
+
+def _check(settings: InferenceSettings) -> None:
+    problems = []
+    try:
+        read_header(settings.input, settings.encoding)
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        resolve_model(
+            settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
+        )
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise SettingsError(problems)

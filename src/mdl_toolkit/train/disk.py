@@ -1,0 +1,161 @@
+"""Whether the disk has room for what a run will write: known before torch is imported.
+
+Sizes come from the headers of the base's weight files, and are those of the tensors: what lies beside them
+(tokenizer, records) is small.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl_toolkit.checkpoint.names import HEAD, part_of
+from mdl_toolkit.console import warn
+from mdl_toolkit.data.dataset import ClipDataset
+from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.files import free_bytes
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.train.launch import Launch
+from mdl_toolkit.train.parts import adapted_modules
+from mdl_toolkit.train.schedule import interval
+
+#: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
+_BYTES_IN_CHECKPOINT = 12
+_BYTES_IN_ADAPTER = 4
+_HEADER_LIMIT = 100 * 2**20
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+#: What never learns.
+_FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a run writes.
+
+    Attributes:
+        checkpoint: One of its checkpoints.
+        final: ``final/``.
+        kept: Checkpoints that are on the disk at the same time.
+    """
+
+    checkpoint: int
+    final: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.kept * self.checkpoint + self.final
+
+
+def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> None:
+    """Refuse a disk without room for one checkpoint and ``final/``; warn where not all will fit.
+
+    Raises:
+        SettingsError: With what is needed, what is free, and what to do.
+    """
+    need = needed(settings, launch, model_folder, data)
+    free = free_bytes(settings.output)
+    if need is None or free is None:
+        return
+    if settings.overwrite:
+        free += _earlier(settings.output)
+    if free < need.checkpoint + need.final:
+        raise SettingsError(
+            [
+                f"--output {settings.output}: {_size(free)} are free there, and a checkpoint of "
+                f"{_size(need.checkpoint)} and final/ of {_size(need.final)} are to be written: free some "
+                "space, or name a folder on another disk"
+            ]
+        )
+    if free < need.total:
+        warn(
+            f"{settings.output}: {need.kept} checkpoints of {_size(need.checkpoint)} and final/ of "
+            f"{_size(need.final)} need {_size(need.total)}, and {_size(free)} are free; a smaller "
+            "--save-total-limit keeps fewer checkpoints"
+        )
+
+
+def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> Need | None:
+    """What a run will write; ``None`` where the weight files don't tell (whoever loads them says why)."""
+    try:
+        tensors, size = _weights(model_folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    trained = _trained(settings, tensors)
+    saves = _saves(settings, launch, data)
+    limit = settings.save_total_limit
+    return Need(
+        checkpoint=trained * _BYTES_IN_CHECKPOINT,
+        final=size if settings.merge_lora or settings.method == "full" else trained * _BYTES_IN_ADAPTER,
+        # A new one is complete before the oldest goes.
+        kept=saves if limit is None else min(saves, limit + 1),
+    )
+
+
+def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
+    """Checkpoints of the whole run, about: batches in tokens are never quite full."""
+    slots = launch.world_size * settings.gradient_accumulation_steps
+    if settings.max_tokens:
+        epoch = math.ceil(int(data.tokens.sum()) / (settings.max_tokens * slots))
+    else:
+        epoch = math.ceil(len(data) / (settings.batch_size * slots))
+    steps = settings.max_steps or max(1, math.ceil(epoch * settings.num_epochs))
+    return math.ceil(steps / interval(settings.save_steps, steps))  # the last step saves too
+
+
+def _trained(settings: TrainSettings, tensors: dict[str, tuple[int, ...]]) -> int:
+    """How many numbers learn."""
+    pattern = adapted_modules(settings)
+    whole = set(settings.train_target)
+    if settings.method == "lora":
+        whole &= {"embed_tokens", "lm_head"}
+    if "lm_head" in whole and HEAD not in tensors:
+        whole.add("embed_tokens")  # they are one tensor
+    count = 0
+    for name, shape in tensors.items():
+        if part_of(name) in whole and not name.startswith(_FIXED):
+            count += math.prod(shape)
+        elif pattern and re.fullmatch(pattern, name.removesuffix(".weight")) and name.endswith(".weight"):
+            count += settings.lora_rank * sum(shape) + settings.dora * shape[0]
+    return count
+
+
+def _weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Names and shapes of a base's tensors, and the bytes of its weight files."""
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    tensors: dict[str, tuple[int, ...]] = {}
+    size = 0
+    for name in names:
+        with open(folder / name, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > _HEADER_LIMIT:
+                raise ValueError("header too long")
+            header = json.loads(stream.read(length))
+        size += (folder / name).stat().st_size
+        tensors |= {
+            key: tuple(map(int, entry["shape"]))
+            for key, entry in header.items()
+            if key != "__metadata__" and entry["dtype"] in _FLOATS
+        }
+    return tensors, size
+
+
+def _earlier(output: Path) -> int:
+    """Bytes of the earlier run that ``--overwrite`` removes."""
+    total = 0
+    for part in (*output.glob("checkpoint-*"), output / "final"):
+        for path in part.rglob("*"):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
