@@ -274,7 +274,7 @@ def test_modelscope_is_an_extra(monkeypatch, tmp_path: Path):
     asked = []
 
     def download(name, *, revision, allow_patterns, local_files_only=False):
-        asked.append((name, revision, local_files_only))
+        asked.append((name, revision, local_files_only, "*.safetensors" in allow_patterns))
         assert "*.bin" not in allow_patterns
         if local_files_only:
             raise ValueError("not there")
@@ -284,8 +284,14 @@ def test_modelscope_is_an_extra(monkeypatch, tmp_path: Path):
     module.snapshot_download = download
     monkeypatch.setitem(sys.modules, "modelscope", module)
     assert resolve_model("some/model", revision="v1", from_modelscope=True) == folder
-    assert asked == [("some/model", "v1", True), ("some/model", "v1", False)]
+    wanted = [(True, True), (False, False), (False, True)]  # the cache, then what is small, then the weights
+    assert asked == [("some/model", "v1", *one) for one in wanted]
     assert resolve_model(folder, from_modelscope=True) == folder
+    (folder / "config.json").write_text('{"model_type": "midashenglm_spatial"}')
+    asked.clear()
+    assert "some/model: this is MiDashengLM-Spatial" in _message("some/model", from_modelscope=True)
+    assert [weights for _, _, local, weights in asked if not local] == [False]
+    (folder / "config.json").write_text("{}")
 
     def broken(*args, **kwargs):
         raise RuntimeError("token ms-secret")

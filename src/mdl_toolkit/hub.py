@@ -208,14 +208,22 @@ def _from_modelscope(name: str, revision: str | None, weights: bool) -> Path:
             "--from-modelscope needs the modelscope extra: pip install 'mdl-toolkit[modelscope]'"
         ) from None
     patterns = _patterns(weights)
+
+    def download() -> str:
+        small = snapshot_download(name, revision=revision, allow_patterns=_patterns(False))
+        check_folder(Path(small), name)  # before gigabytes are fetched
+        return str(snapshot_download(name, revision=revision, allow_patterns=patterns) if weights else small)
+
     attempts: Iterable[Callable[[], str]] = (
         lambda: snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=patterns),
-        lambda: snapshot_download(name, revision=revision, allow_patterns=patterns),
+        download,
     )
     kind = ""
     for attempt in attempts:
         try:
             found = Path(attempt())
+        except ModelError:
+            raise
         except Exception as error:
             kind = type(error).__name__
             continue
