@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,6 +175,13 @@ class FailingWrites:
             )
             patch.setattr(builtins, "open", self._open(builtins.open))
             patch.setattr(io, "open", self._open(io.open))
+            accessor = getattr(
+                pathlib, "_NormalAccessor", None
+            )  # Python 3.10's paths hold on to the functions
+            for name in ("mkdir", "replace", "rename") if accessor else ():
+                patch.setattr(accessor, name, staticmethod(getattr(os, name)))
+            if accessor:
+                patch.setattr(accessor, "open", staticmethod(io.open))
             save = safetensors.torch.save_file
             patch.setattr(
                 safetensors.torch,
