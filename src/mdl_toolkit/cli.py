@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import Field
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,7 @@ class Command(NamedTuple):
         help: A line about it.
         stopped: What a signal leaves of it.
         example: A line to type.
+        torch: Whether importing the function takes seconds, in which a person sees nothing else.
         first: What is done before the function's module, and with it torch, is imported: it is given the
             settings, and what it returns is given to the function.
     """
@@ -39,6 +41,7 @@ class Command(NamedTuple):
     help: str
     stopped: str
     example: str
+    torch: bool = False
     first: str = ""
 
 
@@ -57,6 +60,7 @@ COMMANDS = {
         "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
+        torch=True,
         first="mdl_toolkit.train.ready:make_ready",
     ),
     "inference": Command(
@@ -66,6 +70,7 @@ COMMANDS = {
         "the answers so far are kept; the same command goes on with them",
         "mdl-toolkit inference test.csv --model-name output/final --output predictions.csv",
         first="mdl_toolkit.infer.ready:make_ready",
+        torch=True,
     ),
     "demo": Command(
         settings.DemoSettings,
@@ -167,7 +172,9 @@ def _dispatch(argv: list[str]) -> int:
     made: Any = options.build(command.settings, flags, config)
     if command.first:
         made = _function(command.first)(made)
-    _function(command.function)(made)
+    with console.status("loading PyTorch…") if command.torch else nullcontext():
+        function = _function(command.function)
+    function(made)
     return 0
 
 

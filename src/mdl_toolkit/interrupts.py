@@ -56,11 +56,13 @@ class Listener:
     Attributes:
         received: The first signal.
         answer: Called with the first signal's number.
+        again: Called with a second one's.
     """
 
     def __init__(self, launched: bool | None = None) -> None:
         self.received: int | None = None
         self.answer: Callable[[int], None] = self.interrupt
+        self.again: Callable[[int], None] = _end_by
         known = "TORCHELASTIC_RUN_ID" in os.environ or FORWARDED in os.environ
         self._launched = known if launched is None else launched
         self._process, self._first = os.getpid(), 0.0
@@ -101,8 +103,7 @@ class Listener:
             self.received, self._first = number, now
             self.answer(number)
         elif self.is_another(number, now - self._first):
-            console.clear_live()
-            _end_by(number)
+            self.again(number)
 
     def is_another(self, number: int, later: float) -> bool:
         """Whether a signal so many seconds after the first is a request of its own."""
@@ -110,10 +111,9 @@ class Listener:
             return False
         return number != signal.SIGTERM or later > _SAME_TERM_SECONDS
 
-    @property
-    def interrupts(self) -> bool:
-        """Whether the first signal ends what is being done, wherever it stands."""
-        return self.answer == self.interrupt
+    def may_end(self, again: bool) -> bool:
+        """Whether the first signal, or another, ends what is being done wherever it stands."""
+        return self.again == _end_by if again else self.answer == self.interrupt
 
 
 #: The innermost that listens.
@@ -125,8 +125,53 @@ def current() -> Listener | None:
     return _current
 
 
+class PassedOn:
+    """While the block lasts, signals go to a child that does the work: what it makes of them is waited for.
+
+    Start the child with :data:`FORWARDED` set: a terminal sends its signals to both.
+
+    Attributes:
+        received: The first signal.
+    """
+
+    def __init__(self) -> None:
+        self._listener, self._stack = _current or Listener(), contextlib.ExitStack()
+        self._child: int | None = None
+        self._early: list[int] = []
+
+    def __enter__(self) -> PassedOn:
+        if self._listener is not _current:
+            self._stack.enter_context(self._listener)
+        for name in ("answer", "again"):
+            self._stack.callback(setattr, self._listener, name, getattr(self._listener, name))
+            setattr(self._listener, name, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def received(self) -> int | None:
+        """The first signal."""
+        return self._listener.received
+
+    def to(self, child: int) -> None:
+        """Now the child is there."""
+        self._child = child
+        while self._early:
+            self._pass_on(self._early.pop(0))
+
+    def _pass_on(self, number: int) -> None:
+        if self._child is None:
+            self._early.append(number)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, number)
+
+
 def _end_by(number: int) -> None:
     """The system's own way of ending a process also tells the parent which signal it was."""
+    console.clear_live()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -165,7 +210,7 @@ class _Watch:
                     now = time.monotonic()
                     again = first is not None and self._listener.is_another(number, now - first)
                     first = now if first is None else first
-                    if (again or self._listener.interrupts) and self._is_stuck(PATIENCE[again]):
+                    if self._listener.may_end(again) and self._is_stuck(PATIENCE[again]):
                         self._leave(number)
         os.close(self._read)
 

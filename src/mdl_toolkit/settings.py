@@ -177,8 +177,12 @@ class TrainSettings(ConvertOptions):
         "option.",
         group="output",
     )
-    logging_steps: int = option(
-        1, "Steps from one printed line to the next; metrics.jsonl has every step.", group="output", low=1
+    logging_steps: int | None = option(
+        None,
+        "Steps from one printed line to the next; else a terminal has one live line, and a log a line now "
+        "and then. metrics.jsonl has every step.",
+        group="output",
+        low=1,
     )
     save_steps: float = option(
         500,

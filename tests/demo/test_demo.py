@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from mdl_toolkit.demo import run as demo_run
 from mdl_toolkit.demo.report import Answered, Outcome
 from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.train.state import newest_complete
+from support import terminal
 
 SMALL = demo_run.Size(train_clips=24, test_clips=12, epochs=10, rank=4)
 
@@ -108,11 +111,47 @@ def test_a_step_that_fails_ends_the_demonstration_with_its_command(tmp_path):
         demo_run.run_command(tmp_path, command)
 
 
-def test_an_interrupted_step_interrupts_the_demonstration(tmp_path, monkeypatch):
-    ended = subprocess.CompletedProcess([], 130)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
-    with pytest.raises(KeyboardInterrupt):
-        demo_run.run_command(tmp_path, demo_run.Command("x", ("mdl-toolkit", "demo")))
+@pytest.mark.system
+@pytest.mark.parametrize("key", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_what_it_says_of_a_signal_is_true(key: bool, tmp_path: Path):
+    """A terminal's Ctrl-C comes to the demonstration and its step; a signal sent to the one is passed on."""
+    size = "Size(train_clips=24, test_clips=12, epochs=5000, rank=4)"
+    program = (
+        "from pathlib import Path; from mdl_toolkit import cli; from mdl_toolkit.demo import run as demo\n"
+        f"demo.demo = lambda settings: demo.perform(settings.output, 0, demo.{size})\n"
+        "cli.main(['demo', '--output', 'd'])"
+    )
+    metrics = tmp_path / "d" / "run" / "metrics.jsonl"
+    with terminal.started([sys.executable, "-c", program], cwd=tmp_path) as screen:
+        screen.until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 3, "a few steps")
+        if key:
+            screen.type("\x03")
+        else:
+            os.kill(screen.process, signal.SIGTERM)
+        code, lines = screen.end()
+    number = signal.SIGINT if key else signal.SIGTERM
+    assert code == 128 + number, lines
+    checkpoint = newest_complete(tmp_path / "d" / "run")
+    assert checkpoint is not None
+    assert any(line.startswith(f"{number.name}: finishing this step, then saving") for line in lines), lines
+    told = "stopped: the training is saved in d/run; to go on with it, type in d: mdl-toolkit train"
+    assert lines[-1].startswith(told) and "starts anew)" in lines[-1], lines
+    resumed = lines[-1].partition("type in d: ")[2].partition(" (")[0]
+    assert resumed.endswith("--resume-from-checkpoint true") and "--overwrite" not in resumed
+    # And it can be gone on with in these very words.
+    step = checkpoint.name.removeprefix("checkpoint-")
+    words = [*resumed.split(), "--max-steps", str(int(step) + 1)]
+    words[0:1] = [sys.executable, "-m", "mdl_toolkit"]
+    ended = subprocess.run(words, cwd=tmp_path / "d", capture_output=True, text=True)
+    assert ended.returncode == 0 and f"going on from run/checkpoint-{step}" in ended.stderr, ended.stderr
+
+
+def test_launcher_variables_are_not_for_its_steps(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    show = "import os, sys; sys.exit('RANK' in os.environ or 'WORLD_SIZE' in os.environ)"
+    monkeypatch.setattr(demo_run.shutil, "which", lambda *_, **__: sys.executable)
+    demo_run.run_command(tmp_path, demo_run.Command("x", ("mdl-toolkit", "-c", show)))
 
 
 def test_the_screen_shows_loss_table_and_accuracy(capsys):

@@ -51,15 +51,8 @@ def through(sink: str, words: Sequence[str], folder: Path) -> int:
 def test_every_command_does_its_work(sink: str, shop: Path):
     name = sink.replace(" ", "-")
     assert through(sink, [*CONVERT, f"{name}-converted"], shop) == 0
-    words = [
-        *TRAIN,
-        "--train-dataset",
-        f"{name}-converted",
-        "--output",
-        f"{name}-run",
-        "--logging-steps",
-        "1",
-    ]
+    words = ["--logging-steps", "1", "--output", f"{name}-run"]
+    words = [f"{name}-converted" if word == "train-converted/" else word for word in TRAIN] + words
     assert through(sink, words, shop) == 0
     assert (shop / f"{name}-run" / "final" / "model.safetensors").is_file()
     assert through(sink, [*PREDICT, f"{name}.csv"], shop) == 0

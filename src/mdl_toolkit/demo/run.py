@@ -17,11 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit import __version__
+from mdl_toolkit import __version__, interrupts, launcher
 from mdl_toolkit.console import duration, say
 from mdl_toolkit.demo.report import Answered, Outcome, Step, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
-from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
 
@@ -179,22 +179,43 @@ def run_command(folder: Path, command: Command) -> Step:
 
     Raises:
         MdlError: It failed.
+        Stopped: A signal came, and the step has done what it does then.
     """
     say(f"\n$ {command.text}")
-    environment = {**os.environ, "PATH": f"{_programs()}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # Variables of a launcher are not meant for these; and signals of a terminal come to both.
+    kept = {name: value for name, value in os.environ.items() if name not in launcher.VARIABLES}
+    environment = {
+        **kept, "PATH": f"{_programs()}{os.pathsep}{os.environ.get('PATH', '')}", interrupts.FORWARDED: "1",
+    }  # fmt: skip
     program = shutil.which(command.words[0], path=environment["PATH"])
     # Where the package is used without being installed there is no such program, but the module is the same.
     start = [program] if program else [sys.executable, "-m", "mdl_toolkit"]
     began = time.monotonic()
-    ended = subprocess.run(
-        [*start, *command.words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=False
-    )
+    with interrupts.PassedOn() as signals:
+        process = subprocess.Popen(
+            [*start, *command.words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL
+        )
+        signals.to(process.pid)
+        code = process.wait()
     seconds = time.monotonic() - began
-    if ended.returncode == 130:
-        raise KeyboardInterrupt
-    if ended.returncode:
-        raise MdlError(f"the step failed with exit code {ended.returncode}: {command.text}")
+    number = signals.received or (code - 128 if code > 128 else -code)
+    if code and number in interrupts.STOP_SIGNALS:
+        raise Stopped(number, _how_to_go_on(folder, command))
+    if code:
+        raise MdlError(f"the step failed with exit code {code}: {command.text}")
     return Step(command.title, command.text, seconds)
+
+
+def _how_to_go_on(folder: Path, command: Command) -> str:
+    """What a step that a signal ended has left, as the folder shows it."""
+    anew = "mdl-toolkit demo starts anew"
+    if "train" not in command.words or not any((folder / "run").glob("checkpoint-*")):
+        return f"the demonstration is not done; {anew}"
+    words = [word for word in command.words if word != "--overwrite"]
+    resumed = shlex.join([*words, "--resume-from-checkpoint", "true"])
+    return (
+        f"the training is saved in {folder / 'run'}; to go on with it, type in {folder}: {resumed} ({anew})"
+    )
 
 
 def collect(folder: Path, steps: list[Step]) -> Outcome:
@@ -264,6 +285,8 @@ def show(outcome: Outcome) -> None:
     from rich.text import Text
 
     console = Console()
+    if console.width < 40:  # some terminals say 0, and nothing would be shown
+        console = Console(width=80)
     console.print()
     for line in loss_lines(outcome):
         console.print(line, markup=False, highlight=False)

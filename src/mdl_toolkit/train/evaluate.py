@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from mdl_toolkit.console import Progress
+
 if TYPE_CHECKING:
     from mdl_toolkit.data.collate import PackedBatch
     from mdl_toolkit.train.distributed import Ranks
@@ -87,8 +89,14 @@ class Evaluation:
         was_training = wrapped.model.training
         wrapped.model.eval()
         try:
+            progress = Progress("evaluating", len(tasks), "batches", every=60.0)
+            losses = []
             with closing(self._load(tasks)) as batches:
-                losses = [wrapped.loss_sum(batch) for batch in batches][: len(self._own)]
+                for batch in batches:
+                    losses.append(wrapped.loss_sum(batch))
+                    progress.update()
+            del losses[len(self._own) :]
+            progress.clear()
             total = math.fsum(float(loss) for loss in losses)
         finally:
             wrapped.model.train(was_training)

@@ -6,13 +6,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mdl_toolkit.console import duration, say
+from mdl_toolkit.console import Ticker, duration, is_live, say
 from mdl_toolkit.memory import gib
 from mdl_toolkit.train.metrics import MetricsLog
 from mdl_toolkit.train.trackers import Trackers
 
 if TYPE_CHECKING:
     from mdl_toolkit.train.distributed import Ranks
+
+#: Seconds between lines where nobody said how often: at first, and after hours.
+_SHORTEST, _LONGEST = 10.0, 300.0
 
 
 class Journal:
@@ -21,15 +24,18 @@ class Journal:
     Args:
         log: ``metrics.jsonl``; ``None`` on processes that write nothing.
         trackers: Of ``--report-to``.
-        every: Steps between lines on the screen.
+        every: Steps between lines on the screen. ``None``: a terminal has its live line alone; elsewhere is
+            a line after the first step, after the last, and now and then between, more rarely the longer it
+            takes.
         done: Steps made before this process began.
     """
 
     def __init__(
-        self, log: MetricsLog | None, trackers: Trackers | None, every: int = 1, done: int = 0
+        self, log: MetricsLog | None, trackers: Trackers | None, every: int | None = None, done: int = 0
     ) -> None:
         self._log, self._trackers, self._every, self._done = log, trackers, every, done
-        self._began = time.monotonic()
+        self._began = self._due = time.monotonic()
+        self._live = Ticker()
 
     def evaluated(self, ranks: Ranks) -> bool:
         """Whether the run that is gone on with has made the evaluation at its end; all processes ask."""
@@ -40,16 +46,32 @@ class Journal:
         """Numbers of an optimizer step."""
         self._write(values)
         number = values["step"]
-        if number % self._every and number != total_steps:
-            return
         elapsed = time.monotonic() - self._began
         left = elapsed / max(1, number - self._done) * (total_steps - number)
-        say(
-            f"step {number}/{total_steps}, epoch {values['epoch']:.2f}: loss {values['loss']:.4f}, "
-            f"learning rate {values['learning_rate']:.3g}, grad norm {values['grad_norm']:.3g}, "
-            f"{values['clips'] / max(values['seconds'], 1e-9):.1f} clips/s, {gib(values['memory'])}, "
-            f"{duration(left)} left"
-        )
+        rate = values["clips"] / max(values["seconds"], 1e-9)
+        if self._prints(number, total_steps, elapsed):
+            say(
+                f"step {number}/{total_steps}, epoch {values['epoch']:.2f}: loss {values['loss']:.4f}, "
+                f"learning rate {values['learning_rate']:.3g}, grad norm {values['grad_norm']:.3g}, "
+                f"{rate:.1f} clips/s, {gib(values['memory'])}, {duration(left)} left"
+            )
+        elif is_live() and self._live.due():
+            self._live.show(
+                f"step {number}/{total_steps} ({100 * number // total_steps} %), "
+                f"loss {values['loss']:.4f}, {rate:.1f} clips/s, {duration(left)} left"
+            )
+
+    def _prints(self, number: int, total_steps: int, elapsed: float) -> bool:
+        """Whether a step gets a line that stays."""
+        if number == total_steps:
+            return True
+        if self._every is not None:
+            return number % self._every == 0
+        now = time.monotonic()
+        if is_live() or now < self._due:
+            return False
+        self._due = now + min(max(_SHORTEST, elapsed / 100), _LONGEST)
+        return True
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
         """Numbers of an evaluation."""

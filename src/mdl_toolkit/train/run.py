@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mdl_toolkit.checkpoint.manifest import BaseRecord, Kind, ModelManifest, PromptRecord, PromptUse
-from mdl_toolkit.console import duration, say, tell_torchrun, warn
+from mdl_toolkit.console import duration, say, status, tell_torchrun, warn
 from mdl_toolkit.data.batching import Plan
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.prompt import PromptBuilder
@@ -111,7 +111,8 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     reset_peak(ranks.device)
     began = time.monotonic()
     start_ahead(settings.data_workers)
-    wrapped = prepare(prepared.model_folder, settings, ranks)
+    with status(f"loading {settings.model_name}…"):
+        wrapped = prepare(prepared.model_folder, settings, ranks)
     loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
     say(f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}")
     say(describe_trainable(wrapped.model))
