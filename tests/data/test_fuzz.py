@@ -20,6 +20,7 @@ from mdl_toolkit.data.records import BadRow, Row, read_header, read_records
 from mdl_toolkit.data.urls import UrlLimits, fetch, shown
 from mdl_toolkit.errors import DataError, ModelError
 from support.clips import TINY, tone, wav_bytes
+from support.recordings import bursts, flac_without_length, mp3_bytes, wav_with_lengths
 
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -93,6 +94,12 @@ def test_any_objects_as_jsonl(tmp_path: Path, rows: list, tail: bytes):
 ORIGINALS = {
     kind: wav_bytes(tone(0.3, 22050), 22050, format=kind)
     for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64")
+}
+ORIGINALS |= {
+    **{f"{kind} joined": ORIGINALS[kind] * 2 for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU")},
+    "WAV piped": wav_with_lengths(ORIGINALS["WAV"], 0, 0),
+    "FLAC piped": flac_without_length(ORIGINALS["FLAC"]),
+    "MP3 piped": mp3_bytes(bursts(1), length=False),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from mdl_toolkit.data import decode
-from mdl_toolkit.data.audio import AudioLimits, load_waveform
+from mdl_toolkit.data.audio import AudioLimits, clip_seconds, load_waveform
 from mdl_toolkit.errors import DataError
 from support.clips import tone, wav_bytes
 from support.recordings import (
@@ -55,6 +55,8 @@ def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path: Path, rate: int, s
     loaded = load_waveform(_file(tmp_path, data))
     assert seconds <= len(loaded) / 16000 <= seconds + 0.15  # the codec's own delay and padding
     whole = load_waveform(_file(tmp_path, mp3_bytes(bursts(seconds, rate), rate), "b"))
+    told = clip_seconds(str(tmp_path / "a"))
+    assert told == pytest.approx(len(loaded) / 16000, abs=1e-3)
     if rate == 16000:  # the same frames but for that delay, which only a length can say
         lag = int(np.correlate(loaded[: 16000 + 2000], whole[:16000]).argmax())
         np.testing.assert_allclose(loaded[lag : lag + len(whole)], whole, atol=1e-5)

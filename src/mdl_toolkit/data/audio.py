@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.decode import Reading, scratch
-from mdl_toolkit.data.foreign import explain
 from mdl_toolkit.data.letters import existing
+from mdl_toolkit.data.unreadable import explain
 from mdl_toolkit.data.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.options import printable
@@ -80,6 +80,29 @@ def load_waveform(
             return _load(stream, size, name, start, end, limits, sample_rate)
     except OSError as error:
         raise DataError(f"{name}: can't be read ({error.strerror or error})") from error
+
+
+def clip_seconds(
+    source: str, *, start: float | None = None, end: float | None = None, limits: AudioLimits | None = None
+) -> float | None:
+    """How long a clip is, without decoding it; arguments as :func:`load_waveform`.
+
+    Returns:
+        Seconds; ``None`` where only loading it will tell: for URLs, files of unknown length, and unfit ones.
+    """
+    if is_url(source):
+        return None
+    limits = limits or AudioLimits()
+    try:
+        with open(locate(source, limits), "rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            with Reading(stream, size, source, limits.max_seconds) as reading:
+                whole = reading.seconds
+    except (DataError, OSError, RuntimeError):
+        return None
+    if whole is None:
+        return None
+    return max(0.0, (whole if end is None else min(end, whole)) - (start or 0.0))
 
 
 def _shown(source: str) -> str:

@@ -87,7 +87,7 @@ def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:
 
 def _is_plain_wav(head: bytes, size: int) -> bool:
     """Whether it is the commonest file of all, told by its first 44 bytes: the same answer, sooner."""
-    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or head[36:40] != b"data":
+    if len(head) < 44 or head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or head[36:40] != b"data":
         return False
     outer, kind, length = struct.unpack_from("<4xI12xH18xI", head)
     return (outer, length) == (size - 8, size - 44) and kind == 1 and length > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mdl_toolkit import __version__
 from mdl_toolkit.console import Progress, duration, say, warn
-from mdl_toolkit.data.audio import locate
+from mdl_toolkit.data.audio import clip_seconds
 from mdl_toolkit.data.badrows import BadRows
 from mdl_toolkit.data.folder import MAX_SEEN, DatasetManifest, PromptRecord, PromptUse
 from mdl_toolkit.data.noticed import SILENT, NoticedRows
@@ -264,17 +264,8 @@ class Conversion:
         say(text)
 
     def _seconds_of(self, row: Row) -> float | None:
-        import soundfile
-
-        if is_url(row.audio):
-            return None
-        try:
-            info = soundfile.info(locate(row.audio, self._request.limits))
-        except (DataError, OSError, ValueError, RuntimeError):  # told of when the row is converted
-            return None
-        end = info.duration if row.end is None else min(row.end, info.duration)
-        seconds = end - (row.start or 0.0)
-        return seconds if 0 < seconds <= self._request.options.max_audio_seconds else None
+        seconds = clip_seconds(row.audio, start=row.start, end=row.end, limits=self._request.limits)
+        return seconds if seconds and seconds <= self._request.options.max_audio_seconds else None
 
     def _manifest(self, writer: FolderWriter, files: dict[str, int], skipped: int) -> DatasetManifest:
         request, geometry = self._request, self._builder.geometry

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.containers import UNKNOWN_LENGTH, find_parts, flac_parts
-from mdl_toolkit.data.foreign import convert_line
 from mdl_toolkit.data.mpeg import PREROLL_FRAMES
 from mdl_toolkit.data.parts import Part, PartView
+from mdl_toolkit.data.unreadable import convert_line
 from mdl_toolkit.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -90,6 +90,12 @@ class Reading:
     def rate(self) -> int:
         """Samples a second of each channel."""
         return self._form[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it is; ``None`` where only reading it will tell."""
+        known = [length for length in self._lengths if length is not None]
+        return sum(known) / self.rate if len(known) == len(self._lengths) else None
 
     def clip(self, start: float | None, end: float | None) -> Floats:
         """The samples between two times in seconds.

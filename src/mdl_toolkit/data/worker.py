@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -163,6 +164,18 @@ def serve(connection: socket.socket, loader: Loader) -> None:
         chunks.append(loader.submit(message[0]))
 
 
+def _hush_libraries() -> None:
+    """Let remarks that C libraries print go nowhere; what Python says still comes out.
+
+    An MP3 decoder complains of each frame that a seek has left without the bytes before it, though such
+    frames are decoded for the sake of those after them and thrown away.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def main(socket_fd: int, progress_fd: int, place: int) -> None:
     """Serve until the socket closes.
 
@@ -172,6 +185,7 @@ def main(socket_fd: int, progress_fd: int, place: int) -> None:
         place: This worker's number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _hush_libraries()
     connection = socket.socket(fileno=socket_fd)
     try:
         first = receive(connection)

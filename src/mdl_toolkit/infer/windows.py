@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl_toolkit.data.audio import AudioLimits, locate
+from mdl_toolkit.data.audio import AudioLimits, clip_seconds
 from mdl_toolkit.data.records import BadRow, Row, read_records
-from mdl_toolkit.data.urls import is_url
 
 #: Batches in a window, by kind of device. In a long window batches stay full for longer, because its rows
 #: take the places of those that end. That pays on GPUs, where a step takes as long for few rows as for many.
@@ -80,12 +79,4 @@ def _seconds(row: Row, limits: AudioLimits) -> float:
     """Length of a clip; 0 where only loading it will tell. It decides an order and nothing else."""
     if row.end is not None:
         return row.end - (row.start or 0.0)
-    if is_url(row.audio):
-        return 0.0
-    import soundfile
-
-    try:
-        info = soundfile.info(locate(row.audio, limits))
-    except Exception:  # whatever is wrong with it, loading says so, with the row
-        return 0.0
-    return float(max(info.duration - (row.start or 0.0), 0.0))
+    return clip_seconds(row.audio, start=row.start, limits=limits) or 0.0
