@@ -40,6 +40,10 @@ class ModelError(UserError):
     """A model, adapter or checkpoint folder that can't be used."""
 
 
+class StorageError(MdlError):
+    """Something that can't be written, for a full disk for example; what was there before is intact."""
+
+
 class NonFiniteError(MdlError):
     """A loss or gradient that is not a finite number; the weights were not updated with it."""
 

@@ -15,6 +15,17 @@ from typing import IO, Any
 PARTIAL_PREFIX = ".partial-"
 
 
+def storage_cause(error: BaseException) -> str | None:
+    """Why something could not be written, for a person; ``None`` where an error is about something else.
+
+    The safetensors library has an error type of its own for failed writes, and no number in it.
+    """
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}"
+    return str(error).rstrip(".") if type(error).__name__ == "SafetensorError" else None
+
+
 def fsync_path(path: Path) -> None:
     """Flush a file's or a folder's own entry to disk."""
     descriptor = os.open(path, os.O_RDONLY)

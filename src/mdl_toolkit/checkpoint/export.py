@@ -24,8 +24,8 @@ from mdl_toolkit.checkpoint.names import EMBEDDINGS, HEAD, is_tied, part_of
 from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import INDEX_NAME, TensorInfo, WeightFiles
 from mdl_toolkit.console import warn
-from mdl_toolkit.errors import MdlError, ModelError
-from mdl_toolkit.files import atomic_folder
+from mdl_toolkit.errors import MdlError, ModelError, StorageError
+from mdl_toolkit.files import atomic_folder, storage_cause
 
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _NOT_CARRIED = frozenset({MANIFEST_NAME, "adapter_config.json", "trainer_state.json", INDEX_NAME})
@@ -204,9 +204,10 @@ def _new_folder(output: Path) -> Iterator[Path]:
     try:
         with atomic_folder(output) as partial:
             yield partial
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise MdlError(f"{output}: can't be written: {error.strerror or error}{where}") from error
+    except Exception as error:
+        if (cause := storage_cause(error)) is None:
+            raise
+        raise StorageError(f"{output}: can't be written: {cause}") from error
 
 
 def _put(

@@ -8,7 +8,7 @@ from pathlib import Path
 from mdl_toolkit.checkpoint.export import export_merged, export_trained
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
 from mdl_toolkit.console import say
-from mdl_toolkit.errors import MdlError, Stopped
+from mdl_toolkit.errors import Stopped, StorageError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import kind_of, trained_tensors, trained_weights
 from mdl_toolkit.train.distributed import Ranks
@@ -31,7 +31,7 @@ def write_final(
 
     Raises:
         Stopped: A signal came; the last checkpoint has everything that ``final/`` is made of.
-        MdlError: It could not be written.
+        StorageError: It could not be written.
     """
     target = settings.output / FINAL
     message = f"stopped before {target} was written; go on with --resume-from-checkpoint true"
@@ -43,10 +43,11 @@ def write_final(
             _write(settings, wrapped, base_folder, manifest, progress, target)
         except Stopped as error:
             stopped = error
-        except OSError as error:
-            raise MdlError(
-                f"{target} could not be written: {error.strerror or error}; the last checkpoint has all of "
-                "it: make room, then go on with --resume-from-checkpoint true"
+        except StorageError as error:
+            last = settings.output / f"checkpoint-{progress.step}"
+            raise StorageError(
+                f"{error}; {last} has all that was learned: make room, then go on with "
+                "--resume-from-checkpoint true, which writes it"
             ) from error
     else:
         for _ in trained_tensors(wrapped.model):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, write_json
+from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, write_json
 
 RUN_STATE, OPTIMIZER, COMPLETE = "run_state.json", "optimizer.safetensors", "complete.json"
 FINAL, LOCK = "final", ".lock"
@@ -135,20 +135,14 @@ def writing_checkpoint(output: Path, state: RunState) -> Iterator[Path]:
             write_json(folder / RUN_STATE, asdict(state))
             write_json(folder / COMPLETE, {"files": _listing(folder)})
     except Exception as error:
-        if not _is_storage_error(error):
+        if (cause := storage_cause(error)) is None:
             raise
-        cause = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         newest = newest_complete(output)
         rest = f"{newest} is intact" if newest else "there was no checkpoint before it"
         raise MdlError(
             f"{target} could not be saved: {cause}; {rest}. Make room, then go on with "
             "--resume-from-checkpoint true"
         ) from error
-
-
-def _is_storage_error(error: Exception) -> bool:
-    # The safetensors library has an error type of its own for failed writes.
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
 
 
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:
