@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord, PromptUse
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.infer import run as run_module
+from mdl_toolkit.infer import work as work_module
 from mdl_toolkit.infer.generate import Generator
 from mdl_toolkit.infer.run import inference
 from mdl_toolkit.settings import InferenceSettings
@@ -72,7 +73,7 @@ def test_a_cpu_runs_bfloat16_weights_in_bfloat16_where_that_is_fast(
     tensors = load_file(copy / "model.safetensors")
     floats = {name: t.to(weights) if t.is_floating_point() else t for name, t in tensors.items()}
     save_file(floats, copy / "model.safetensors")
-    monkeypatch.setattr(run_module, "cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(work_module, "cpu_has_bfloat16", lambda: native)
     _table(folder, 3)
     assert len(_run(folder, copy, bf16=asked)) == 3
     assert f"({runs_in}, cpu)" in "".join(capsys.readouterr())
@@ -119,7 +120,7 @@ def test_a_failing_row_says_so_and_the_others_go_on(folder: Path, model: Path, c
 
 def _prompts_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     used: list[str] = []
-    builder = run_module.PromptBuilder
+    builder = work_module.PromptBuilder
     original = builder.prepare
 
     def prepare(self, system, user, answer, order="audio-first"):
@@ -351,14 +352,14 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
     import threading
 
     asked: dict[int, int] = {}
-    rows = run_module._Work._rows
+    rows = work_module.Work._rows
 
     def counting(self, *rest):
         for item in rows(self, *rest):
             asked[self.ranks.rank] = asked.get(self.ranks.rank, 0) + 1
             yield item
 
-    monkeypatch.setattr(run_module._Work, "_rows", counting)
+    monkeypatch.setattr(work_module.Work, "_rows", counting)
     settings = InferenceSettings(
         input=folder / "in.csv",
         output=folder / "out.csv",
@@ -413,9 +414,9 @@ def test_rows_stream(folder: Path, model: Path, monkeypatch):
     many = [f"id-{n},clips/{n % 4}.wav,t,x" for n in range(900)]
     source.write_text("\n".join([lines[0], *many]) + "\n")
     loaded: list[int] = []
-    read = run_module.RowReader.read
+    read = work_module.RowReader.read
     monkeypatch.setattr(
-        run_module.RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key)
+        work_module.RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key)
     )
     _interrupted(folder, model, monkeypatch, after=3, batch_size=8)
     done = (folder / "out.csv.partial/rank-0.jsonl").read_text().count('"rows"')
@@ -547,14 +548,14 @@ def test_beams_and_sampling_by_option(folder: Path, model: Path):
 def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
     """An error that nobody foresaw, in one row, is that row's."""
     _table(folder, 3)
-    read = run_module.RowReader.read
+    read = work_module.RowReader.read
 
     def surprising(self, row, key):
         if key == 1:
             raise RuntimeError("something\nnew")
         return read(self, row, key)
 
-    monkeypatch.setattr(run_module.RowReader, "read", surprising)
+    monkeypatch.setattr(work_module.RowReader, "read", surprising)
     rows = _run(folder, model)
     assert rows[1]["error"] == "RuntimeError: something new"
     assert rows[0]["prediction"] and rows[2]["prediction"]

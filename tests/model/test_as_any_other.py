@@ -143,7 +143,7 @@ class TestLaidOut:
             for path in source.rglob("*.py")
             if "lay_out(" in path.read_text(encoding="utf-8").replace("def lay_out(", "")
         }
-        assert callers == {"train/wrap.py", "infer/run.py"}
+        assert callers == {"train/wrap.py", "infer/work.py"}
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import chain, groupby, islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import torch
-
-from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder, open_folder
-from mdl_toolkit.checkpoint.load import load_model, main_dtype
-from mdl_toolkit.checkpoint.weights import WeightFiles
+from mdl_toolkit.checkpoint.folder import open_folder
 from mdl_toolkit.console import Progress, duration, say, warn
 from mdl_toolkit.data.misread import Misread
 from mdl_toolkit.data.noticed import SILENT
-from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.records import Row, read_header, read_records
-from mdl_toolkit.errors import MdlError, SettingsError, UserError
+from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.infer.answer import Prompt
-from mdl_toolkit.infer.decoding import choose_decoding, describe, end_tokens, in_force, model_says
-from mdl_toolkit.infer.generate import Generator
-from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.output import Written, write_output
-from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
 from mdl_toolkit.infer.ranks import Ranks
-from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
+from mdl_toolkit.infer.work import Work
 from mdl_toolkit.launcher import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
-from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
-from mdl_toolkit.model.linear import cpu_has_bfloat16, lay_out
 from mdl_toolkit.paths import output_problems
 from mdl_toolkit.settings import InferenceSettings
 
-#: Failed rows that are shown while the run goes on; all of them are in the output.
-_SHOWN_ERRORS = 5
-#: Seconds after which a clip that isn't there yet is named.
-_STALL = 60.0
 #: Seconds that the first process waits at its end, in work that went on, for others to have come.
 _PATIENCE = 30.0
 #: Seconds without news of other processes after which this one gives up.
@@ -82,7 +60,7 @@ def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
         journal.close()
 
 
-def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
+def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[Work, int]:
     """Everything that can be wrong before anything is computed; the work, and the number of rows."""
     _check_output(settings)
     rows, bad = _count(settings)  # before a model is fetched
@@ -93,10 +71,10 @@ def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[_Work, int]:
         ),
         settings.base_model,
     )
-    return _Work(settings, place, ranks, bad), rows
+    return Work(settings, place, ranks, bad), rows
 
 
-def _do(work: _Work, journal: Journal, rows: int, resumed: bool) -> None:
+def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     """Answer this process's share and, on the first process, write the output when all shares are done."""
     settings, bad = work.settings, work.bad
     started, before = time.monotonic(), journal.rows
@@ -193,232 +171,6 @@ def _count(settings: InferenceSettings) -> tuple[int, int]:
     for sentence in misread.sentences():
         warn(f"{settings.input}{sentence}")
     return rows, bad
-
-
-@dataclass
-class _Loading:
-    """A row of a window whose clip is being loaded."""
-
-    window: int
-    place: int
-    row: Row
-    prompt: Future[Prompt]
-
-
-class _Work:
-    """What is to be done, and the doing of it."""
-
-    def __init__(self, settings: InferenceSettings, place: ModelFolder, ranks: Ranks, bad: int) -> None:
-        self.settings, self.place, self.ranks = settings, place, ranks
-        self.builder = PromptBuilder(place.base)
-        self.dtype = _dtype(settings, place, ranks.device)
-        self.choice = PromptChoice(settings, place.manifest.prompts if place.manifest else None)
-        self.says = model_says(place, settings.generation_config)
-        self.decoding = choose_decoding(settings, self.says, place)
-        limits = answer_limits(settings, self.says, place.manifest, self.builder.max_tokens)
-        self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
-        self.bad, self._shown, self._answered = bad, 0, False
-        #: Windows of all processes together; known when :meth:`run` has ended.
-        self.windows = 0
-
-    def window_rows(self, rows: int) -> int:
-        """Rows of a window, where the work begins now."""
-        return window_rows(self.settings.batch_size, rows, self.ranks.size, self.ranks.device.type)
-
-    def description(self) -> dict[str, Any]:
-        """All that decides the result, by the name that a person knows it under."""
-        s = self.settings
-        return {
-            "input": _digest(s.input),
-            "model": _model_digest(self.place),
-            "--quantization": s.quantization,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "system prompt": self.choice.system,
-            "user prompt": self.choice.user,
-            "prompt order": self.choice.order,
-            **{
-                "--" + name.replace("_", "-"): getattr(s, name)
-                for name in (
-                    "batch_size", "max_new_tokens", "max_length", "seed", "max_audio_seconds", "encoding",
-                )
-            },
-            "limit": self.reader.limits.describe(),
-            "end tokens": self.ends,
-            **in_force(self.decoding),
-            "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
-        }  # fmt: skip
-
-    def run(self, journal: Journal, progress: Progress) -> None:
-        """Answer the rows of this process's windows that are not answered yet."""
-        generator: Generator | None = None
-        with _Pool(self.settings.num_workers) as pool:
-            ahead = 2 * max(self.settings.batch_size, self.settings.num_workers)
-            rows = _read_ahead(self._rows(journal, pool), ahead)
-            for window, loading in groupby(rows, key=lambda item: item.window):
-                generator = generator or self._generator()
-                self._answer(window, loading, generator, journal, progress)
-                journal.refresh()
-                progress.update(self.bad + journal.rows - progress.done)
-
-    def _generator(self) -> Generator:
-        s = self.settings
-        say(describe(s, self.says, self.decoding, self.reader.limits.describe()))
-        say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
-        quantization: Any = s.quantization
-        model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
-        model.requires_grad_(False)
-        lay_out(model, available_bytes(torch.device("cpu"), self.ranks.size))
-        return Generator(model, self.ends, self.decoding)
-
-    @property
-    def ends(self) -> list[int]:
-        """Tokens that end an answer."""
-        return end_tokens(self.says, self.builder.end_id)
-
-    def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[_Loading]:
-        """The rows of this process's unfinished windows; loading begins when a row is taken."""
-        s = self.settings
-        for window in read_windows(s.input, s.encoding, journal.window_rows):
-            good = window.good()
-            self.windows += bool(good)
-            if not good or not self.ranks.mine(window.number) or journal.is_done(window.number):
-                continue
-            for place in by_length(window, self.reader.audio, pool):
-                row = window.row(place)
-                yield _Loading(window.number, place, row, pool.submit(self.reader.read, row, place))
-
-    def _answer(
-        self,
-        window: int,
-        loading: Iterable[_Loading],
-        generator: Generator,
-        journal: Journal,
-        progress: Progress,
-    ) -> None:
-        """Answer the rows of a window, and note each answer when it is there.
-
-        Where the rows that run together need more memory than there is, fewer do.
-        """
-        slots = self.settings.batch_size
-        rows: dict[int, Row] = {}
-        asked: dict[int, Prompt] = {}  # and not answered yet
-
-        def note(result: Result) -> None:
-            asked.pop(result.place, None)
-            journal.add(window, [result])
-            progress.update()
-            self._show_first(rows[result.place], result)
-
-        def loaded() -> Iterator[tuple[int, Prompt]]:
-            for item in loading:
-                rows[item.place] = item.row
-                try:
-                    yield item.place, self._wait(item)
-                except UserError as error:
-                    note(self._failed(item.place, item.row, str(error)))
-                except Exception as error:  # whatever one row does, the others go on
-                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                    note(self._failed(item.place, item.row, reason))
-
-        journal.begin(window)
-        source = loaded()
-        while True:
-            places: list[int] = []
-            try:
-                for number, answer in generator.stream(
-                    _feed(list(asked.items()), source, asked, places), slots
-                ):
-                    text = self.builder.decode(answer.tokens, skip_special=True).replace("\0", "\ufffd")
-                    note(Result(places[number], text, cut=not answer.finished))
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            free_memory()
-            if slots == 1:
-                place = next(iter(asked))
-                tokens = len(asked[place].input_ids)
-                note(self._failed(place, rows[place], f"not enough memory for its {tokens} tokens alone"))
-            slots = max(1, slots // 2)
-        journal.finish(window)
-
-    def _wait(self, item: _Loading) -> Prompt:
-        started = time.monotonic()
-        while not wait([item.prompt], timeout=_STALL).done:
-            say(
-                f"waiting for {self.settings.input} line {item.row.number} ({item.row.audio[:80]}), "
-                f"{duration(time.monotonic() - started)} so far"
-            )
-        return item.prompt.result()
-
-    def _failed(self, place: int, row: Row, reason: str) -> Result:
-        self._shown += 1
-        if self._shown <= _SHOWN_ERRORS:
-            warn(f"{self.settings.input} line {row.number}: {reason}")
-        if self._shown == _SHOWN_ERRORS + 1:
-            warn("more rows failed; the output's error column has all of them")
-        return Result(place, error=reason)
-
-    def _show_first(self, row: Row, result: Result) -> None:
-        """What the first row asked and got: the quickest way to see a wrong prompt."""
-        if result.error is None and not self._answered:
-            self._answered = True
-            system, user = self.choice.pair(row)
-            say(f"line {row.number}: system {system!r}, user {user!r} -> {result.prediction!r}")
-
-
-class _Pool(ThreadPoolExecutor):
-    """Threads that nobody waits for when the work ends early."""
-
-    def __exit__(self, *exception: object) -> None:
-        self.shutdown(wait=exception[0] is None, cancel_futures=True)
-
-
-def _read_ahead(items: Iterator[_Loading], count: int) -> Iterator[_Loading]:
-    """The items, each taken so many before it is needed."""
-    ahead: deque[_Loading] = deque(islice(items, count))
-    while ahead:
-        ahead.extend(islice(items, 1))
-        yield ahead.popleft()
-
-
-def _feed(
-    again: Sequence[tuple[int, Prompt]],
-    source: Iterator[tuple[int, Prompt]],
-    asked: dict[int, Prompt],
-    places: list[int],
-) -> Iterator[Prompt]:
-    """Prompts to answer, first those to be tried again. What is taken goes into ``asked`` and ``places``."""
-    for place, prompt in chain(again, source):
-        asked[place] = prompt
-        places.append(place)
-        yield prompt
-
-
-def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device) -> torch.dtype:
-    """As asked; else bfloat16 on GPUs that have it, and on CPUs that do where the weights have no more."""
-    wanted = settings.bf16
-    if wanted is None and device.type == "cuda":
-        wanted = torch.cuda.is_bf16_supported()
-    elif wanted is None:
-        wanted = cpu_has_bfloat16() and main_dtype(WeightFiles(place.base)) == torch.bfloat16
-    return torch.bfloat16 if wanted else torch.float32
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:32]
-
-
-def _model_digest(place: ModelFolder) -> str:
-    parts = [WeightFiles(place.base).fingerprint(), processing_fingerprint(place.base)]
-    name = {"adapter": ADAPTER_WEIGHTS, "overlay": OVERLAY_WEIGHTS}.get(place.kind)
-    if name is not None:
-        parts.append(WeightFiles(place.folder, name).fingerprint())
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
 def _summary(
