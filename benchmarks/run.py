@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "inference": ["inference.py"],
     "loading": ["loading.py"],
     "growth": ["growth.py"],
+    "waiting": ["waiting.py"],
     "digits": ["digits.py"],
     "training_gpu": ["training_gpu.py"],
 }

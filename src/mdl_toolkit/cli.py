@@ -170,12 +170,24 @@ def _dispatch(argv: list[str]) -> int:
     flags, config = parse_flags(command.settings, words)
     place_of(os.environ)
     made: Any = options.build(command.settings, flags, config)
+    _let_threads_sleep()
     if command.first:
         made = _function(command.first)(made)
     with console.status("loading PyTorch…") if command.torch else nullcontext():
         function = _function(command.function)
     function(made)
     return 0
+
+
+def _let_threads_sleep() -> None:
+    """Let a CPU's threads wait for each other asleep, unless the environment says how; before torch loads.
+
+    By themselves they spin and hold their core meanwhile. Where other programs want it too, the thread that
+    is waited for can't run: beside 8 busy processes, 10 steps that take 16 s asleep took 90 s and more
+    (``benchmarks/waiting.py``).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _function(place: str) -> Callable[[Any], Any]:
