@@ -20,6 +20,7 @@ from mdl_toolkit.options import as_dict
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import describe_trainable
 from mdl_toolkit.train.checkpointer import Checkpointer, Identity, restore
+from mdl_toolkit.train.defaults import fit_to_base
 from mdl_toolkit.train.distributed import Ranks, joined
 from mdl_toolkit.train.evaluate import Evaluation
 from mdl_toolkit.train.example import describe_example
@@ -57,7 +58,7 @@ def train(settings: TrainSettings) -> None:
 
 def train_ready(ready: Ready) -> None:
     """Fine-tune with what :func:`make_ready` found; raises as :func:`train` does."""
-    settings, late = ready.settings, None
+    late: MdlError | None = None
     prepared: Prepared | None = None
     try:
         prepared = Prepared.of(ready)
@@ -69,8 +70,8 @@ def train_ready(ready: Ready) -> None:
     with joined(ready.launch) as ranks:
         if prepared is None:
             raise late or AssertionError
-        with owning(settings.output) if ranks.is_main else nullcontext():
-            _train(settings, ranks, prepared)
+        with owning(ready.settings.output) if ranks.is_main else nullcontext():
+            _train(prepared.settings, ranks, prepared)
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ class Prepared(Inputs):
 
     Attributes:
         base: What is trained, for the record.
+        settings: With the defaults that suit its size.
     """
 
     base: BaseRecord
+    settings: TrainSettings
 
     @classmethod
     def of(cls, ready: Ready) -> Prepared:
@@ -94,7 +97,7 @@ class Prepared(Inputs):
         if isinstance(inputs, MdlError):
             raise inputs
         base = BaseRecord.of(settings.model_name, inputs.model_folder, settings.revision)
-        return cls(**vars(inputs), base=base)
+        return cls(**vars(inputs), base=base, settings=fit_to_base(settings, inputs.model_folder))
 
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
