@@ -72,8 +72,8 @@ def test_several_processes_write_one_csv_even_where_one_was_killed_before(folder
 
 
 def test_a_mistake_is_told_once_by_several_processes(folder: Path):
-    words = [*torchrun(), *_words("none.csv"), "--model-name", "modle"]
-    finished = run(words, cwd=folder)
+    words = ["modle" if word == "model" else word for word in _words("none.csv")]
+    finished = run([*torchrun(), *words], cwd=folder)
     assert finished.code != 0
     told = [line for line in finished.lines if line.startswith("error:")]
     assert len(told) == 1 and "did you mean model" in told[0], finished.output
