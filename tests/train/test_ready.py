@@ -12,6 +12,7 @@ import pytest
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.ready import Inputs, make_ready
+from mdl_toolkit.train.run import train
 from mdl_toolkit.train.trackers import PACKAGES, check_trackers
 from support.runs import environment, make_dataset, run_settings
 
@@ -124,6 +125,26 @@ def test_the_model_that_the_data_were_converted_for_is_trained(shop, tmp_path: P
     ready = make_ready(TrainSettings(train_dataset=str(data), output=tmp_path / "run"))
     assert isinstance(ready.inputs, Inputs) and ready.inputs.model_folder == shop.model
     assert ready.settings.model_name == str(shop.model)
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_model(shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(run_settings(shop.model, shop.data, tmp_path / "run", max_steps=1))
+    again = TrainSettings(
+        train_dataset=str(shop.data), output=tmp_path / "run", resume_from_checkpoint="true", bf16=False
+    )
+    assert make_ready(again).settings.model_name == str(shop.model)
+    assert f"model: {shop.model}, as in {tmp_path / 'run' / 'checkpoint-1'}" in capsys.readouterr().err
+    again.resume_from_checkpoint = str(tmp_path / "run" / "checkpoint-1")
+    assert make_ready(again).settings.model_name == str(shop.model)
+    again.model_name = "tiny"
+    assert make_ready(again).settings.model_name == "tiny"
+
+
+def test_a_damaged_folder_is_told_once(shop, tmp_path: Path):
+    manifest = make_dataset(tmp_path / "data", shop.model, rows=2) / "mdl_dataset.json"
+    manifest.write_text("{")
+    words = ["--train-dataset", manifest.parent, "--output", tmp_path / "run"]
+    assert len(told("train", "--model-name", shop.model, *words)) == 1
 
 
 def test_the_trackers_are_those_of_accelerate():

@@ -21,11 +21,12 @@ from mdl_toolkit.data.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.options import given
 from mdl_toolkit.paths import dataset_paths
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.disk import check_disk
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
-from mdl_toolkit.train.resume import counts_restart, refuse_foreign_output
+from mdl_toolkit.train.resume import counts_restart, refuse_foreign_output, with_model_of_run
 from mdl_toolkit.train.trackers import check_trackers
 
 T = TypeVar("T")
@@ -99,7 +100,9 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
             _noting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _noting(problems, lambda: settle(settings))
     if problems or settled is None:
-        raise SettingsError(problems)
+        raise SettingsError(list(dict.fromkeys(problems)))
+    if settled is settings and "model_name" not in given(settings):  # the datasets named none
+        settled = with_model_of_run(settings, counts_restart())
     return trackers, settled
 
 
