@@ -6,13 +6,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 #: Names that start like this are unfinished work of some process; readers pass them over.
 PARTIAL_PREFIX = ".partial-"
+_LITTER, _CACHE = frozenset({".DS_Store", "Thumbs.db"}), "__pycache__"
 
 
 def storage_cause(error: BaseException) -> str | None:
@@ -108,6 +109,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         fsync_path(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def strangers(folder: Path, ours: Collection[str]) -> list[str]:
+    """Files somewhere below a folder that aren't ours, in order; removing the folder would take them along.
+
+    Args:
+        folder: Exists.
+        ours: Paths relative to the folder, with slashes.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        left_by_systems = path.name in _LITTER or path.name.startswith((".nfs", "._")) or _CACHE in name.parts
+        if (path.is_symlink() or not path.is_dir()) and not left_by_systems and name.as_posix() not in ours:
+            found.append(name.as_posix())
+    return found
 
 
 def remove_partials(target: Path) -> None:

@@ -463,3 +463,13 @@ def test_silent_and_clipped_clips_are_named(tmp_path: Path, capsys, storage: str
     names = ", ".join(f"rows.csv row {i + 2} (clips/{i}.wav)" for i in (1, 3, 5, 7, 8))
     assert warnings[1].startswith("warning: 6 clips without any sound")
     assert f": {names} and 1 more; " in warnings[1]
+
+
+def test_a_file_of_someones_in_a_dataset_is_not_lost_with_it(tmp_path: Path):
+    source = small_task(tmp_path / "task")
+    convert_dataset(convert_settings(source, tmp_path / "out"))
+    (tmp_path / "out" / "notes.txt").write_text("years of work")
+    convert_dataset(convert_settings(source, tmp_path / "out"))  # nothing is replaced
+    message = _error(convert_settings(source, tmp_path / "out", user_prompt="x", overwrite=True), UserError)
+    assert "notes.txt in it is no part of a dataset and would be lost" in message
+    assert (tmp_path / "out" / "notes.txt").read_text() == "years of work"

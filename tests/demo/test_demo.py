@@ -72,9 +72,14 @@ def test_the_script_holds_the_very_commands_and_they_work_again(folder):
 
 def test_a_second_run_in_the_same_folder_starts_anew(folder, monkeypatch):
     made, _ = folder
-    (made / "run" / "left-over").write_text("x", encoding="utf-8")
+    mine = [made / "run" / "notes.txt", made / "clips" / "my own.wav", made / "clips" / "train-notes.txt"]
+    for path in mine:
+        path.write_text("x", encoding="utf-8")
     demo_run.claim(made, 1)
-    assert not (made / "run").exists()
+    assert [path.name for path in sorted((made / "clips").iterdir())] == ["my own.wav", "train-notes.txt"]
+    assert not (made / "predictions.csv").exists()
+    # The run is replaced by the command that makes a new one.
+    assert (made / "run" / "final").is_dir() and all(path.exists() for path in mine)
     assert json.loads((made / demo_run.MARKER).read_text(encoding="utf-8"))["seed"] == 1
 
 

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from safetensors.torch import load_file
 
+from mdl_toolkit.checkpoint.tensorfile import write_tensors
 from mdl_toolkit.errors import MdlError, ModelError
 from mdl_toolkit.train import state as state_module
 from mdl_toolkit.train.run import train
@@ -31,7 +32,6 @@ from mdl_toolkit.train.state import (
     prune,
     writing_checkpoint,
 )
-from mdl_toolkit.train.tensorfile import write_tensors
 from support.runs import assert_same_bytes, run_settings
 
 OPTIONS: dict[str, Any] = {"lora_dropout": 0.2, "max_steps": 4, "save_steps": 2, "merge_lora": False}
@@ -124,7 +124,7 @@ def test_a_partial_folder_is_cleared_and_nothing_else(tmp_path: Path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
     (outside / "kept").write_text("kept")
-    (tmp_path / ".partial-link").symlink_to(outside)
+    (tmp_path / ".partial-checkpoint-3-77").symlink_to(outside)
     (tmp_path / ".partial-checkpoint-2-77").mkdir()
     clean_partials(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]

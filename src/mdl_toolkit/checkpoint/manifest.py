@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from mdl_toolkit import __version__
+from mdl_toolkit.checkpoint.listing import MANIFEST_NAME, files_in
 from mdl_toolkit.checkpoint.weights import WeightFiles, read_json
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
 from mdl_toolkit.hub import TINY, revision_of
 
-MANIFEST_NAME = "mdl_toolkit.json"
 FORMAT = 1
 Kind = Literal["model", "adapter", "overlay"]
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "bitsandbytes")
@@ -135,8 +135,8 @@ class ModelManifest:
         return plain
 
     def write(self, folder: Path) -> None:
-        """Write ``mdl_toolkit.json`` into a folder."""
-        write_json(folder / MANIFEST_NAME, self.to_dict())
+        """Write ``mdl_toolkit.json`` into a folder, with the names of what is in it by now."""
+        write_json(folder / MANIFEST_NAME, {**self.to_dict(), "files": files_in(folder)})
 
     @classmethod
     def read(cls, folder: Path) -> ModelManifest | None:

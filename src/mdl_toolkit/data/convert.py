@@ -21,7 +21,7 @@ from mdl_toolkit.data.lock import Holder, exclusive
 from mdl_toolkit.data.pool import WorkerPool
 from mdl_toolkit.data.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, UserError
-from mdl_toolkit.files import remove_partials
+from mdl_toolkit.files import remove_partials, strangers
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.paths import parse_shard
 from mdl_toolkit.settings import ConvertOptions, ConvertSettings
@@ -61,6 +61,7 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
         with _sole_writer(output, output.name) as holder:
             _check_output(output)
             if not _is_dataset(output) or settings.overwrite:
+                _refuse_strangers(output)
                 remove_partials(output)
                 Conversion(request, output, pool).run(_noting(holder))
             elif _complete(output, request.fingerprint):
@@ -143,6 +144,17 @@ def _check_output(output: Path) -> None:
             raise UserError(f"--output {output}: a folder with other content is there; name another one")
     elif output.exists() or output.is_symlink():
         raise UserError(f"--output {output}: a file is there; name a folder to make")
+
+
+def _refuse_strangers(output: Path) -> None:
+    """Refuse to replace a dataset's folder that someone has put a file of their own into."""
+    from mdl_toolkit.data.folder import FILES
+
+    if output.is_dir() and (others := strangers(output, FILES)):
+        raise UserError(
+            f"--output {output}: {others[0]} in it is no part of a dataset and would be lost; move it "
+            "elsewhere, or name another folder"
+        )
 
 
 def _complete(folder: Path, fingerprint: str) -> bool:

@@ -24,6 +24,9 @@ from mdl_toolkit.geometry import AudioGeometry
 
 MANIFEST_NAME = "mdl_dataset.json"
 DATA_NAME = "data-00000-of-00001.arrow"
+INFO_NAME, STATE_NAME = "dataset_info.json", "state.json"
+#: All that a dataset of ours consists of.
+FILES = frozenset({MANIFEST_NAME, DATA_NAME, INFO_NAME, STATE_NAME})
 FORMAT = 1
 #: Pairs of prompts that a manifest lists.
 MAX_SEEN = 20

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.data.folder import (
     DATA_NAME,
+    INFO_NAME,
     MANIFEST_NAME,
+    STATE_NAME,
     DatasetManifest,
     arrow_schema,
     dataset_info,
@@ -103,8 +105,8 @@ class FolderWriter:
 
     def write_manifest(self, manifest: DatasetManifest) -> None:
         """Write the small files; the last thing to do."""
-        write_json(self._folder / "dataset_info.json", dataset_info())
-        write_json(self._folder / "state.json", dataset_state(manifest.fingerprint))
+        write_json(self._folder / INFO_NAME, dataset_info())
+        write_json(self._folder / STATE_NAME, dataset_state(manifest.fingerprint))
         write_json(self._folder / MANIFEST_NAME, manifest.to_json())
 
 

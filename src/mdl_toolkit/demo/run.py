@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from mdl_toolkit.settings import DemoSettings
 
 #: In a folder that the demonstration made; no other folder is touched.
 MARKER = "demo.json"
+_CLIP = re.compile(r"(train|test)-\d{3,}\.wav")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ def claim(folder: Path, seed: int) -> None:
             f"--output {folder}: holds something that is not a demonstration; name another folder"
         )
     try:
-        for name in ("clips", "train-converted", "test-converted", "run"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        # Datasets and run are replaced by their own commands, which leave alone what isn't theirs.
+        for path in (folder / "clips").glob("*.wav"):
+            if _CLIP.fullmatch(path.name):
+                path.unlink()
         for name in ("predictions.csv", "report.html"):
             (folder / name).unlink(missing_ok=True)
         write_json(folder / MARKER, {"made_by": "mdl-toolkit demo", "version": __version__, "seed": seed})

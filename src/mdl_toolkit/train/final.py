@@ -8,13 +8,13 @@ from pathlib import Path
 from mdl_toolkit.checkpoint.export import export_merged, export_trained
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
 from mdl_toolkit.console import say
-from mdl_toolkit.errors import Stopped, StorageError
+from mdl_toolkit.errors import MdlError, Stopped, StorageError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import kind_of, trained_tensors, trained_weights
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.signals import StopSignals
-from mdl_toolkit.train.state import FINAL
+from mdl_toolkit.train.state import FINAL, stranger_in
 from mdl_toolkit.train.wrap import Wrapped
 
 
@@ -39,6 +39,11 @@ def write_final(
     if ranks.is_main:
         try:
             signals.stop_at_once(message)
+            if (stranger := stranger_in(target)) is not None:
+                raise MdlError(
+                    f"{target} could not be written: {stranger} is in the way and was not written by a run; "
+                    "move it elsewhere, then go on with --resume-from-checkpoint true"
+                )
             say(f"writing {target}")
             _write(settings, wrapped, base_folder, manifest, progress, target)
         except Stopped as error:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_toolkit.console import say, warn
-from mdl_toolkit.errors import ModelError, UserError
-from mdl_toolkit.options import fill
+from mdl_toolkit.errors import UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.state import (
     RUN_STATE,
@@ -18,9 +17,11 @@ from mdl_toolkit.train.state import (
     clean_partials,
     clear_run,
     flaw,
-    holds_run,
     newest_complete,
+    refuse_strangers,
     step_of,
+    stranger_in,
+    work_of_a_run,
 )
 
 if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
@@ -58,37 +59,24 @@ def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
     return wanted
 
 
-def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
-    """Take the base model of the run that is to be gone on with, and say so; called where none was given."""
-    wanted = wants_resume(settings, restarted)
-    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
-    try:
-        options = RunState.read(found[0]).options if found else {}
-    except ModelError:
-        return settings  # whoever takes it up says what is wrong with it
-    name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
-    if not isinstance(name, str) or name == settings.model_name:
-        return settings
-    say(f"model: {name}, as in {found[0]} (--model-name names another)")
-    return fill(
-        settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
-    )
-
-
 def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
-    """Refuse to mix a new run with an earlier one's work. Called before anything costly.
+    """Refuse to mix a new run with an earlier one's work, or to replace another's. Before anything costly.
 
     Raises:
-        UserError: OUTPUT has a run's work in it, and neither resuming nor replacing it was asked for.
+        UserError: OUTPUT has a run's work in it, and neither resuming nor replacing it was asked for; or
+            under the names of a run's work something that no run has written.
     """
     if settings.output.exists() and not settings.output.is_dir():
         raise UserError(f"--output {settings.output}: a file; name a folder")
     wanted = wants_resume(settings, restarted)
-    if wanted is None and not settings.overwrite and holds_run(settings.output):
+    there = work_of_a_run(settings.output)
+    if wanted is None and not settings.overwrite and any(stranger_in(path) != path for path in there):
         raise UserError(
             f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
             "true), replace it (--overwrite), or name another folder"
         )
+    # A run that is gone on with writes later checkpoints only, and says so where one is in its way.
+    refuse_strangers(there if wanted is None else [path for path in there if step_of(path) < 0])
     if wanted not in (None, "true"):
         _check_given(Path(wanted))
 

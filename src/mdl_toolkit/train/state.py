@@ -15,17 +15,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.checkpoint.listing import MANIFEST_NAME, listed_files
 from mdl_toolkit.errors import MdlError, ModelError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, write_json
+from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, strangers, write_json
+from mdl_toolkit.train.metrics import METRICS_FILE
 
 RUN_STATE, OPTIMIZER, COMPLETE = "run_state.json", "optimizer.safetensors", "complete.json"
 FINAL, LOCK = "final", ".lock"
 _NAME = re.compile(r"checkpoint-(\d{1,12})")
+_PARTIAL = re.compile(
+    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)})(-\d+)?"
+)
+#: A line of a run's metrics begins with it.
+_FIRST_KEY = '{"step": '
 _CHUNK = 1 << 20
 
 
@@ -129,6 +136,11 @@ def writing_checkpoint(output: Path, state: RunState) -> Iterator[Path]:
         MdlError: It could not be written (disk full, no permission). What was there before is intact.
     """
     target = output / f"checkpoint-{state.step}"
+    if (stranger := stranger_in(target)) is not None:
+        raise MdlError(
+            f"{target} could not be saved: {stranger} is in the way and was not written by a run; move it "
+            "elsewhere, then go on with --resume-from-checkpoint true"
+        )
     try:
         with atomic_folder(target) as folder:
             yield folder
@@ -162,7 +174,7 @@ def _sha256(path: Path) -> str:
 
 
 def prune(output: Path, keep: int | None, newest: Path) -> None:
-    """Remove old checkpoints.
+    """Remove old checkpoints, of which nothing but a run's own files is in them.
 
     Args:
         output: The run's folder.
@@ -171,13 +183,48 @@ def prune(output: Path, keep: int | None, newest: Path) -> None:
     """
     if keep is None:
         return
-    older = [path for path in checkpoints(output) if step_of(path) < step_of(newest)]
+    older = [
+        path for path in checkpoints(output) if step_of(path) < step_of(newest) and stranger_in(path) is None
+    ]
     for path in older[: max(0, len(older) - (keep - 1))]:
         # Renamed first, so that a kill in between leaves no half checkpoint under its name.
         doomed = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
         with contextlib.suppress(OSError):
             path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def stranger_in(path: Path) -> Path | None:
+    """What no run has written of something that has a name of a run's: a checkpoint, ``final/``, metrics.
+
+    Returns:
+        A file in the folder, or ``path`` itself where it isn't a run's at all; ``None`` where all of it is,
+        where it is empty, and where there is nothing.
+    """
+    if not path.is_symlink() and not path.exists():
+        return None
+    if path.name == METRICS_FILE:
+        return None if path.is_file() and not path.is_symlink() and _are_metrics(path) else path
+    if path.is_symlink() or not path.is_dir():
+        return path
+    if not any((path / mark).is_file() for mark in (MANIFEST_NAME, RUN_STATE, COMPLETE)):
+        return path if strangers(path, ()) else None
+    ours = {MANIFEST_NAME, RUN_STATE, OPTIMIZER, COMPLETE} | (listed_files(path) or set())
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        ours |= set(json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"])
+    return next((path / name for name in strangers(path, ours)), None)
+
+
+def _are_metrics(path: Path) -> bool:
+    """Whether a file is a run's metrics, by its first line; of a run that was killed at once it is cut."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            first = stream.readline()
+        if not first.endswith("\n"):
+            return first.startswith(_FIRST_KEY) or _FIRST_KEY.startswith(first)
+        return bool({"step", "train_runtime"} & dict(json.loads(first)).keys())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @contextlib.contextmanager
@@ -205,38 +252,68 @@ def owning(output: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
-        lock.unlink(missing_ok=True)
+        if not os.fstat(descriptor).st_size:  # else it was there before, and is another's
+            lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
-def holds_run(output: Path) -> bool:
-    """Whether a folder has a run's work in it."""
-    return bool(checkpoints(output)) or (output / FINAL).exists() or (output / "metrics.jsonl").exists()
+def work_of_a_run(output: Path) -> list[Path]:
+    """What is in a folder under the names that a run's work has."""
+    places = [*checkpoints(output), output / FINAL, output / METRICS_FILE]
+    return [path for path in places if path.exists() or path.is_symlink()]
+
+
+def refuse_strangers(paths: Iterable[Path]) -> None:
+    """Refuse to go on where something that no run has written would be replaced.
+
+    Raises:
+        UserError: Naming it.
+    """
+    for path in paths:
+        stranger = stranger_in(path)
+        if stranger is not None:
+            raise UserError(
+                f"{stranger} is in the way and was not written by a run: move it elsewhere, or name another "
+                "--output (nothing was removed)"
+            )
 
 
 def clear_run(output: Path) -> None:
-    """Remove an earlier run's work from a folder; converted data and foreign files stay.
+    """Remove an earlier run's work from a folder; converted data and everything else stay.
 
     Raises:
-        UserError: Something can't be removed.
+        UserError: Something can't be removed, or isn't a run's; nothing has been removed then.
     """
+    work = work_of_a_run(output)
+    refuse_strangers(work)
     try:
-        for path in [*checkpoints(output), output / FINAL]:
-            if path.exists():
+        for path in work:
+            if path.is_dir():
                 shutil.rmtree(path)
-        (output / "metrics.jsonl").unlink(missing_ok=True)
-        shutil.rmtree(output / "runs", ignore_errors=True)
+            else:
+                path.unlink()
+        _clear_trackers(output / "runs" / output.resolve().name)
     except OSError as error:
         raise UserError(f"--overwrite: {error.filename} can't be removed: {error.strerror}") from None
 
 
+def _clear_trackers(folder: Path) -> None:
+    """Remove TensorBoard's files of an earlier run, and the folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.name.startswith("events.out.tfevents.") or path.name == "hparams.yml":
+            path.unlink()
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder, folder.parent]:
+        with contextlib.suppress(OSError):  # not a folder, or not empty
+            path.rmdir()
+
+
 def clean_partials(output: Path) -> None:
-    """Remove what a killed run left half-written."""
+    """Remove what a killed run left half-written, or half removed."""
     if not output.is_dir():
         return
     for path in output.iterdir():
-        if path.name.startswith(PARTIAL_PREFIX):
+        if _PARTIAL.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
