@@ -196,6 +196,20 @@ class TrainSettings(ConvertOptions):
     merge_lora: bool = option(
         True, "Write final/ as a model that stands alone; false: as the adapter alone.", group="output"
     )
+    merge_onto: str | None = option(
+        None,
+        "After --quantization: merge onto the weights as training had them (quantized, the default), or onto "
+        "the base's own (original).",
+        group="output",
+        choices=("quantized", "original"),
+    )
+    final_dtype: str = option(
+        "auto",
+        "Dtype of final/'s weights. base: as the base's; auto: the same, but float32 where rounding would "
+        "take more than a tenth of what was learned.",
+        group="output",
+        choices=("auto", "base", "bfloat16", "float16", "float32"),
+    )
     resume_from_checkpoint: str | None = option(
         None,
         "Go on with a run: true takes the newest complete checkpoint of OUTPUT, or begins where there is "
@@ -238,6 +252,10 @@ class TrainSettings(ConvertOptions):
                 found.append("--quantization keeps base weights frozen: it goes with --method lora only")
         if self.quantization:
             found += missing_extra("bitsandbytes", "--quantization", "quantization")
+        if self.merge_onto is not None and not (self.quantization and self.merge_lora):
+            found.append("--merge-onto goes with --quantization and a merged final/ only: take it away")
+        if self.final_dtype != "auto" and self.method == "lora" and not self.merge_lora:
+            found.append("--final-dtype goes with a merged final/ only: an adapter is float32 always")
         if self.quantization and self.sharding not in ("auto", "none"):
             found.append("--quantization does not go with --sharding: quantised weights can't be sharded")
         for name in ("save_steps", "eval_steps"):

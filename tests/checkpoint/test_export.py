@@ -77,7 +77,7 @@ def test_a_merge_equals_that_of_peft(tmp_path: Path, options: dict):
     adapter = AdapterWeights.collect(trained.items(), config)
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
 
-    report = export_merged(base, [], adapter, tmp_path / "merged", _manifest(base, "model"))
+    report = export_merged(base, adapter, tmp_path / "merged", _manifest(base, "model"))
 
     from peft import PeftModel
 
@@ -106,7 +106,7 @@ def test_embeddings_and_head_trained_in_full(tmp_path: Path, tie: bool, name: st
         adapter = AdapterWeights(adapter.config, adapter.lora, {HEAD: adapter.full[EMBEDDINGS]})
     assert list(adapter.full) == [name]
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
-    export_merged(base, [], adapter, tmp_path / "merged", _manifest(base, "model"))
+    export_merged(base, adapter, tmp_path / "merged", _manifest(base, "model"))
 
     expected = _logits(model)
     torch.testing.assert_close(_logits(load_model(tmp_path / "merged")), expected, rtol=1e-3, atol=1e-4)
@@ -152,7 +152,7 @@ def test_everything_else_of_the_base_is_carried_along_byte_for_byte(tmp_path: Pa
     (base / "pytorch_model.bin.index.json").write_text("{}")
     _, config, trained = _adapted(base)
     export_merged(
-        base, [], AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
+        base, AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
     )
     carried = {path.name for path in (tmp_path / "out").iterdir()}
     expected = {path.name for path in base.iterdir() if ".bin" not in path.name} | {"mdl_toolkit.json"}
@@ -183,8 +183,8 @@ def test_shards_stay_shards(tmp_path: Path):
     assert WeightFiles(single).fingerprint() == WeightFiles(sharded).fingerprint()
     _, config, trained = _adapted(single)
     adapter = AdapterWeights.collect(trained.items(), config)
-    export_merged(single, [], adapter, tmp_path / "a", _manifest(single, "model"))
-    export_merged(sharded, [], adapter, tmp_path / "b", _manifest(sharded, "model"))
+    export_merged(single, adapter, tmp_path / "a", _manifest(single, "model"))
+    export_merged(sharded, adapter, tmp_path / "b", _manifest(sharded, "model"))
     assert len(list((tmp_path / "b").glob("*.safetensors"))) == 3
     one, three = WeightFiles(tmp_path / "a"), WeightFiles(tmp_path / "b")
     assert set(one) == set(three) and all(torch.equal(one.tensor(n), three.tensor(n)) for n in one)
@@ -197,7 +197,7 @@ def test_the_result_has_the_dtypes_of_the_base(tmp_path: Path):
     save_file(half, base / "model.safetensors")
     _, config, trained = _adapted(base)
     adapter = AdapterWeights.collect(trained.items(), config)
-    export_merged(base, [], adapter, tmp_path / "out", _manifest(base, "model"))
+    export_merged(base, adapter, tmp_path / "out", _manifest(base, "model"))
     merged, before = WeightFiles(tmp_path / "out"), WeightFiles(base)
     assert {n: merged[n].dtype for n in merged} == {n: before[n].dtype for n in before}
     name = TARGETS[0]
@@ -210,7 +210,7 @@ def test_training_that_changed_nothing_in_a_part_is_warned_of(tmp_path: Path, ca
     _, config, trained = _adapted(base)
     silent = {n: torch.zeros_like(t) if "audio_encoder" in n else t for n, t in trained.items()}
     adapter = AdapterWeights.collect(silent.items(), config)
-    report = export_merged(base, [], adapter, tmp_path / "out", _manifest(base, "model"))
+    report = export_merged(base, adapter, tmp_path / "out", _manifest(base, "model"))
     assert report.unchanged == {"encoder": 2}
     warning = capsys.readouterr().err
     assert "changed nothing in the encoder" in warning and "projector" not in warning
@@ -218,14 +218,13 @@ def test_training_that_changed_nothing_in_a_part_is_warned_of(tmp_path: Path, ca
 
 def test_a_trained_tensor_without_a_place_is_an_error_and_nothing_is_written(tmp_path: Path):
     base = make_model_folder(tmp_path / "base")
-    trained = [("audio_encoder.blocks.9.attn.qkv.weight", torch.zeros(96, 32))]
+    trained = AdapterWeights({}, {}, {"audio_encoder.blocks.9.attn.qkv.weight": torch.zeros(96, 32)})
     with pytest.raises(ModelError, match=r"blocks\.9.*no place"):
-        export_merged(base, trained, None, tmp_path / "out", _manifest(base, "model"))
+        export_merged(base, trained, tmp_path / "out", _manifest(base, "model"))
     with pytest.raises(ModelError, match=r"shape \[2, 2\].*\[32, 32\]"):
         export_merged(
             base,
-            [("audio_projector.net.2.weight", torch.zeros(2, 2))],
-            None,
+            AdapterWeights({}, {}, {"audio_projector.net.2.weight": torch.zeros(2, 2)}),
             tmp_path / "out",
             _manifest(base, "model"),
         )
@@ -237,7 +236,7 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytes
     import shutil
 
     base = make_model_folder(tmp_path / "base")
-    export_merged(base, [], None, tmp_path / "out", _manifest(base, "model"))
+    export_merged(base, AdapterWeights({}), tmp_path / "out", _manifest(base, "model"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
     def full(source: Path, target: Path) -> None:
@@ -245,7 +244,7 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(MdlError, match="out: can't be written: No space left"):
-        export_merged(base, [], None, tmp_path / "out", _manifest(base, "model"))
+        export_merged(base, AdapterWeights({}), tmp_path / "out", _manifest(base, "model"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"base", "out"}
 
@@ -256,7 +255,7 @@ def test_a_merged_folder_opens_through_the_library(tmp_path: Path):
     base = make_model_folder(tmp_path / "base")
     model, config, trained = _adapted(base)
     export_merged(
-        base, [], AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
+        base, AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
     )
     opened = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32).eval()
     torch.testing.assert_close(_logits(opened), _logits(model), rtol=1e-3, atol=1e-4)

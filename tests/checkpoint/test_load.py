@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from mdl_toolkit.checkpoint.adapter import AdapterWeights
 from mdl_toolkit.checkpoint.export import export_merged
 from mdl_toolkit.checkpoint.load import build_empty, load_config, load_model
 from mdl_toolkit.checkpoint.manifest import BaseRecord, ModelManifest
@@ -100,7 +101,7 @@ def test_a_head_is_tied_wherever_the_config_says_so(
     assert torch.equal(again.get_output_embeddings().weight, model.get_output_embeddings().weight)
     trained = torch.ones(model.get_input_embeddings().weight.shape)
     manifest = ModelManifest(kind="model", base=BaseRecord.of("base", folder))
-    export_merged(folder, [(EMBEDDINGS, trained)], None, tmp_path / "out", manifest)
+    export_merged(folder, AdapterWeights({}, {}, {EMBEDDINGS: trained}), tmp_path / "out", manifest)
     merged = load_model(tmp_path / "out")
     assert bool((merged.get_output_embeddings().weight == 1).all()) == tied
 

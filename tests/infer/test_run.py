@@ -513,7 +513,7 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     adapter = AdapterWeights.collect(trained, config)
     record = {"base": BaseRecord.of("base", model)}
     export_trained(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
-    export_merged(model, [], adapter, folder / "merged", ModelManifest(kind="model", **record))
+    export_merged(model, adapter, folder / "merged", ModelManifest(kind="model", **record))
     files = WeightFiles(folder / "merged")
     changed = [(f"{name}.weight", files.tensor(f"{name}.weight")) for name in adapter.lora]
     overlay = AdapterWeights.collect(changed, {})

@@ -151,6 +151,20 @@ def make_model_folder(
     return path
 
 
+def in_bfloat16(folder: Path) -> Path:
+    """Turn the weights of a model folder into bfloat16, but for the front end's, and give the folder."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    kept = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
+    half = {name: t if name.startswith(kept) else t.to(torch.bfloat16) for name, t in tensors.items()}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}), encoding="utf-8")
+    return folder
+
+
 def _write_other_files(path: Path, fields: dict[str, Any]) -> None:
     specials = _specials()
     for name in CARRIED:

@@ -1,31 +1,37 @@
 """Writing model folders: merged models, adapters, overlays. They appear whole or not at all.
 
 A merged model is the base's own files with the trained tensors put in their places: layout, header, names and
-every untouched byte stay the base's, so whatever loads the base loads the result. One tensor at a time is in
-memory. Adapters are added to the base's full-precision weights, also after training on quantised ones.
+every untouched byte stay the base's, so whatever loads the base loads the result (in another dtype: names and
+files). One tensor at a time is in memory.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from mdl_toolkit.checkpoint.adapter import AdapterWeights
 from mdl_toolkit.checkpoint.folder import OVERLAY_WEIGHTS, open_folder
-from mdl_toolkit.checkpoint.load import load_config
-from mdl_toolkit.checkpoint.manifest import MANIFEST_NAME, ModelManifest
-from mdl_toolkit.checkpoint.names import EMBEDDINGS, HEAD, is_tied, part_of
+from mdl_toolkit.checkpoint.listing import MANIFEST_NAME
+from mdl_toolkit.checkpoint.load import load_config, main_dtype
+from mdl_toolkit.checkpoint.manifest import ModelManifest
+from mdl_toolkit.checkpoint.merge import FinalDtype, Merge, MergeForm, written_dtype
+from mdl_toolkit.checkpoint.names import is_tied, part_of
+from mdl_toolkit.checkpoint.quantize import Quantization
+from mdl_toolkit.checkpoint.rounding import Rounding
+from mdl_toolkit.checkpoint.tensorfile import write_tensors
 from mdl_toolkit.checkpoint.trained import read_trained
-from mdl_toolkit.checkpoint.weights import INDEX_NAME, TensorInfo, WeightFiles
+from mdl_toolkit.checkpoint.weights import INDEX_NAME, TensorInfo, WeightFiles, read_json
 from mdl_toolkit.console import warn
 from mdl_toolkit.errors import MdlError, ModelError, StorageError
-from mdl_toolkit.files import atomic_folder, storage_cause
+from mdl_toolkit.files import atomic_folder, storage_cause, write_json
 
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _NOT_CARRIED = frozenset({MANIFEST_NAME, "adapter_config.json", "trainer_state.json", INDEX_NAME})
@@ -40,65 +46,73 @@ class ExportReport:
     """What a merge changed.
 
     Attributes:
-        changed: Tensors whose bytes in the result differ from the base's, by part of the model.
-        unchanged: Trained tensors whose bytes don't: training did nothing to them, or nothing that the base's
-            dtype can hold.
+        changed: Trained tensors whose bytes in the result differ from what training began with, by part.
+        unchanged: Those whose bytes don't: training did nothing to them, or nothing that the dtype can hold.
+        dtype: The result is written in: ``base`` or the name of one for all.
+        stored: The dtype that most of the result's bytes have.
+        rounding: What rounding to it leaves of the training; of ``auto`` that took float32 instead, what
+            rounding to the base's dtype would have left.
     """
 
     changed: dict[str, int] = field(default_factory=dict)
     unchanged: dict[str, int] = field(default_factory=dict)
+    dtype: FinalDtype = "base"
+    stored: torch.dtype = torch.float32
+    rounding: Rounding = field(default_factory=Rounding)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the result holds other numbers than were trained."""
+        return self.dtype != "float32" and self.rounding.total.rounded > 0
 
 
 def export_merged(
     base_folder: Path,
-    trained: Iterable[tuple[str, Tensor]],
-    adapter: AdapterWeights | None,
+    trained: AdapterWeights,
     output: Path,
     manifest: ModelManifest,
+    form: MergeForm | None = None,
 ) -> ExportReport:
     """Write a stand-alone model: the base with what was trained.
 
     Args:
         base_folder: Of the full-precision base.
-        trained: Tensors that replace the base's, whole, by name.
-        adapter: LoRA layers to add, and more tensors that replace the base's.
+        trained: LoRA layers to add, and tensors that replace the base's.
         output: The folder to make; an older one of this name is replaced when the new one is whole.
         manifest: Of kind ``model``.
+        form: In which dtype, and onto which weights.
 
     Returns:
-        What really changed. Parts where nothing did are warned of.
+        What really changed, and what rounding left of it. Parts where nothing did are warned of.
 
     Raises:
-        ModelError: Where a trained tensor has no place in the base.
+        ModelError: Where a trained tensor has no place in the base, or a weight none in the dtype.
         MdlError: Where the written files turn out not to hold what was trained.
     """
     assert manifest.kind == "model"
-    base = WeightFiles(base_folder)
-    places = _Places(base, tied=is_tied(load_config(base_folder)))
-    adapter = adapter or AdapterWeights({})
-    adapter.check("adapter")
-    adapted = {places.of(f"{module}.weight", None)[0]: module for module in adapter.lora}
-    report = ExportReport()
-    written: set[str] = set()
+    merge = Merge(base_folder, trained, form or MergeForm())
+    base = merge.base
+    dtype, rounding = merge.decide()
+    report = ExportReport(dtype=dtype, rounding=rounding)
     with _new_folder(output) as partial:
         for file in base.files:
-            shutil.copyfile(file, partial / file.name)
-        for name, tensor in _all_replacements(trained, adapter):
-            for place in places.of(name, tensor):
-                if place in adapted:
-                    raise ModelError(f"{place} was trained in full and by an adapter")
-                if place in written:  # the other name of a tied tensor
-                    continue
-                written.add(place)
-                _put(partial, place, base[place], tensor, base.tensor(place), report)
-        for place, module in adapted.items():
-            weight = base.tensor(place)
-            _put(partial, place, base[place], adapter.merged(module, weight), weight, report)
+            _lay_out(base, file, partial / file.name, dtype)
         carry_files(base_folder, partial, code=True)
         if (base_folder / INDEX_NAME).is_file() and len(base.files) > 1:
             shutil.copyfile(base_folder / INDEX_NAME, partial / INDEX_NAME)
+        written = WeightFiles(partial)
+        for place in merge.places:
+            before, after = merge.pair(place)
+            value = _put(place, written[place], after)
+            if merge.is_trained(place):
+                same = torch.equal(value, before.to(value.dtype))
+                counts = report.unchanged if same else report.changed
+                counts[part_of(place)] = counts.get(part_of(place), 0) + 1
+        report.stored = main_dtype(written)
+        if dtype != "base":
+            _describe_dtype(partial, report.stored)
         manifest.write(partial)
-        _check_result(partial, base)
+        _check_result(partial, base, dtype)
     _warn_of_unchanged(report)
     return report
 
@@ -165,39 +179,6 @@ def carry_files(base_folder: Path, target: Path, *, code: bool) -> None:
         shutil.copyfile(path, copy)
 
 
-class _Places:
-    """Where in the base's files a tensor of the model belongs."""
-
-    def __init__(self, base: WeightFiles, tied: bool) -> None:
-        self._base, self._tied = base, tied
-
-    def of(self, name: str, tensor: Tensor | None) -> list[str]:
-        """The names in the files; of a tied tensor there may be two.
-
-        Raises:
-            ModelError: Where there is none, or one of another shape.
-        """
-        twins = (EMBEDDINGS, HEAD) if self._tied and name in (EMBEDDINGS, HEAD) else (name,)
-        found = [twin for twin in twins if twin in self._base]
-        if not found:
-            raise ModelError(f"{self._base.folder}: the trained {name} has no place in this base")
-        if tensor is not None:
-            for place in found:
-                if self._base[place].shape != tuple(tensor.shape):
-                    raise ModelError(
-                        f"{self._base.folder}: the trained {name} has the shape {list(tensor.shape)}, "
-                        f"the base's {list(self._base[place].shape)}"
-                    )
-        return found
-
-
-def _all_replacements(
-    trained: Iterable[tuple[str, Tensor]], adapter: AdapterWeights
-) -> Iterable[tuple[str, Tensor]]:
-    yield from trained
-    yield from adapter.full.items()
-
-
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """A folder that appears whole, or an error of one line."""
@@ -210,37 +191,68 @@ def _new_folder(output: Path) -> Iterator[Path]:
         raise StorageError(f"{output}: can't be written: {cause}") from error
 
 
-def _put(
-    folder: Path, place: str, info: TensorInfo, tensor: Tensor, before: Tensor, report: ExportReport
-) -> None:
-    """Write a tensor over its bytes in the copied file, in the base's dtype, and read it back."""
-    value = tensor.detach().to("cpu", info.dtype).contiguous()
-    data = _bytes(value)
-    path = folder / info.file.name
-    with open(path, "r+b") as stream:
+def _lay_out(base: WeightFiles, file: Path, copy: Path, dtype: FinalDtype) -> None:
+    """A file of the base, its weights in the dtypes that they shall have; the trained ones come later."""
+    kept = {name: info for name, info in base.items() if info.file == file}
+    layout = {name: (written_dtype(info, name, dtype), info.shape) for name, info in kept.items()}
+    if all(made == kept[name].dtype for name, (made, _) in layout.items()):
+        shutil.copyfile(file, copy)
+        return
+    tensors = ((name, _rounded(name, base.tensor(name), made)) for name, (made, _) in layout.items())
+    write_tensors(copy, layout, tensors)
+
+
+def _rounded(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    value = tensor.detach().to("cpu", dtype).contiguous()
+    if dtype == torch.float16 and bool(value.isinf().any()) and not bool(tensor.isinf().any()):
+        raise ModelError(
+            f"{name} has numbers that float16 can't hold: take --final-dtype bfloat16 or float32"
+        )
+    return value
+
+
+def _put(place: str, info: TensorInfo, tensor: Tensor) -> Tensor:
+    """Write a tensor over its bytes in the new file, in the dtype that it has there, and read it back."""
+    value = _rounded(place, tensor, info.dtype)
+    data = value.reshape(-1).view(torch.uint8).numpy().tobytes()
+    with open(info.file, "r+b") as stream:
         stream.seek(info.start)
         stream.write(data)
         stream.flush()
         stream.seek(info.start)
         same = stream.read(info.bytes) == data
     if not same:
-        raise MdlError(f"{path}: {place} did not arrive as it was trained; is the disk in order?")
-    counts = report.unchanged if torch.equal(value, before) else report.changed
-    part = part_of(place)
-    counts[part] = counts.get(part, 0) + 1
+        raise MdlError(f"{info.file}: {place} did not arrive as it was trained; is the disk in order?")
+    return value
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+def _describe_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Let configuration and index say the dtype and the size that the weights now have."""
+    name = str(dtype).removeprefix("torch.")
+    config = read_json(folder / "config.json")
+    for section in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key in ("torch_dtype", "dtype"):
+            if key in section:
+                section[key] = name
+    if "dtype" not in config:
+        config["torch_dtype"] = name  # the name that every version of the library reads
+    write_json(folder / "config.json", config)
+    if (folder / INDEX_NAME).is_file():
+        index = read_json(folder / INDEX_NAME)
+        size = sum(info.bytes for info in WeightFiles(folder).values())
+        index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
+        write_json(folder / INDEX_NAME, index)
 
 
-def _check_result(folder: Path, base: WeightFiles) -> None:
+def _check_result(folder: Path, base: WeightFiles, dtype: FinalDtype) -> None:
     written = WeightFiles(folder)
     lost = sorted(set(base) - set(written))
     other = [
         name
         for name in written
-        if name in base and (written[name].shape, written[name].dtype) != (base[name].shape, base[name].dtype)
+        if name in base
+        and (written[name].shape, written[name].dtype)
+        != (base[name].shape, written_dtype(base[name], name, dtype))
     ]
     if lost or other:
         raise MdlError(f"{folder}: the written model lacks {', '.join([*lost, *other][:4])}")
@@ -258,16 +270,27 @@ def _warn_of_unchanged(report: ExportReport) -> None:
             )
 
 
-def merge_folder(folder: Path, output: Path, base_model: str | Path | None = None) -> ExportReport:
+def merge_folder(
+    folder: Path, output: Path, base_model: str | Path | None = None, form: MergeForm | None = None
+) -> ExportReport:
     """Make a stand-alone model of an adapter or a training checkpoint.
 
     Args:
         folder: Of an adapter or overlay.
         output: The folder to make.
         base_model: Where the folder's own record of its base doesn't lead to it any more.
+        form: In which dtype, and onto which weights; by default as the run's own ``final/`` would be.
     """
     place = open_folder(folder, base_model)
     if place.kind == "model":
         raise ModelError(f"{folder}: a stand-alone model already")
     manifest = replace(place.manifest or ModelManifest(kind="model"), kind="model")
-    return export_merged(place.base, (), read_trained(place.folder), output, manifest)
+    form = form or _form_of(manifest)
+    return export_merged(place.base, read_trained(place.folder), output, manifest, form)
+
+
+def _form_of(manifest: ModelManifest) -> MergeForm:
+    """How the run that wrote a manifest would merge."""
+    options = manifest.options
+    quantization = options.get("quantization") if options.get("merge_onto") != "original" else None
+    return MergeForm(quantization=quantization if quantization in get_args(Quantization) else None)

@@ -90,37 +90,74 @@ def replace_linears(
     Raises:
         ModelError: Where bitsandbytes is not installed.
     """
-    bnb = _bitsandbytes()
+    _bitsandbytes()
     names = set()
     for name, module in list(decoder.named_modules()):
         if not is_plain(module) or not name.startswith("model."):
             continue
-        block = next((size for size in _BLOCKS if module.in_features % size == 0), None)
-        if quantization == "4bit" and block is None:
+        if not _makes_blocks(module, quantization):
             warn(f"{prefix}{name} stays unquantised: its {module.in_features} inputs make no whole blocks")
             continue
-        with torch.device("meta"):
-            if quantization == "8bit":
-                new = bnb.nn.Linear8bitLt(
-                    module.in_features, module.out_features, module.bias is not None, has_fp16_weights=False
-                )
-            else:
-                new = bnb.nn.Linear4bit(
-                    module.in_features,
-                    module.out_features,
-                    module.bias is not None,
-                    compute_dtype=dtype,
-                    quant_type="nf4",
-                )
-                # The packed form for CPUs can't be trained, needs widths of whole blocks, and its kernel is
-                # code from the Hub.
-                new.support_avx512bf16_for_cpu = False
+        new = _empty_layer(
+            module.in_features, module.out_features, quantization, dtype, module.bias is not None
+        )
         if module.bias is not None:
             new.bias = nn.Parameter(module.bias.detach(), requires_grad=False)
         parent, _, leaf = name.rpartition(".")
         setattr(decoder.get_submodule(parent), leaf, new)
         names.add(f"{prefix}{name}.weight")
     return names
+
+
+def quantized_names(decoder: nn.Module, quantization: Quantization, prefix: str) -> set[str]:
+    """Names of the weights that :func:`replace_linears` would quantise."""
+    return {
+        f"{prefix}{name}.weight"
+        for name, module in decoder.named_modules()
+        if is_plain(module) and name.startswith("model.") and _makes_blocks(module, quantization)
+    }
+
+
+def _makes_blocks(layer: nn.Linear, quantization: Quantization) -> bool:
+    return quantization == "8bit" or any(layer.in_features % size == 0 for size in _BLOCKS)
+
+
+def _empty_layer(
+    inputs: int, outputs: int, quantization: Quantization, dtype: torch.dtype, bias: bool
+) -> Any:
+    """A quantised layer without storage."""
+    bnb = _bitsandbytes()
+    with torch.device("meta"):
+        if quantization == "8bit":
+            return bnb.nn.Linear8bitLt(inputs, outputs, bias, has_fp16_weights=False)
+        layer = bnb.nn.Linear4bit(inputs, outputs, bias, compute_dtype=dtype, quant_type="nf4")
+    # The packed form for CPUs can't be trained, needs widths of whole blocks, and its kernel is code from the
+    # Hub.
+    layer.support_avx512bf16_for_cpu = False
+    return layer
+
+
+@torch.no_grad()
+def dequantized(weight: Tensor, quantization: Quantization, device: torch.device) -> Tensor:
+    """What a quantised layer computes with in place of the weight that it was made of.
+
+    Args:
+        weight: [out, in] of the base.
+        quantization: Of the layer.
+        device: Where it was quantised.
+
+    Returns:
+        [out, in] float32 on the CPU.
+    """
+    bnb = _bitsandbytes()
+    layer = _empty_layer(weight.shape[1], weight.shape[0], quantization, torch.float32, bias=False)
+    made: Any = quantized_parameter(layer, weight.to(layer.weight.dtype), device)
+    if quantization == "8bit":
+        values = made.CB.float().mul_(made.SCB.float().div(127)[:, None])
+    else:
+        values = bnb.functional.dequantize_4bit(made.data, made.quant_state).float()
+    result: Tensor = values.to("cpu")
+    return result
 
 
 def quantized_parameter(layer: nn.Module, weight: Tensor, device: torch.device) -> Tensor:

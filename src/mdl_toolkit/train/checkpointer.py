@@ -9,6 +9,7 @@ from typing import Any
 
 from mdl_toolkit.checkpoint.export import write_trained
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest, package_versions
+from mdl_toolkit.checkpoint.tensorfile import write_tensors
 from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import warn
@@ -20,7 +21,6 @@ from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.optimizer import Optimizer
 from mdl_toolkit.train.schedule import LearningRates
 from mdl_toolkit.train.state import OPTIMIZER, RunState, prune, writing_checkpoint
-from mdl_toolkit.train.tensorfile import write_tensors
 from mdl_toolkit.train.wrap import Wrapped
 
 #: Settings that decide which tensors are trained: a checkpoint of others can't be taken up.
@@ -30,7 +30,8 @@ FREE_OPTIONS = frozenset(
     {
         "output", "overwrite", "resume_from_checkpoint", "save_steps", "save_total_limit", "eval_steps",
         "eval_dataset", "eval_batch_size", "eval_accumulation_steps", "logging_steps", "report_to",
-        "data_workers", "merge_lora", "on_nonfinite", "gradient_checkpointing", "compile", "sharding",
+        "data_workers", "merge_lora", "merge_onto", "final_dtype", "on_nonfinite", "gradient_checkpointing",
+        "compile", "sharding",
         # What these lead to is compared by fingerprints.
         "train_dataset", "model_name", "revision", "from_modelscope", "cache_dir", "num_workers",
         "tokenizing_batch_size", "base_dir", "encoding", "on_error", "max_audio_seconds",
@@ -112,6 +113,10 @@ class Checkpointer:
         identity: What the run is made of.
         base_folder: Of the base model.
         manifest: Makes a folder's ``mdl_toolkit.json`` of its kind and where the run stands.
+        newest: The checkpoint that the run has begun from.
+
+    Attributes:
+        newest: The last one written, or begun from.
     """
 
     def __init__(
@@ -125,10 +130,12 @@ class Checkpointer:
         identity: Identity,
         base_folder: Path,
         manifest: Callable[[Kind, Progress], ModelManifest],
+        newest: Path | None = None,
     ) -> None:
         self.output, self.ranks, self.wrapped, self.optimizer = output, ranks, wrapped, optimizer
         self.rates, self.settings, self.identity = rates, settings, identity
         self._base_folder, self._manifest = base_folder, manifest
+        self.newest = newest
 
     def save(self, progress: Progress) -> str:
         """Write ``checkpoint-N``; every process calls it, the main one writes.
@@ -154,6 +161,7 @@ class Checkpointer:
             for _ in self.optimizer.tensors():
                 raise AssertionError("the main process alone is given tensors")
         self.ranks.barrier()
+        self.newest = path
         return f"saved {path}"
 
     def _state(self, progress: Progress) -> RunState:

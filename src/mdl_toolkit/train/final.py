@@ -1,21 +1,30 @@
-"""``final/``: what a run leaves for use."""
+"""``final/``: what a run leaves for use, in the form that is closest to what was validated."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mdl_toolkit.checkpoint.export import export_merged, export_trained
+from mdl_toolkit.checkpoint.export import ExportReport, export_merged, export_trained
+from mdl_toolkit.checkpoint.load import main_dtype
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
-from mdl_toolkit.console import say
-from mdl_toolkit.errors import MdlError, Stopped, StorageError
+from mdl_toolkit.checkpoint.merge import MergeForm
+from mdl_toolkit.checkpoint.trained import read_trained
+from mdl_toolkit.checkpoint.weights import WeightFiles
+from mdl_toolkit.console import duration, say, warn
+from mdl_toolkit.errors import MdlError, OutOfMemoryError, Stopped, StorageError
+from mdl_toolkit.memory import is_out_of_memory
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.adapters import kind_of, trained_tensors, trained_weights
+from mdl_toolkit.train.adapters import kind_of
 from mdl_toolkit.train.distributed import Ranks
+from mdl_toolkit.train.evaluate import Evaluation
+from mdl_toolkit.train.journal import Journal
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.signals import StopSignals
 from mdl_toolkit.train.state import FINAL, stranger_in
-from mdl_toolkit.train.wrap import Wrapped
+from mdl_toolkit.train.wrap import Wrapped, open_for_evaluation
 
 
 def write_final(
@@ -23,11 +32,28 @@ def write_final(
     ranks: Ranks,
     wrapped: Wrapped,
     base_folder: Path,
+    checkpoint: Path,
     manifest: Callable[[Kind, Progress], ModelManifest],
     progress: Progress,
     signals: StopSignals,
-) -> None:
+) -> bool:
     """Write ``final/``: a stand-alone model, or the adapter (``--merge-lora false``). Every process calls it.
+
+    It is made of the last checkpoint's files, tensor by tensor, so a sharded model isn't gathered again.
+
+    Args:
+        settings: Of the run.
+        ranks: Its processes; the main one writes.
+        wrapped: What was trained, for the precision that it computed in.
+        base_folder: Of the base model.
+        checkpoint: Has everything that was trained.
+        manifest: Makes the folder's ``mdl_toolkit.json``.
+        progress: Where the run stands.
+        signals: Its signals.
+
+    Returns:
+        Whether the model in ``final/`` differs from the one that was validated in training, by more than the
+        order of sums.
 
     Raises:
         Stopped: A signal came; the last checkpoint has everything that ``final/`` is made of.
@@ -36,6 +62,7 @@ def write_final(
     target = settings.output / FINAL
     message = f"stopped before {target} was written; go on with --resume-from-checkpoint true"
     stopped: Stopped | None = None
+    differs = False
     if ranks.is_main:
         try:
             signals.stop_at_once(message)
@@ -45,7 +72,14 @@ def write_final(
                     "move it elsewhere, then go on with --resume-from-checkpoint true"
                 )
             say(f"writing {target}")
-            _write(settings, wrapped, base_folder, manifest, progress, target)
+            trained = read_trained(checkpoint)
+            if settings.method == "full" or settings.merge_lora:
+                form = _form(settings, ranks, wrapped, base_folder)
+                report = export_merged(base_folder, trained, target, manifest("model", progress), form)
+                _say_rounding(target, report, form)
+                differs = settings.quantization is not None or report.rounds
+            else:
+                export_trained(target, base_folder, trained, manifest(kind_of(trained), progress))
         except Stopped as error:
             stopped = error
         except StorageError as error:
@@ -54,29 +88,100 @@ def write_final(
                 f"{error}; {last} has all that was learned: make room, then go on with "
                 "--resume-from-checkpoint true, which writes it"
             ) from error
-    else:
-        for _ in trained_tensors(wrapped.model):
-            raise AssertionError("the main process alone is given tensors")
     # All processes stop for a signal that the writing one got.
-    number = ranks.broadcast_object(stopped.exit_code - 128 if stopped else None)
+    number, differs = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, differs))
     if number is not None:
         raise Stopped(number, message)
+    return differs
 
 
-def _write(
-    settings: TrainSettings,
-    wrapped: Wrapped,
-    base_folder: Path,
-    manifest: Callable[[Kind, Progress], ModelManifest],
-    progress: Progress,
-    target: Path,
-) -> None:
-    model = wrapped.model
-    if settings.method == "full":
-        export_merged(base_folder, trained_tensors(model), None, target, manifest("model", progress))
+def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped, base_folder: Path) -> MergeForm:
+    quantization: Any = settings.quantization if settings.merge_onto != "original" else None
+    dtype: Any = settings.final_dtype
+    return MergeForm(
+        dtype=dtype,
+        quantization=quantization,
+        device=ranks.device,
+        rounded_in_training=settings.method == "full"
+        and wrapped.dtype == main_dtype(WeightFiles(base_folder)),
+    )
+
+
+def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
+    """Tell what a smaller dtype has taken of the training, or would have taken."""
+    total = report.rounding.total
+    if not total.rounded:
         return
-    adapter = trained_weights(model, settings)
-    if settings.merge_lora:
-        export_merged(base_folder, (), adapter, target, manifest("model", progress))
+    parts = ", ".join(f"{name} {_percent(kept.share)}" for name, kept in report.rounding.parts.items())
+    survived = _percent(total.survived / max(1, total.changed))
+    left = (
+        f"{_percent(total.share)} of what was learned ({parts}); {survived} of the changed weights still "
+        "differ from the base's"
+    )
+    name = str(report.stored).removeprefix("torch.")
+    if form.dtype == "auto" and report.dtype == "float32":
+        say(
+            f"{target} is float32: rounding to the dtype of the base would leave {left} (--final-dtype base: "
+            "half the size)"
+        )
+    elif form.rounded_in_training:
+        say(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
+    elif report.rounding.is_harmless:
+        say(f"{target} is {name}: rounding leaves {left}")
     else:
-        export_trained(target, base_folder, adapter, manifest(kind_of(adapter), progress))
+        warn(f"{target} is {name}: rounding leaves {left}; --final-dtype float32 keeps all of it")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.9995 else "100 %"
+
+
+def evaluate_final(
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    evaluation: Evaluation,
+    journal: Journal,
+    step: int,
+    signals: StopSignals,
+) -> None:
+    """Evaluate ``final/`` as it is on disk, and put its loss beside the one that was validated in training.
+
+    The trained model's memory is given back first. ``final/`` is whole: nothing that happens here takes it
+    away.
+
+    Raises:
+        Stopped: A signal came.
+    """
+    target = settings.output / FINAL
+    message = f"stopped: {target} is ready, its evaluation was left out"
+    # All begin, or none.
+    number = max(ranks.gather_objects(int(signals.received or 0)))
+    if number:
+        raise Stopped(number, message)
+    signals.stop_at_once(message)
+    if not all(ranks.gather_objects(target.is_dir())):
+        warn(f"{target} can't be seen from every machine: it isn't evaluated once more")
+        return
+    wrapped.release()
+    began = time.monotonic()
+    try:
+        loss = evaluation(open_for_evaluation(target, settings, ranks))
+    except Exception as error:
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+            raise
+        warn(f"{target} isn't evaluated once more: {error}")
+        return
+    if not ranks.is_main:
+        return
+    before = journal.validated
+    values = {
+        "final_eval_loss": loss, "validated_eval_loss": before, "eval_rows": evaluation.rows,
+        "eval_seconds": time.monotonic() - began,
+    }  # fmt: skip
+    journal.end(values, step)
+    say(
+        f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
+        f"{duration(values['eval_seconds'] or 0.0)}"
+        + ("" if before is None else f"; in training it was {before:.4f}")
+    )

@@ -36,11 +36,20 @@ class Journal:
         self._log, self._trackers, self._every, self._done = log, trackers, every, done
         self._began = self._due = time.monotonic()
         self._live = Ticker()
+        kept = log.kept if log is not None else []
+        self._validated: float | None = next(
+            (line["eval_loss"] for line in reversed(kept) if "eval_loss" in line), None
+        )
 
     def evaluated(self, ranks: Ranks) -> bool:
         """Whether the run that is gone on with has made the evaluation at its end; all processes ask."""
         lines = self._log.kept if self._log is not None else []
         return ranks.any(any("eval_loss" in line and line["step"] == self._done for line in lines))
+
+    @property
+    def validated(self) -> float | None:
+        """The loss of the last evaluation, of this process or of the run that it goes on with."""
+        return self._validated
 
     def step(self, values: Mapping[str, Any], total_steps: int) -> None:
         """Numbers of an optimizer step."""
@@ -75,6 +84,7 @@ class Journal:
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
         """Numbers of an evaluation."""
+        self._validated = values["eval_loss"]
         self._write(values)
         say(
             f"evaluation after step {values['step']}: loss {values['eval_loss']:.4f} on "

@@ -46,6 +46,12 @@ class Optimizer:
         self._adamw.found_inf = hold_back  # type: ignore[attr-defined]
         self._adamw.step()
 
+    def release(self) -> None:
+        """Give the memory of parameters and moments back; nothing can be done with it any more."""
+        self.trainable.clear()
+        self._adamw.state.clear()
+        self._adamw.param_groups.clear()
+
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Dtype and full shape of each tensor of :meth:`tensors`."""
         return {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in self._state()}

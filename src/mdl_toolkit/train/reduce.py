@@ -90,6 +90,12 @@ class GradientReducer:
                 start += parameter.numel()
         self._flying = []
 
+    def release(self) -> None:
+        """Let go of the parameters. They know this object by their hooks, which no collector sees through."""
+        self._buckets.clear()
+        self._bucket_of.clear()
+        self._complete.clear()
+
     def _on_complete(self, parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)
         self._complete.add(parameter)

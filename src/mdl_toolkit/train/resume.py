@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_toolkit.console import say, warn
-from mdl_toolkit.errors import UserError
+from mdl_toolkit.errors import ModelError, UserError
+from mdl_toolkit.options import fill
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.state import (
     RUN_STATE,
@@ -57,6 +58,23 @@ def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
     if wanted is not None and wanted.lower() in ("true", "yes", "on", "1"):
         wanted = "true"
     return wanted
+
+
+def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
+    """Take the base model of the run that is to be gone on with, and say so; called where none was given."""
+    wanted = wants_resume(settings, restarted)
+    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
+    try:
+        options = RunState.read(found[0]).options if found else {}
+    except ModelError:
+        return settings  # whoever takes it up says what is wrong with it
+    name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
+    if not isinstance(name, str) or name == settings.model_name:
+        return settings
+    say(f"model: {name}, as in {found[0]} (--model-name names another)")
+    return fill(
+        settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
+    )
 
 
 def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:

@@ -24,7 +24,7 @@ from mdl_toolkit.train.defaults import fit_to_base
 from mdl_toolkit.train.distributed import Ranks, joined
 from mdl_toolkit.train.evaluate import Evaluation
 from mdl_toolkit.train.example import describe_example
-from mdl_toolkit.train.final import write_final
+from mdl_toolkit.train.final import evaluate_final, write_final
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
 from mdl_toolkit.train.loader import MicroBatches, start_ahead
@@ -134,8 +134,18 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         return _manifest(kind, settings, prepared, at, wrapped)
 
     checkpointer = Checkpointer(
-        settings.output, ranks, wrapped, optimizer, rates, settings, identity, prepared.model_folder, manifest
+        settings.output,
+        ranks,
+        wrapped,
+        optimizer,
+        rates,
+        settings,
+        identity,
+        prepared.model_folder,
+        manifest,
+        newest=start.checkpoint if start is not None else None,
     )
+    evaluation = _evaluation(settings, ranks, prepared, wrapped)
     journal = _journal(settings, ranks, prepared, progress)
     loop = Loop(
         settings=settings,
@@ -148,7 +158,7 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         load=load,
         journal=journal,
         save=checkpointer.save,
-        evaluation=_evaluation(settings, ranks, prepared, wrapped),
+        evaluation=evaluation,
         flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
         progress=progress,
     )
@@ -160,7 +170,20 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
             summary = _summary(ranks, before, progress, time.monotonic() - began, loading)
             if ranks.is_main:
                 journal.end(summary, progress.step)
-            write_final(settings, ranks, wrapped, prepared.model_folder, manifest, progress, signals)
+            assert checkpointer.newest is not None, "a run saves after its last step"
+            differs = write_final(
+                settings,
+                ranks,
+                wrapped,
+                prepared.model_folder,
+                checkpointer.newest,
+                manifest,
+                progress,
+                signals,
+            )
+            if differs and evaluation is not None:
+                optimizer.release()
+                evaluate_final(settings, ranks, wrapped, evaluation, journal, progress.step, signals)
     finally:
         journal.close()
     _say_goodbye(settings, summary)

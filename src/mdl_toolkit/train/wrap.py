@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,18 @@ class Wrapped:
         for parameter in self.trainable.values():
             parameter.grad = None
 
+    def release(self) -> None:
+        """Give the memory of the model back; nothing can be done with it any more."""
+        self.trainable.clear()
+        self._let_go()
+        del self.model
+        gc.collect()
+        if self._device_type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _let_go(self) -> None:
+        self._reducer.release()
+
     def _forward(self, batch: PackedBatch) -> Tensor:
         with self.autocast():
             loss = self.model(**batch.model_inputs()).loss_sum
@@ -187,6 +200,9 @@ class Sharded(Wrapped):
         assert isinstance(norm, Tensor)
         return norm
 
+    def _let_go(self) -> None:
+        """FSDP's own state goes with the model."""
+
     def _or_end(self, function: Any, batch: PackedBatch, *arguments: Any) -> Tensor:
         try:
             total = function(batch, *arguments)
@@ -197,6 +213,26 @@ class Sharded(Wrapped):
             raise OutOfMemoryError(does_not_fit(batch, cause)) from None
         assert isinstance(total, Tensor)
         return total
+
+
+def open_for_evaluation(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
+    """Load a stand-alone model, with nothing to train, as this run's processes can hold and compute it.
+
+    Args:
+        folder: Of the model.
+        settings: Of the run, for precision and sharding.
+        ranks: Its processes.
+    """
+    from mdl_toolkit.checkpoint.load import build_empty, load_model
+
+    dtype = compute_dtype(settings, ranks.device)
+    if settings.sharding == "none":
+        model = load_model(folder, dtype=dtype, device=str(ranks.device))
+        return Wrapped(model.requires_grad_(False), ranks, dtype)
+    model = build_empty(folder, dtype).requires_grad_(False)
+    shard(model, settings, ranks, dtype)
+    load_shards(model, folder, ranks.device)
+    return Sharded(model, ranks, settings, dtype)
 
 
 def compute_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
