@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -92,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with console.guarded_streams():
             code = run(list(sys.argv[1:] if argv is None else argv))
+        if code > 128:
+            # Python would wait for threads of what was broken off, which may wait for a slow server's clip.
+            atexit._run_exitfuncs()
+            console.flush()
+            os._exit(code)
         sys.exit(code)
     finally:
         if failure := sys.modules.get("mdl_toolkit.train.failure"):

@@ -160,7 +160,8 @@ class _LiveLine:
 
     def possible(self) -> bool:
         """Whether there is a terminal for it."""
-        shared = "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+        several = bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
+        shared = several or "TORCHELASTIC_RUN_ID" in os.environ
         try:
             terminal = sys.stderr is not None and sys.stderr.isatty()
         except (OSError, ValueError):

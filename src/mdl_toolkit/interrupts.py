@@ -222,6 +222,8 @@ class _Watch:
         return not self._answered.wait(patience)
 
     def _leave(self, number: int) -> None:
-        console.say(f"stopped by {signal.Signals(number).name}")
+        line = f"stopped by {signal.Signals(number).name}"
+        console.tell_torchrun(line)
+        console.say(line)
         console.flush()
         os._exit(128 + number)

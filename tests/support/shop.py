@@ -26,6 +26,11 @@ TRAIN = shlex.split(
 LONG = [*TRAIN, "--num-epochs", "8", "--save-steps", "1", "--save-total-limit", "3"]
 
 
+def train_on(dataset: str) -> list[str]:
+    """The same training on another dataset."""
+    return [dataset if word == "train-converted/" else word for word in TRAIN]
+
+
 def write_clip(path: Path, seconds: float, pitch: float) -> None:
     """A tone with some noise, 16 kHz mono, 16 bit."""
     count = int(16000 * seconds)

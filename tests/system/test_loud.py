@@ -11,17 +11,13 @@ import pytest
 import torch
 
 from support.launch import Finished, launched, run, torchrun
-from support.shop import LONG, TRAIN
+from support.shop import LONG, TRAIN, train_on
 
 pytestmark = pytest.mark.system
 
 #: As many processes as there are GPUs, or cores where there are none.
 AUTO = ["torchrun", "--standalone", "--nproc-per-node", "auto", "--no-python"]
 ACCELERATE = shlex.split("accelerate launch --multi_gpu --num_processes 2 --main_process_port 0 --no_python")
-
-
-def _trained_on(data: str) -> list[str]:
-    return [data if word == "train-converted/" else word for word in TRAIN]
 
 
 def _assert_one_cause(finished: Finished, *words: str) -> None:
@@ -44,7 +40,7 @@ def test_a_recording_gone_on_one_rank_ends_all_and_names_rank_and_row(shop: Path
     words = "mdl-toolkit convert-dataset referred.csv --config convert.yaml --audio-storage reference"
     assert run([*words.split(), "--output", "referred-converted/"], cwd=shop).code == 0
     (shop / "referred" / "train-6.wav").unlink()
-    words = [*_trained_on("referred-converted/"), "--output", "loud/"]
+    words = [*train_on("referred-converted/"), "--output", "loud/"]
     finished = run([*torchrun(), *words], cwd=shop)
     _assert_one_cause(finished, "rank ", "referred.csv row 8", "train-6.wav")
 
@@ -71,7 +67,7 @@ def test_a_wrong_option_is_told_once(launcher: list[str], shop: Path):
 def test_a_bad_row_of_a_table_is_told_once(shop: Path):
     table = (shop / "train.csv").read_text().replace("clips/train-3.wav", "clips/missing.wav")
     (shop / "bad.csv").write_text(table)
-    words = [*_trained_on("bad.csv"), "--output", "bad/"]
+    words = [*train_on("bad.csv"), "--output", "bad/"]
     finished = run([*torchrun(), *words], cwd=shop)
     _assert_one_cause(finished, "bad.csv", "line 5", "missing.wav")
 

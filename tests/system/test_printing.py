@@ -12,7 +12,7 @@ import pytest
 
 from mdl_toolkit.train.state import newest_complete
 from support.launch import environment, run
-from support.shop import TRAIN
+from support.shop import TRAIN, train_on
 
 pytestmark = pytest.mark.system
 
@@ -52,13 +52,25 @@ def test_every_command_does_its_work(sink: str, shop: Path):
     name = sink.replace(" ", "-")
     assert through(sink, [*CONVERT, f"{name}-converted"], shop) == 0
     words = ["--logging-steps", "1", "--output", f"{name}-run"]
-    words = [f"{name}-converted" if word == "train-converted/" else word for word in TRAIN] + words
+    words = [*train_on(f"{name}-converted"), *words]
     assert through(sink, words, shop) == 0
     assert (shop / f"{name}-run" / "final" / "model.safetensors").is_file()
     assert through(sink, [*PREDICT, f"{name}.csv"], shop) == 0
     assert (shop / f"{name}.csv").read_bytes().count(b"\n") == 10
     # What is wrong keeps its code as well.
     assert through(sink, [*CONVERT[:2], "nothing.csv", *CONVERT[3:], "nothing"], shop) == 2
+
+
+@pytest.mark.parametrize("sink", ["full disk", "reader gone", "ascii"])
+def test_the_demonstration_too(sink: str, tmp_path: Path):
+    program = (
+        "from mdl_toolkit import cli; from mdl_toolkit.demo import run as demo\n"
+        "perform = demo.perform\n"
+        "demo.perform = lambda folder, seed, size: perform(folder, seed, demo.Size(24, 12, 1.0))\n"
+        "cli.main(['demo', '--output', 'demonstration'])"
+    )
+    assert through(sink, [sys.executable, "-c", program], tmp_path) == 0
+    assert (tmp_path / "demonstration" / "report.html").is_file()
 
 
 def test_a_training_is_saved_when_its_reader_has_gone_and_it_is_told_to_stop(shop: Path):

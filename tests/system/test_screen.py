@@ -103,7 +103,7 @@ def test_an_error_stands_on_a_line_of_its_own(shop: Path):
     assert not any(re.search(STEP, line) for line in lines)
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"WORLD_SIZE": "2"}, {"TORCHELASTIC_RUN_ID": "1"}])
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TORCHELASTIC_RUN_ID": "1"}])
 def test_where_no_line_can_be_kept_live_there_is_none(environment: dict[str, str], shop: Path):
     name = "-".join(environment.values())
     words = [*TRAIN, "--output", f"plain-{name}/"]

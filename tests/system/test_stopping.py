@@ -85,6 +85,15 @@ def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop
     assert finished.code == 0 and "going on with the unfinished" in finished.output, finished.output
 
 
+def test_an_inference_does_not_wait_for_clips_that_are_being_read(shop: Path):
+    """Their threads can't be ended, and Python would wait for them."""
+    words = [*PREDICT, "reading.csv"]
+    with launched(slowly("mdl_toolkit.infer.prompts.RowReader.read", words), cwd=shop) as launch:
+        launch.until(lambda: "slow now" in launch.output, "its fourth clip")
+        launch.signal(signal.SIGTERM)
+        assert launch.wait().code == 143
+
+
 def test_a_terminal_that_is_closed_saves(shop: Path):
     child, terminal = pty.fork()
     if child == 0:
