@@ -204,7 +204,8 @@ def to_pcm16(waveform: Floats) -> tuple[NDArray[np.int16], int]:
 
 def is_silent(pcm: NDArray[np.int16]) -> bool:
     """Whether 16-bit samples are a constant, but for their last bit (dither, or a very quiet hiss)."""
-    return int(pcm.max()) - int(pcm.min()) <= 2
+    # A few samples are enough to see that there is sound, in nearly every clip.
+    return all(int(some.max()) - int(some.min()) <= 2 for some in (pcm[::101], pcm))
 
 
 def flac_bytes(pcm: NDArray[np.int16], sample_rate: int) -> bytes:

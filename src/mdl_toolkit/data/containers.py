@@ -35,7 +35,7 @@ def find_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
     """The recordings in a file.
 
     Args:
-        stream: The file; it is left at its beginning.
+        stream: The file.
         size: Of the file, in bytes.
         name: For messages.
 
@@ -62,27 +62,25 @@ def _found(file: tuple[int, int, int, int]) -> list[list[Part]]:
 
 def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:
     head = _at(stream, 0, 44)
-    try:
-        if _is_plain_wav(head, size):
-            return []
-        if head[:4] in _RIFF and head[8:12] == b"WAVE":
-            return _riff_parts(stream, size, name)
-        if head[:4] == b"OggS":
-            return _ogg_parts(stream, size, name)
-        if head[:4] in (b"FORM", b".snd"):
-            return _joined(stream, size, head[:4])
-        place = 0
-        while tag := tag_size(_at(stream, place, 32)):
-            place += tag
-        if _at(stream, place, 4) == b"fLaC":
-            # Samples of each channel, in 36 bits; 0: not known.
-            known = int.from_bytes(_at(stream, place + 18, 8), "big") & 0xFFFFFFFFF
-            return [] if known else flac_parts(stream, size)
-        if place or frame_of(_at(stream, place, 4)):  # behind a tag there can be zeros first
-            return mpeg_parts(stream, place, size, name)
+    if _is_plain_wav(head, size):
         return []
-    finally:
-        stream.seek(0)
+    if head[:4] in _RIFF and head[8:12] == b"WAVE":
+        return _riff_parts(stream, size, name)
+    if head[:4] == b"OggS":
+        return _ogg_parts(stream, size, name)
+    if head[:4] in (b"FORM", b".snd"):
+        return _joined(stream, size, head[:4])
+    place = 0
+    while tag := tag_size(head):
+        place += tag
+        head = _at(stream, place, 44)
+    if head[:4] == b"fLaC":
+        # Samples of each channel, in 36 bits; 0: not known.
+        known = int.from_bytes(head[18:26], "big") & 0xFFFFFFFFF
+        return [] if known else flac_parts(stream, size)
+    if place or frame_of(head[:4]):  # behind a tag there can be zeros first
+        return mpeg_parts(stream, place, size, name)
+    return []
 
 
 def _is_plain_wav(head: bytes, size: int) -> bool:
