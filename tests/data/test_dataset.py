@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mdl_toolkit.data.legacy import LegacyPart
 from mdl_toolkit.data.prompt import IGNORED, PromptBuilder
 from mdl_toolkit.errors import DataError, ModelError
 from support.clips import TINY, convert_settings, small_task, tone, write_csv, write_wav
+from support.legacy import legacy_row, write_legacy
 
 BUILDER = PromptBuilder(TINY)
 
@@ -178,6 +180,8 @@ def _rewritten(folder: Path, column: str, change) -> Path:
         ("pcm16", "input_ids", lambda ids: None, "0 tokens and"),
         ("pcm16", "labels", lambda labels: [IGNORED] * len(labels), "0 supervised tokens where"),
         ("pcm16", "input_ids", lambda ids: [ids[0]] * len(ids), "0 audio placeholders in the text"),
+        ("pcm16", "input_ids", lambda ids: [-7, *ids[1:]], "1 of its tokens or labels are none"),
+        ("pcm16", "labels", lambda labels: [*labels[:-1], 3], "1 of its tokens or labels are none"),
         ("flac", "audio", lambda audio: b"fLaC", "its stored audio has -1 samples, 8000 when"),
         ("flac", "audio", lambda audio: None, "its stored audio has -1 samples, 8000 when"),
         ("flac", "samples", lambda samples: 8001, "its stored audio has 8000 samples, 8001 when"),
@@ -192,6 +196,36 @@ def test_damaged_rows_are_told_of_when_a_folder_is_opened(tmp_path: Path, storag
     assert message.endswith(": convert the dataset again")
     # A process that prepares batches leaves it to the one that started it.
     assert len(ClipDataset.open([tmp_path / "out"], look=False)) == 6
+
+
+def test_all_missing_recordings_are_told_of_when_a_folder_is_opened(tmp_path: Path, monkeypatch):
+    source = small_task(tmp_path / "task")
+    convert_dataset(convert_settings(source, tmp_path / "out", audio_storage="reference"))
+    for i in (1, 4):
+        (tmp_path / "task" / "clips" / f"{i}.wav").unlink()
+    with pytest.raises(DataError) as caught:
+        ClipDataset.open([tmp_path / "out"])
+    assert re.sub(r"/\S+/", "", str(caught.value)).splitlines() == [
+        "2 of 6 rows of out are damaged:",
+        "  rows.csv row 3 (clips/1.wav): 1.wav: no such file",
+        "  rows.csv row 6 (clips/4.wav): 4.wav: no such file",
+        "  put the recordings back, or convert the dataset again",
+    ]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert len(ClipDataset.open([tmp_path / "out"])) == 6, "one process of a machine is enough"
+
+
+def test_tokens_that_the_model_has_not(copied: Path, tmp_path: Path):
+    def spoilt(ids: list[int]) -> list[int]:
+        return [ids[0], 1_000_000, *ids[2:]]
+
+    dataset = ClipDataset.open([_rewritten(copied, "input_ids", spoilt)])
+    with pytest.raises(DataError, match=r"rows\.csv row 4 .*tokens beyond the 1280 of"):
+        dataset.check_model(TINY)
+    rows = [legacy_row(0.5, "x"), legacy_row(1.0, "y")]
+    rows[1]["input_ids"][4] = 1280
+    with pytest.raises(DataError, match="old row 2: it has tokens beyond the 1280 of"):
+        ClipDataset.open([write_legacy(tmp_path / "old", rows)]).check_model(TINY)
 
 
 def test_several_datasets_are_one(tmp_path: Path, converted: Path):
@@ -216,48 +250,12 @@ def test_several_datasets_are_one(tmp_path: Path, converted: Path):
 # Folders of 0.1.0 -------------------------------------------------------------------------------------------
 
 
-def _legacy_row(seconds: float, answer: str, pad: int = 0) -> dict:
-    samples = round(seconds * 16000)
-    count = BUILDER.geometry.audio_tokens(samples)
-    prompt = BUILDER.encode("Listen.", "What\nis it?", count, None).input_ids.tolist()
-    answered = BUILDER.encode("Listen.", "What\nis it?", count, answer).input_ids.tolist()
-    newline = BUILDER.tokenizer.encode("\n").ids
-    header = 2 + len(BUILDER.tokenizer.encode("assistant").ids)
-    ids = [*answered, *newline]
-    # Header, answer, its end, and the newline after it are all learned.
-    labels = [IGNORED] * (len(prompt) - header) + ids[len(prompt) - header :]
-    return {
-        "input_ids": [0] * pad + ids,
-        "attention_mask": [0] * pad + [1] * len(ids),
-        "labels": [IGNORED] * pad + labels,
-        "input_values": tone(seconds, hertz=300).tolist() + [0.0] * pad,
-        "audio_length": samples,
-    }
-
-
-def _legacy(folder: Path, rows: list[dict], **columns: object) -> Path:
-    import datasets
-
-    table = {name: [row[name] for row in rows] for name in rows[0]}
-    features = datasets.Features(
-        {
-            "input_ids": datasets.List(datasets.Value("int64")),
-            "attention_mask": datasets.List(datasets.Value("int8")),
-            "labels": datasets.List(datasets.Value("int64")),
-            "input_values": datasets.List(datasets.Value("float32")),
-            "audio_length": columns.get("audio_length", datasets.Value("int64")),
-        }
-    )
-    datasets.Dataset.from_dict(table, features=features).save_to_disk(str(folder))
-    return folder
-
-
 ANSWERS = ("zero", "one two", "a\nb", "assistant\n")
 
 
 def test_folders_of_0_1_0_are_read_and_their_labels_corrected(tmp_path: Path, capfd):
-    rows = [_legacy_row(0.5 + 0.4 * i, answer, pad=i) for i, answer in enumerate(ANSWERS)]
-    dataset = ClipDataset.open([_legacy(tmp_path / "old", rows)])
+    rows = [legacy_row(0.5 + 0.4 * i, answer, pad=i) for i, answer in enumerate(ANSWERS)]
+    dataset = ClipDataset.open([write_legacy(tmp_path / "old", rows)])
     assert len(dataset) == 4 and dataset.row_names.name(1) == "old row 2"
     assert "warning" not in capfd.readouterr().err
     dataset.check_model(TINY)
@@ -277,18 +275,17 @@ def test_lengths_of_0_1_0_can_be_lists_of_one(tmp_path: Path):
     import datasets
 
     rows = [
-        {**row, "audio_length": [row["audio_length"]]}
-        for row in (_legacy_row(0.5, "x"), _legacy_row(1.0, "y"))
+        {**row, "audio_length": [row["audio_length"]]} for row in (legacy_row(0.5, "x"), legacy_row(1.0, "y"))
     ]
-    folder = _legacy(tmp_path / "old", rows, audio_length=datasets.List(datasets.Value("int64")))
+    folder = write_legacy(tmp_path / "old", rows, audio_length=datasets.List(datasets.Value("int64")))
     assert ClipDataset.open([folder]).samples.tolist() == [8000, 16000]
 
 
 def test_a_folder_of_0_1_0_for_another_model_is_refused(tmp_path: Path):
-    rows = [_legacy_row(0.5, "x"), _legacy_row(1.0, "y")]
+    rows = [legacy_row(0.5, "x"), legacy_row(1.0, "y")]
     end = BUILDER.end_id
     swapped = [{**row, "input_ids": [0 if i == end else i for i in row["input_ids"]]} for row in rows]
-    dataset = ClipDataset.open([_legacy(tmp_path / "old", swapped)])
+    dataset = ClipDataset.open([write_legacy(tmp_path / "old", swapped)])
     with pytest.raises(DataError, match="converted for another model"):
         dataset.check_model(TINY)
 
@@ -300,6 +297,7 @@ def test_a_folder_of_0_1_0_for_another_model_is_refused(tmp_path: Path):
         ({"input_ids": [5] * 60, "labels": [5] * 60, "attention_mask": [1] * 60}, "not of the form"),
         ({"input_ids": [], "labels": [], "attention_mask": []}, "not of the form"),
         ({"audio_length": 0}, "audio_length is 0"),
+        ({"input_ids": [-9, *legacy_row(1.0, "y")["input_ids"][1:]]}, "-9 is no token"),
         ({"audio_length": 900_000}, "16000 stored samples for a clip of 900000"),
         ({"audio_length": None}, "audio_length is None"),
         ({"input_values": None}, "its input_values have gaps"),
@@ -308,20 +306,20 @@ def test_a_folder_of_0_1_0_for_another_model_is_refused(tmp_path: Path):
     ],
 )
 def test_rows_of_0_1_0_that_make_no_sense(tmp_path: Path, change: dict, problem: str):
-    rows = [_legacy_row(0.5, "x"), {**_legacy_row(1.0, "y"), **change}]
-    message = _problem(_legacy(tmp_path / "old", rows))
+    rows = [legacy_row(0.5, "x"), {**legacy_row(1.0, "y"), **change}]
+    message = _problem(write_legacy(tmp_path / "old", rows))
     assert problem in message and "old row 2" in message and "convert the dataset again" in message
 
 
 def test_all_damaged_rows_of_0_1_0_are_told_of_when_it_is_opened(tmp_path: Path):
-    rows = [_legacy_row(0.5 + 0.1 * i, "x") for i in range(30)]
+    rows = [legacy_row(0.5 + 0.1 * i, "x") for i in range(30)]
     rows[0]["input_values"] = rows[0]["input_values"][:100]
     rows[7]["input_values"][5] = float("nan")
     rows[8]["input_values"] += [float("inf")]  # padding, which nobody reads
     placeholder = rows[29]["input_ids"].index(BUILDER.audio_token_id)
     rows[29]["input_ids"][placeholder] = 0
     with pytest.raises(DataError) as caught:
-        ClipDataset.open([_legacy(tmp_path / "old", rows)])
+        ClipDataset.open([write_legacy(tmp_path / "old", rows)])
     first, *named, last = str(caught.value).splitlines()
     assert first == f"3 of 30 rows of {tmp_path / 'old'} are damaged:"
     assert [line.partition(":")[0].strip() for line in named] == ["old row 1", "old row 8", "old row 30"]
@@ -333,19 +331,19 @@ def test_all_damaged_rows_of_0_1_0_are_told_of_when_it_is_opened(tmp_path: Path)
 
 
 def test_placeholders_that_are_missing_everywhere(tmp_path: Path):
-    rows = [_legacy_row(3.0 + i, "x") for i in range(2)]
+    rows = [legacy_row(3.0 + i, "x") for i in range(2)]
     for row in rows:
         ids = row["input_ids"]
         ids[:] = [i % 2 if token == BUILDER.audio_token_id else token for i, token in enumerate(ids)]
-    message = _problem(_legacy(tmp_path / "old", rows))
+    message = _problem(write_legacy(tmp_path / "old", rows))
     assert "old row 2: no one token stands" in message and "64000 samples" in message
 
 
 def test_the_damaged_row_may_be_the_first_or_the_longest(tmp_path: Path):
     for place in (0, 4):
-        rows = [_legacy_row(0.5 + 0.3 * i, "x") for i in range(5)]
+        rows = [legacy_row(0.5 + 0.3 * i, "x") for i in range(5)]
         rows[place]["input_ids"] = rows[place]["input_ids"][::-1]
-        message = _problem(_legacy(tmp_path / f"old{place}", rows))
+        message = _problem(write_legacy(tmp_path / f"old{place}", rows))
         assert f"old{place} row {place + 1}: its text is not of the form" in message
 
 
@@ -361,10 +359,10 @@ def _looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_folder_of_0_1_0_is_looked_through_once(tmp_path: Path, monkeypatch, damaged: bool):
     looked = _looks(monkeypatch)
-    rows = [_legacy_row(0.5 + 0.1 * i, "x") for i in range(3)]
+    rows = [legacy_row(0.5 + 0.1 * i, "x") for i in range(3)]
     if damaged:
         rows[1]["audio_length"] = 0
-    folder = _legacy(tmp_path / "old", rows)
+    folder = write_legacy(tmp_path / "old", rows)
     for path in folder.iterdir():
         path.chmod(0o444)
     folder.chmod(0o555)
@@ -387,7 +385,7 @@ def test_a_folder_of_0_1_0_is_looked_through_once(tmp_path: Path, monkeypatch, d
 
 def test_where_nothing_can_be_kept_it_is_looked_through_each_time(tmp_path: Path, monkeypatch):
     looked = _looks(monkeypatch)
-    folder = _legacy(tmp_path / "old", [_legacy_row(0.5, "x"), _legacy_row(0.8, "y")])
+    folder = write_legacy(tmp_path / "old", [legacy_row(0.5, "x"), legacy_row(0.8, "y")])
     (tmp_path / "file").touch()
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "file"))
@@ -404,7 +402,7 @@ def test_where_nothing_can_be_kept_it_is_looked_through_each_time(tmp_path: Path
 def test_a_damaged_finding_is_made_anew(tmp_path: Path, monkeypatch, content: bytes | None):
     looked = _looks(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = _legacy(tmp_path / "old", [_legacy_row(0.5, "x"), _legacy_row(0.8, "y")])
+    folder = write_legacy(tmp_path / "old", [legacy_row(0.5, "x"), legacy_row(0.8, "y")])
     ClipDataset.open([folder])
     (kept,) = (tmp_path / "cache").rglob("*.npz")
     kept.write_bytes(kept.read_bytes()[:-60] if content is None else content)
@@ -413,7 +411,7 @@ def test_a_damaged_finding_is_made_anew(tmp_path: Path, monkeypatch, content: by
 
 
 def test_several_processes_look_through_a_folder_once(tmp_path: Path):
-    folder = _legacy(tmp_path / "old", [_legacy_row(0.5 + 0.1 * i, "x") for i in range(4)])
+    folder = write_legacy(tmp_path / "old", [legacy_row(0.5 + 0.1 * i, "x") for i in range(4)])
     code = (
         "import sys, time; from mdl_toolkit.data.legacy import LegacyPart as P; look = P._look\n"
         "def slow(self, *a):\n  print('looked', flush=True); time.sleep(1.5); return look(self, *a)\n"

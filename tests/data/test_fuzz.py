@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mdl_toolkit.data.audio import AudioLimits, load_waveform
+from mdl_toolkit.data.convert import convert_dataset
 from mdl_toolkit.data.dataset import ClipDataset
 from mdl_toolkit.data.folder import MANIFEST_NAME
 from mdl_toolkit.data.prompt import PromptBuilder
 from mdl_toolkit.data.records import BadRow, Row, read_header, read_records
 from mdl_toolkit.data.urls import UrlLimits, fetch, shown
 from mdl_toolkit.errors import DataError, ModelError
-from support.clips import TINY, tone, wav_bytes
+from support.clips import TINY, convert_settings, small_task, tone, wav_bytes
+from support.legacy import legacy_row, write_legacy
 from support.recordings import bursts, flac_without_length, mp3_bytes, wav_with_lengths
 
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -173,6 +176,59 @@ def test_any_text_as_a_chat_template(tmp_path: Path, text: str):
     (tmp_path / "chat_template.jinja").write_text(text)
     with pytest.raises(ModelError):
         PromptBuilder(tmp_path).encode(None, "Q", 1, "a")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A converted folder of each storage, and one of 0.1.0."""
+    place = tmp_path_factory.mktemp("folders")
+    source = small_task(place / "task", rows=3)
+    made = {kind: place / kind for kind in ("pcm16", "flac", "0.1.0")}
+    for kind in ("pcm16", "flac"):
+        convert_dataset(convert_settings(source, made[kind], audio_storage=kind))
+    write_legacy(made["0.1.0"], [legacy_row(0.5 + 0.1 * i, "x") for i in range(3)])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["pcm16", "flac", "0.1.0"])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_a_folder(folders: dict[str, Path], tmp_path: Path, kind: str, data: st.DataObject):
+    """It is found when the folder is opened, or changes what a row says and nothing else.
+
+    FLAC carries sums of its own over its samples: what they tell is told when a row is decoded.
+    """
+    folder = tmp_path / "damaged"
+    shutil.copytree(folders[kind], folder, dirs_exist_ok=True)
+    path = next(folder.glob("*.arrow"))
+    content = bytearray(next(folders[kind].glob("*.arrow")).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        last = len(content) - 1
+        places = st.one_of(
+            st.integers(0, min(last, 4000)), st.integers(0, last), st.integers(last - 2000, last)
+        )
+        place = data.draw(places)
+        what = data.draw(st.sampled_from([*WORDS, None]))
+        if what is None:
+            content[place] = data.draw(st.integers(0, 255))
+        else:
+            content[place : place + 4] = what[: len(content) - place]
+    path.unlink()  # others may have the old one in their memory
+    path.write_bytes(content)
+    try:
+        dataset = ClipDataset.open([folder])
+        dataset.check_model(TINY)
+    except DataError:
+        return
+    for index in range(len(dataset)):
+        try:
+            row = dataset[index]
+        except DataError as error:
+            assert kind == "flac" and "stored audio is damaged" in str(error)
+            continue
+        assert row.input_ids.shape == row.labels.shape and np.isfinite(row.waveform).all()
+        assert len(row.waveform) == dataset.samples[index]
+        assert 0 <= row.input_ids.min() <= row.input_ids.max() < 1280
 
 
 @many

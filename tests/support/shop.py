@@ -26,9 +26,9 @@ TRAIN = shlex.split(
 LONG = [*TRAIN, "--num-epochs", "8", "--save-steps", "1", "--save-total-limit", "3"]
 
 
-def train_on(dataset: str) -> list[str]:
+def train_on(dataset: str, training: list[str] = TRAIN) -> list[str]:
     """The same training on another dataset."""
-    return [dataset if word == "train-converted/" else word for word in TRAIN]
+    return [dataset if word == "train-converted/" else word for word in training]
 
 
 def write_clip(path: Path, seconds: float, pitch: float) -> None:

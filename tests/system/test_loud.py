@@ -34,15 +34,18 @@ def _assert_one_cause(finished: Finished, *words: str) -> None:
 
 
 def test_a_recording_gone_on_one_rank_ends_all_and_names_rank_and_row(shop: Path):
-    """The recording is referred to, not stored, and vanishes once converted; one rank comes to need it."""
+    """The recording is referred to, not stored, and vanishes in the middle of training; one rank needs it."""
     shutil.copytree(shop / "clips", shop / "referred")
     (shop / "referred.csv").write_text((shop / "train.csv").read_text().replace("clips/", "referred/"))
     words = "mdl-toolkit convert-dataset referred.csv --config convert.yaml --audio-storage reference"
     assert run([*words.split(), "--output", "referred-converted/"], cwd=shop).code == 0
-    (shop / "referred" / "train-6.wav").unlink()
-    words = [*train_on("referred-converted/"), "--output", "loud/"]
-    finished = run([*torchrun(), *words], cwd=shop)
-    _assert_one_cause(finished, "rank ", "referred.csv row 8", "train-6.wav")
+    words = [*train_on("referred-converted/", LONG), "--output", "loud/"]
+    with launched([*torchrun(), *words], cwd=shop) as launch:
+        launch.until((shop / "loud" / "checkpoint-1").is_dir, "checkpoint-1")
+        (shop / "referred" / "train-6.wav").unlink()
+        _assert_one_cause(launch.wait(), "rank ", "referred.csv row 8", "train-6.wav")
+    finished = run([*torchrun(), *words, "--resume-from-checkpoint", "true"], cwd=shop)
+    _assert_one_cause(finished, "referred.csv row 8", "train-6.wav: no such file", "put the recordings back")
 
 
 def test_a_rank_killed_without_a_word_is_told_of(shop: Path):

@@ -14,9 +14,10 @@ from mdl_toolkit.files import atomic_file
 SHOWN_BAD_ROWS = 20
 
 
-def damage(folder: Path, total: int, rows: Sequence[tuple[str, str]]) -> str:
+def damage(
+    folder: Path, total: int, rows: Sequence[tuple[str, str]], advice: str = "convert the dataset again"
+) -> str:
     """A message about rows of a converted folder, each with its name and what is wrong with it."""
-    advice = "convert the dataset again"
     if len(rows) == 1:
         name, problem = rows[0]
         return f"{name}: {problem}: {advice}"

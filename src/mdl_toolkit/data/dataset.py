@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,8 @@ from mdl_toolkit.data.folder import (
     arrow_types,
 )
 from mdl_toolkit.data.kinds import check_dataset
-from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
-from mdl_toolkit.data.rowcheck import damaged_rows
+from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint, vocabulary
+from mdl_toolkit.data.rowcheck import damaged_rows, missing_recordings
 from mdl_toolkit.data.table import Table
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
@@ -94,14 +95,25 @@ class _Part:
         self.tokens = self.table.lengths("input_ids")
         self.samples = self.table.numbers("samples")
         self.supervised = self.table.numbers("supervised")
-        if look and (found := self._damaged_rows()):
-            rows = [(self.name(row), problem) for row, problem in found]
-            raise DataError(damage(folder, len(self), rows))
+        if look:
+            self._look()
 
-    def _damaged_rows(self) -> list[tuple[int, str]]:
+    def _look(self) -> None:
         manifest = self.manifest
         geometry = AudioGeometry(**manifest.geometry)
-        return damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
+        found = damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
+        advice = "convert the dataset again"
+        # Of the processes of a machine, which see the same recordings, one looks for them.
+        if not found and manifest.storage == "reference" and os.environ.get("LOCAL_RANK", "0") == "0":
+            found = missing_recordings(self.table, manifest.base_dir)
+            advice = "put the recordings back, or convert the dataset again"
+        if found:
+            rows = [(self.name(row), problem) for row, problem in found]
+            raise DataError(damage(self.folder, len(self), rows, advice))
+
+    def rows_beyond(self, vocabulary: int) -> list[int]:
+        """Rows with tokens that a model of so many tokens doesn't have."""
+        return list(map(int, np.flatnonzero(self.table.counts(lambda ids: ids >= vocabulary, "input_ids"))))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -132,12 +144,12 @@ class _Part:
     def _referenced(self, row: int) -> NDArray[np.float32]:
         from mdl_toolkit.data.audio import AudioLimits, load_waveform
 
-        source = Path(self.manifest.base_dir or ".") / str(self.table.value("source", row))
+        source = os.path.join(self.manifest.base_dir or ".", str(self.table.value("source", row)))
         limits = AudioLimits(max_seconds=float("inf"))
         start, end = self.table.value("start", row), self.table.value("end", row)
         rate = self.manifest.geometry["sample_rate"]
         try:
-            return load_waveform(str(source), start=start, end=end, limits=limits, sample_rate=rate)
+            return load_waveform(source, start=start, end=end, limits=limits, sample_rate=rate)
         except DataError as error:
             raise DataError(f"{self.name(row)}: {error}") from error
 
@@ -227,6 +239,9 @@ class ClipDataset:
                     f"of {model_folder} (fingerprints {part.manifest.processing_fingerprint[:8]} and "
                     f"{found[:8]}): convert it again with --model-name naming this model"
                 )
+            if (tokens := vocabulary(model_folder)) is not None and (rows := part.rows_beyond(tokens)):
+                problem = f"it has tokens beyond the {tokens} of {model_folder}"
+                raise DataError(damage(part.folder, len(part), [(part.name(row), problem) for row in rows]))
 
     def _locate(self, index: int) -> tuple[_Part | legacy.LegacyPart, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))

@@ -29,7 +29,7 @@ from mdl_toolkit.data.lock import exclusive
 from mdl_toolkit.files import atomic_file
 
 #: Changes with what is looked for.
-_VERSION = 1
+_VERSION = 2
 #: Head start of a machine's first process, so that it is the one that looks and shows progress.
 _HEAD_START = 0.3
 

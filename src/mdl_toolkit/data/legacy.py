@@ -31,6 +31,8 @@ Ints = NDArray[np.int64]
 COLUMNS = ("input_ids", "attention_mask", "input_values", "audio_length", "labels")
 _LISTS = ("input_ids", "attention_mask", "labels", "input_values")
 _NUMBERS = re.compile(r"(large_)?list<\w+: (u?int\d+|halffloat|float|double)( not null)?>")
+#: What is kept of each row.
+_FACTS = ("samples", "tokens", "supervised", "highest", "corrected")
 #: Rows that decide what the others must be like: the longest, and some from everywhere.
 _JUDGES = 32
 #: Rows that a thread looks at before it says how far it is.
@@ -77,7 +79,8 @@ class LegacyPart:
         self.samples: Ints = found.facts["samples"]
         self.tokens: Ints = found.facts["tokens"]
         self.supervised: Ints = found.facts["supervised"]
-        self.corrected = bool(found.facts["corrected"])
+        self._highest: Ints = found.facts["highest"]
+        self.corrected = bool(found.facts["corrected"].any())
         self._form = _Form(tuple(found.facts["header"].tolist()), int(found.facts["audio_token_id"]))
         self.manifest = self._manifest()
 
@@ -119,6 +122,10 @@ class LegacyPart:
                 "it again"
             )
 
+    def rows_beyond(self, vocabulary: int) -> list[int]:
+        """Rows with tokens that a model of so many tokens doesn't have."""
+        return list(map(int, np.flatnonzero(self._highest >= vocabulary)))
+
     def _data_files(self) -> list[str]:
         path = self.folder / "state.json"
         try:
@@ -138,12 +145,11 @@ class LegacyPart:
         """
         form = self._find_form()
         rows = len(self)
-        facts = {name: np.zeros(rows, dtype=np.int64) for name in ("samples", "tokens", "supervised")}
+        facts = {name: np.zeros(rows, dtype=np.int64) for name in _FACTS}
         damaged: list[tuple[int, str]] = []
-        corrected = False
 
-        def look_at(first: int) -> tuple[int, bool, list[tuple[int, str]]]:
-            wrong, any_corrected = [], False
+        def look_at(first: int) -> tuple[int, list[tuple[int, str]]]:
+            wrong = []
             last = min(first + _CHUNK, rows)
             for row in range(first, last):
                 try:
@@ -151,17 +157,16 @@ class LegacyPart:
                 except _DamageError as error:
                     wrong.append((row, str(error)))
                     continue
-                facts["samples"][row], facts["tokens"][row], facts["supervised"][row] = looked[:3]
-                any_corrected = any_corrected or looked[3]
-            return last - first, any_corrected, wrong
+                for name, value in zip(_FACTS, looked, strict=True):
+                    facts[name][row] = value
+            return last - first, wrong
 
         progress = Progress(f"checking {self.folder}", rows)
         # Reading from disk and looking at samples let other threads run meanwhile.
         with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
             try:
-                for count, any_corrected, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
+                for count, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
                     progress.update(count)
-                    corrected = corrected or any_corrected
                     damaged += wrong
             except BaseException:  # a signal, most likely: the rest isn't waited for
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -177,10 +182,10 @@ class LegacyPart:
             return Finding(self._damage([(row, problem)]))
         header = np.array(form.header, dtype=np.int64)
         marks = {"header": header, "audio_token_id": np.array(form.audio_token_id)}
-        return Finding(None, {**facts, **marks, "corrected": np.array(corrected)})
+        return Finding(None, {**facts, **marks})
 
-    def _look_at(self, row: int, form: _Form, samples: bool) -> tuple[int, int, int, bool]:
-        """Samples, tokens and supervised tokens of a row, and whether its labels were others.
+    def _look_at(self, row: int, form: _Form, samples: bool) -> tuple[int, ...]:
+        """A row's :data:`_FACTS`.
 
         Raises:
             _DamageError: Saying what is wrong with it.
@@ -197,7 +202,8 @@ class LegacyPart:
             )
         if samples:
             self._samples(row, length)
-        return length, len(text.ids), int(np.count_nonzero(text.labels != IGNORED)), text.corrected
+        supervised = int(np.count_nonzero(text.labels != IGNORED))
+        return length, len(text.ids), supervised, int(text.ids.max()), int(text.corrected)
 
     def _damage(self, damaged: Sequence[tuple[int, str]]) -> str:
         return damage(self.folder, len(self), [(self.name(row), problem) for row, problem in damaged])
@@ -238,6 +244,8 @@ class LegacyPart:
                 f"{len(ids)} tokens, {len(labels)} labels and {len(mask)} mask values, which must be as many"
             )
         ids, labels = ids[mask != 0], labels[mask != 0]
+        if (ids < 0).any():
+            raise _DamageError(f"{int(ids.min())} is no token")
         answer = _answer(ids)
         if answer is None:
             raise _DamageError(_NO_FORM)

@@ -287,6 +287,12 @@ def processing_fingerprint(model_folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
+def vocabulary(model_folder: Path) -> int | None:
+    """Tokens that a model has rows for; ``None`` where its configuration doesn't say."""
+    size = (_config(Path(model_folder)).get("text_config") or {}).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ModelError(

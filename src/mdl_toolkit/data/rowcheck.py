@@ -7,7 +7,9 @@ which are checked when they are decoded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.data.prompt import IGNORED
 from mdl_toolkit.data.table import Table
+from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 
 Ints = NDArray[np.int64]
 #: Where a FLAC file says how many samples it has: in the last 36 of these 64 bits.
 _FLAC_LENGTH = slice(18, 26)
+#: Threads that look for recordings, and how many each looks for at a time.
+_THREADS, _QUESTIONS = 16, 64
 
 
 def damaged_rows(
@@ -37,8 +42,12 @@ def damaged_rows(
     lengths, places = np.unique(np.maximum(samples, 1), return_inverse=True)
     expected = np.array([geometry.audio_tokens(int(n)) for n in lengths], dtype=np.int64)[places]
     tokens, labels = table.lengths("input_ids"), table.lengths("labels")
-    placeholders = table.counts("input_ids", lambda ids: ids == audio_token_id)
-    supervised = table.counts("labels", lambda values: values != IGNORED)
+    placeholders = table.counts(lambda ids: ids == audio_token_id, "input_ids")
+    supervised = table.counts(lambda values: values != IGNORED, "labels")
+    # What is learned stands in the text; the rest is marked as not learned.
+    strange = table.counts(
+        lambda ids, values: (ids < 0) | (values != IGNORED) & (values != ids), "input_ids", "labels"
+    )
     said = table.numbers("supervised")
     found: dict[int, str] = {}
 
@@ -54,6 +63,7 @@ def damaged_rows(
         placeholders, samples, expected,
     )  # fmt: skip
     note(supervised != said, "{} supervised tokens where {} were written", supervised, said)
+    note(strange > 0, "{} of its tokens or labels are none", strange)
     if storage == "pcm16":
         stored = table.lengths("audio")
         note(stored != 2 * samples, "{} bytes of audio for {} samples", stored, samples)
@@ -61,6 +71,30 @@ def damaged_rows(
         kept = np.array([_flac_samples(table.binary("audio", row)) for row in range(len(table))])
         note(kept != samples, "its stored audio has {} samples, {} when it was converted", kept, samples)
     return sorted(found.items())
+
+
+def missing_recordings(table: Table, base_dir: str | None) -> list[tuple[int, str]]:
+    """Rows of a ``reference`` folder whose recordings are not there any more, and what is wrong with each."""
+    from mdl_toolkit.data.audio import AudioLimits, locate
+
+    rows: dict[str, list[int]] = {}
+    for row in range(len(table)):
+        rows.setdefault(str(table.value("source", row)), []).append(row)
+    sources = list(rows)
+
+    def look_for(first: int) -> list[tuple[int, str]]:
+        found = []
+        for source in sources[first : first + _QUESTIONS]:
+            try:
+                locate(os.path.join(base_dir or ".", source), AudioLimits())
+            except DataError as error:
+                found += [(row, str(error)) for row in rows[source]]
+        return found
+
+    # A file system at the other end of a network answers many questions at a time.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(look_for, range(0, len(sources), _QUESTIONS))
+        return sorted(wrong for part in parts for wrong in part)
 
 
 def _flac_samples(data: Any) -> int:

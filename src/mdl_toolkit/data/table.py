@@ -52,7 +52,7 @@ class Table:
                 self._batches += batches
             except FileNotFoundError as error:
                 raise DataError(f"{path}: missing: convert the dataset again") from error
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, UnicodeError, pa.ArrowException) as error:
                 raise DataError(f"{path}: damaged ({error}): convert the dataset again") from error
             if self.columns and (columns, types) != (self.columns, self.types):
                 raise DataError(f"{path}: other columns than the files before it: convert the dataset again")
@@ -72,13 +72,21 @@ class Table:
         parts = [np.diff(_offsets(batch.column(name))) for batch in self._batches]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
-    def counts(self, name: str, which: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> NDArray[np.int64]:
-        """How many numbers of each list are such, int64 [rows]."""
+    def counts(self, which: Callable[..., NDArray[np.bool_]], *names: str) -> NDArray[np.int64]:
+        """How many numbers of each list are such, int64 [rows].
+
+        Args:
+            which: Is given the numbers of all lists of each column, laid end to end.
+            names: Of columns whose lists are as long as each other's; nothing is counted where they aren't.
+        """
         parts = []
         for batch in self._batches:
-            column = batch.column(name)
-            places = _offsets(column).astype(np.int64)
-            such = which(_fixed(column.values)[places[0] : places[-1]])
+            columns = [batch.column(name) for name in names]
+            places, *others = (_offsets(column).astype(np.int64) for column in columns)
+            if any(not np.array_equal(np.diff(places), np.diff(other)) for other in others):
+                parts.append(np.zeros(len(batch), dtype=np.int64))
+                continue
+            such = which(*map(_numbers_of_lists, columns))
             before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(such, dtype=np.int64)])
             parts.append(np.diff(before[places - places[0]]))
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
@@ -123,6 +131,11 @@ def _fixed(column: Any) -> NDArray[Any]:
     if data is None:
         return np.zeros(len(column), dtype=dtype)
     return np.frombuffer(data, dtype=dtype, count=len(column), offset=column.offset * dtype.itemsize)
+
+
+def _numbers_of_lists(column: Any) -> NDArray[Any]:
+    places = _offsets(column)
+    return _fixed(column.values)[places[0] : places[-1]]
 
 
 def _offsets(column: Any) -> NDArray[Any]:
