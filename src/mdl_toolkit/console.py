@@ -180,7 +180,8 @@ class _LiveLine:
         while _width(text) >= columns and text:
             text = text[:-1]
         start = "\n" if self._mid_line else _CLEAR
-        self._draw(f"{start}{text}")
+        # The cursor goes back: what a library in C prints, past the streams, stands at a line's beginning.
+        self._draw(f"{start}{text}\r")
         self._shown, self._mid_line = True, False
 
     def clear(self) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.system
 
 #: Dawdles where it is told to, so that there is something to see, and prints as libraries do.
 NOISY = """
-import importlib, logging, sys, time, warnings
+import importlib, logging, os, sys, time, warnings
 from mdl_toolkit.cli import main
 place, name = sys.argv[1].rsplit(".", 1)
 module, owner = place.rsplit(".", 1)
@@ -30,6 +30,8 @@ def noisy(*words, **named):
         logging.getLogger("library").warning("a library logs")
         print("a library prints")
         print("half a line", end="", file=sys.stderr, flush=True)
+    if len(calls) == 6:
+        os.write(2, b"a library in C prints " + 99 * b"." + b"\\n")
     if len(calls) == 9 and "fail" in words:
         raise RuntimeError("it fails")
     return original(*words, **named)
@@ -39,12 +41,12 @@ main(sys.argv[2:])
 
 STEP = r"step \d+/\d+ \(\d+ %\), loss \d+\.\d{4}, \d+\.\d clips/s, .+ left"
 #: What the libraries print, each on a line of its own.
-LIBRARIES = {"a library logs", "a library prints", "half a line"}
+LIBRARIES = {"a library logs", "a library prints", "half a line", "a library in C prints " + 99 * "."}
 
 
 def live_lines(written: str) -> list[str]:
     """What was drawn over later."""
-    return [piece for piece in re.split(r"\r?\x1b\[2K|\n", written) if piece.strip()]
+    return [piece for piece in re.split(r"\r*\x1b\[2K|\r*\n", written) if piece.strip()]
 
 
 def test_training(shop: Path):
