@@ -36,6 +36,7 @@ def size_of(folder: Path) -> int:
         {"dora": True, "lora_attention": True, "train_target": ["decoder", "projector"]},
         {"train_target": ["encoder", "lm_head"]},
         {"method": "full"},
+        {"method": "full", "final_dtype": "bfloat16"},
         {"method": "full", "train_target": ["decoder", "embed_tokens", "lm_head"]},
     ],
 )

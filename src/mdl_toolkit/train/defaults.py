@@ -13,8 +13,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit.checkpoint.folder import open_folder
-from mdl_toolkit.checkpoint.weights import WeightFiles
+from mdl_toolkit.checkpoint.headers import base_tensors
 from mdl_toolkit.console import say
 from mdl_toolkit.options import fill, flag, given
 from mdl_toolkit.settings import TRAIN_TARGETS, TrainSettings
@@ -58,9 +57,10 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     Returns:
         The same settings for a base of :data:`SMALL` weights or more.
     """
-    if open_folder(folder).kind != "model":
+    tensors = base_tensors(folder)
+    if tensors is None:
         return settings  # refused later, with the reason
-    count = sum(math.prod(info.shape) for info in WeightFiles(folder).values())
+    count = sum(math.prod(tensor.shape) for tensor in tensors.values())
     if count >= SMALL:
         return settings
     there = given(settings)

@@ -6,12 +6,13 @@ Sizes come from the headers of the base's weight files, and are those of the ten
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdl_toolkit.checkpoint.headers import Header, base_tensors
 from mdl_toolkit.checkpoint.names import HEAD, part_of
 from mdl_toolkit.console import warn
 from mdl_toolkit.data.dataset import ClipDataset
@@ -25,8 +26,8 @@ from mdl_toolkit.train.schedule import interval
 #: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
 _BYTES_IN_CHECKPOINT = 12
 _BYTES_IN_ADAPTER = 4
-_HEADER_LIMIT = 100 * 2**20
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+#: Of dtypes in safetensors' words, and in those of ``--final-dtype``.
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 #: What never learns.
 _FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
 
@@ -81,16 +82,15 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
 
 def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> Need | None:
     """What a run will write; ``None`` where the weight files don't tell (whoever loads them says why)."""
-    try:
-        tensors, size = _weights(model_folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    tensors = base_tensors(model_folder)
+    if tensors is None:
         return None
     trained = _trained(settings, tensors)
     saves = _saves(settings, launch, data)
     limit = settings.save_total_limit
     return Need(
         checkpoint=trained * _BYTES_IN_CHECKPOINT,
-        final=size if settings.merge_lora or settings.method == "full" else trained * _BYTES_IN_ADAPTER,
+        final=_final(settings, tensors, trained),
         # A new one is complete before the oldest goes.
         kept=saves if limit is None else min(saves, limit + 1),
     )
@@ -107,7 +107,7 @@ def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
     return math.ceil(steps / interval(settings.save_steps, steps))  # the last step saves too
 
 
-def _trained(settings: TrainSettings, tensors: dict[str, tuple[int, ...]]) -> int:
+def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
     """How many numbers learn."""
     pattern = adapted_modules(settings)
     whole = set(settings.train_target)
@@ -116,7 +116,7 @@ def _trained(settings: TrainSettings, tensors: dict[str, tuple[int, ...]]) -> in
     if "lm_head" in whole and HEAD not in tensors:
         whole.add("embed_tokens")  # they are one tensor
     count = 0
-    for name, shape in tensors.items():
+    for name, (_, shape) in tensors.items():
         if part_of(name) in whole and not name.startswith(_FIXED):
             count += math.prod(shape)
         elif pattern and re.fullmatch(pattern, name.removesuffix(".weight")) and name.endswith(".weight"):
@@ -124,27 +124,15 @@ def _trained(settings: TrainSettings, tensors: dict[str, tuple[int, ...]]) -> in
     return count
 
 
-def _weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Names and shapes of a base's tensors, and the bytes of its weight files."""
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    tensors: dict[str, tuple[int, ...]] = {}
-    size = 0
-    for name in names:
-        with open(folder / name, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > _HEADER_LIMIT:
-                raise ValueError("header too long")
-            header = json.loads(stream.read(length))
-        size += (folder / name).stat().st_size
-        tensors |= {
-            key: tuple(map(int, entry["shape"]))
-            for key, entry in header.items()
-            if key != "__metadata__" and entry["dtype"] in _FLOATS
-        }
-    return tensors, size
+def _final(settings: TrainSettings, tensors: Mapping[str, Header], trained: int) -> int:
+    """Bytes of ``final/``. ``--final-dtype auto`` counts as the base's: it may become float32 later."""
+    if settings.method == "lora" and not settings.merge_lora:
+        return trained * _BYTES_IN_ADAPTER
+    each = _BYTES.get(settings.final_dtype)
+    return sum(
+        math.prod(shape) * (each if each and not name.startswith(_FIXED) else _BYTES.get(dtype, 1))
+        for name, (dtype, shape) in tensors.items()
+    )
 
 
 def _earlier(output: Path) -> int:

@@ -24,6 +24,7 @@ from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.options import given
 from mdl_toolkit.paths import dataset_paths
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.train.defaults import fit_to_base
 from mdl_toolkit.train.disk import check_disk
 from mdl_toolkit.train.launch import Launch, launch_of, settings_for
 from mdl_toolkit.train.resume import counts_restart, refuse_foreign_output, with_model_of_run
@@ -58,7 +59,7 @@ class Ready:
     """A run before its processes know each other.
 
     Attributes:
-        settings: As given, with what the launcher's config and the datasets decide filled in.
+        settings: As given, with what the launcher's config, the datasets and the base decide filled in.
         launch: The place of this process in it.
         inputs: What was found; an error instead, on a process that isn't the one to end the run.
     """
@@ -80,7 +81,14 @@ def make_ready(settings: TrainSettings) -> Ready:
     settings = settings_for(settings, launch)
     try:
         trackers, settings = _check(settings, launch)
-        return Ready(settings, launch, _inputs(settings, launch, trackers))
+        folder = resolve_model(
+            settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
+        )
+        inputs = _inputs(settings, launch, folder, trackers)
+        settings = fit_to_base(settings, folder)
+        if launch.rank == 0:
+            check_disk(settings, launch, folder, inputs.data)
+        return Ready(settings, launch, inputs)
     except MdlError as error:
         if launch.rank == 0:
             tell_torchrun(str(error))
@@ -125,21 +133,15 @@ def _noting(problems: list[str], check: Callable[[], T]) -> T | None:
     return None
 
 
-def _inputs(settings: TrainSettings, launch: Launch, trackers: Sequence[str]) -> Inputs:
-    folder = resolve_model(
-        settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
-    )
+def _inputs(settings: TrainSettings, launch: Launch, folder: Path, trackers: Sequence[str]) -> Inputs:
     named = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
     if not all(path.is_dir() for path in named):
         require_usable_gpu(launch.use_cpu)  # before hours of conversion
     folders = _folders(settings.train_dataset, settings, folder)
     evaluation_folders = _folders(settings.eval_dataset, settings, folder)
-    data = _open(folders, folder)
-    if launch.rank == 0:
-        check_disk(settings, launch, folder, data)
     return Inputs(
         model_folder=folder,
-        data=data,
+        data=_open(folders, folder),
         data_folders=folders,
         evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
         evaluation_folders=evaluation_folders,

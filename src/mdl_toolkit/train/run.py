@@ -20,7 +20,6 @@ from mdl_toolkit.options import as_dict
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import describe_trainable
 from mdl_toolkit.train.checkpointer import Checkpointer, Identity, restore
-from mdl_toolkit.train.defaults import fit_to_base
 from mdl_toolkit.train.distributed import Ranks, joined
 from mdl_toolkit.train.evaluate import Evaluation
 from mdl_toolkit.train.example import describe_example
@@ -71,7 +70,7 @@ def train_ready(ready: Ready) -> None:
         if prepared is None:
             raise late or AssertionError
         with owning(ready.settings.output) if ranks.is_main else nullcontext():
-            _train(prepared.settings, ranks, prepared)
+            _train(ready.settings, ranks, prepared)
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,9 @@ class Prepared(Inputs):
 
     Attributes:
         base: What is trained, for the record.
-        settings: With the defaults that suit its size.
     """
 
     base: BaseRecord
-    settings: TrainSettings
 
     @classmethod
     def of(cls, ready: Ready) -> Prepared:
@@ -97,7 +94,7 @@ class Prepared(Inputs):
         if isinstance(inputs, MdlError):
             raise inputs
         base = BaseRecord.of(settings.model_name, inputs.model_folder, settings.revision)
-        return cls(**vars(inputs), base=base, settings=fit_to_base(settings, inputs.model_folder))
+        return cls(**vars(inputs), base=base)
 
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
