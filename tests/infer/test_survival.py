@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import signal
 from pathlib import Path
 
@@ -42,20 +45,27 @@ def _windows(output: Path) -> int:
     return sum(path.read_bytes().count(b'"done"') for path in folder.glob("rank-*.jsonl"))
 
 
-def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(folder: Path, whole: bytes):
-    output, seen = folder / "out.csv", 0
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(folder: Path, whole: bytes, name: str):
+    output, seen = folder / name, 0
     for _ in range(2):
-        with launched(_words("out.csv"), cwd=folder) as launch:
+        with launched(_words(name), cwd=folder) as launch:
             launch.until(lambda: _windows(output) >= seen + 2, "two more windows")  # noqa: B023
             launch.signal(signal.SIGKILL)
             assert launch.wait().code == -signal.SIGKILL
         assert not output.exists() and seen < _windows(output) < 17
         seen = _windows(output)
-    finished = run(_words("out.csv"), cwd=folder)
+    finished = run(_words(name), cwd=folder)
     assert finished.code == 0, finished.output
-    assert "going on with the unfinished out.csv.partial" in finished.output
-    assert output.read_bytes() == whole
-    assert {path.name for path in folder.glob("*out.csv*")} == {"out.csv"}
+    assert f"going on with the unfinished {name}.partial" in finished.output
+    if name == "out.csv":
+        assert output.read_bytes() == whole
+    else:
+        rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        assert [{key: value or "" for key, value in row.items()} for row in rows] == [
+            dict(row) for row in csv.DictReader(io.StringIO(whole.decode()))
+        ]
+    assert {path.name for path in folder.glob(f"*{name}*")} == {name}
 
 
 def test_several_processes_write_one_csv_even_where_one_was_killed_before(folder: Path, whole: bytes):
