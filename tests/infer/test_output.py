@@ -220,6 +220,16 @@ def test_tables_as_json_lines_and_the_other_way_round(folder: Path, model: Path)
     assert all(row["prediction"] for row in table)
 
 
+def test_columns_without_a_name_keep_their_cells(folder: Path, model: Path):
+    """As spreadsheets write them; two of one name would take each other's cells."""
+    (folder / "in.csv").write_text("audio,,column_4,,\n0.wav,a,b,c,d\n")
+    data = _infer(folder, model, "in.csv", "out.csv").decode().splitlines()
+    assert data[0] == "audio,,column_4,,,prediction,finish_reason" and data[1].startswith("0.wav,a,b,c,d,")
+    row = json.loads(_infer(folder, model, "in.csv", "out.jsonl"))
+    unnamed = {"column_2": "a", "column_4": "b", "column_5": "c", "column_6": "d"}
+    assert {name: row[name] for name in list(row)[1:5]} == unnamed
+
+
 def test_tabs(folder: Path, model: Path):
     write_csv(folder / "in.csv", ["audio", "note"], [("0.wav", "a\tb"), ("2.wav", "c,d")])
     data = _infer(folder, model, "in.csv", "out.tsv")

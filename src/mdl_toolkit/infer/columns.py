@@ -56,6 +56,14 @@ def output_columns(columns: Sequence[str], failed: bool, cut: bool) -> OutputCol
     return OutputColumns(header, [PREDICTION, *last], moved)
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
+def named(columns: Sequence[str]) -> list[str]:
+    """Names for all columns of a CSV: ``column_3`` for the third, where a spreadsheet has given it none."""
+    found: list[str] = []
+    for place, name in enumerate(columns, start=1):
+        found.append(name or _free_name("column", {*columns, *found}, place))
+    return found
+
+
+def _free_name(name: str, taken: Collection[str], first: int = 1) -> str:
     """``prediction_1``, ``prediction_2`` and so on: the first one that isn't there."""
-    return next(other for number in count(1) if (other := f"{name}_{number}") not in taken)
+    return next(other for number in count(first) if (other := f"{name}_{number}") not in taken)

@@ -17,7 +17,14 @@ from mdl_toolkit.data.csvfile import CsvWriter, cell_text, text_cell
 from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import PARTIAL_PREFIX, atomic_file
-from mdl_toolkit.infer.columns import ERROR, FINISH_REASON, PREDICTION, OutputColumns, output_columns
+from mdl_toolkit.infer.columns import (
+    ERROR,
+    FINISH_REASON,
+    PREDICTION,
+    OutputColumns,
+    named,
+    output_columns,
+)
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.windows import read_windows
 from mdl_toolkit.paths import output_kind
@@ -55,7 +62,7 @@ def write_output(
         MdlError: Where the journal lacks a row, or the file can't be written.
     """
     layout = read_layout(source, encoding)
-    columns = layout.columns
+    columns = named(layout.columns) if layout.kind == "csv" else layout.columns
     plan = output_columns(columns, failed, journal.cut > 0)
     kind = output_kind(output)
     first: list[str] = []
@@ -80,7 +87,10 @@ def write_output(
             if kind == "jsonl":
                 _write_json_lines(stream, rows(), columns, plan)
             else:
-                _write_cells(stream, rows(), columns, plan, _separator(layout, source, kind))
+                header = [*layout.columns, *plan.header[len(columns) :]]
+                writer = CsvWriter(stream, _separator(layout, source, kind))
+                writer.writerow(header)
+                _write_cells(writer, rows(), columns, plan)
             stream.flush()
             if target.exists() and not overwrite and not filecmp.cmp(stream.name, target, shallow=False):
                 kept = _keep(target)
@@ -100,21 +110,18 @@ def _separator(layout: Layout, source: Path, kind: str | None) -> str:
 
 
 def _write_cells(
-    stream: IO[str],
+    writer: CsvWriter,
     rows: Iterator[tuple[Row | BadRow, Result]],
     columns: Sequence[str],
     plan: OutputColumns,
-    separator: str,
 ) -> None:
-    """A header, and a line of text for each row; a cell without a value is empty."""
-    writer = CsvWriter(stream, separator)
-    writer.writerow(plan.header)
+    """A line of text for each row; a cell without a value is empty."""
     for row, result in rows:
         # A row with too few or too many cells is brought to the header's width.
         cells = [*row.cells[: len(columns)], *[""] * (len(columns) - len(row.cells))]
         result = replace(result, prediction=text_cell(result.prediction))
-        named = _joined(dict(zip(columns, cells, strict=True)), plan, result)
-        writer.writerow(["" if (cell := named.get(name)) is None else cell for name in plan.header])
+        joined = _joined(dict(zip(columns, cells, strict=True)), plan, result)
+        writer.writerow(["" if (cell := joined.get(name)) is None else cell for name in plan.header])
 
 
 def _write_json_lines(
