@@ -90,6 +90,18 @@ def test_an_mp3_that_ends_within_a_frame_is_cut_short(tmp_path: Path, length: bo
         assert "cut short" in _problem(_file(tmp_path, data[: -sum(mp3_sizes(data)[-5:])]))
 
 
+def test_a_stream_that_was_joined_in_the_middle(tmp_path: Path):
+    """As somebody records the radio: the first bytes belong to a frame that is not there."""
+    data = mp3_bytes(bursts(5), length=False)
+    sizes, whole = mp3_sizes(data), load_waveform(_file(tmp_path, data))
+    for missing in (17, 2000, 5001):
+        loaded = load_waveform(_file(tmp_path, data[missing:]))
+        np.testing.assert_allclose(loaded[-40000:], whole[-40000:], atol=1e-5)
+        frames = next(i for i in range(len(sizes)) if sum(sizes[:i]) >= missing)
+        assert len(loaded) == len(whole) - 576 * frames
+    assert "not readable as audio" in _problem(_file(tmp_path, bytes([0xFF, 0x00]) + bytes(9000)))
+
+
 def test_something_lost_within_an_mp3_is_an_error(tmp_path: Path):
     data = mp3_bytes(bursts(3), length=False)
     middle = sum(mp3_sizes(data)[:40])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.containers import UNKNOWN_LENGTH, find_parts, flac_parts
-from mdl_toolkit.data.mpeg import PREROLL_FRAMES
+from mdl_toolkit.data.mpeg import PREROLL_FRAMES, headless_parts
 from mdl_toolkit.data.parts import Part, PartView
 from mdl_toolkit.data.unreadable import convert_line
 from mdl_toolkit.errors import DataError
@@ -63,13 +63,21 @@ class Reading:
     """
 
     def __init__(self, stream: Any, size: int, name: str, max_seconds: float) -> None:
+        import soundfile
+
         self._stream, self._size, self._name, self._max_seconds = stream, size, name, max_seconds
         self._parts = find_parts(stream, size, name) or [Part(0, size)]
         self._sound: Any = None
         self._opened, self._read_from = -1, False
         self._energies: NDArray[np.float64] = np.zeros(0)
         try:
-            self._look()
+            try:
+                self._look()
+            except soundfile.LibsndfileError:
+                if not (parts := headless_parts(stream, size, name)):
+                    raise
+                self._parts = parts
+                self._look()
         except BaseException:
             self.close()
             raise

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from mdl_toolkit.data.parts import Part
+from mdl_toolkit.data.unreadable import convert_line, kind_of
 from mdl_toolkit.errors import DataError
 
 #: kbit/s by (MPEG-1 or later, layer), for the header's values 1 to 14.
@@ -36,6 +37,9 @@ _BLOCK = 1 << 20
 _LOOK = 64
 #: Bytes without a frame that are searched for the next one.
 _MAX_JUNK = 1 << 16
+#: Bytes that are searched for a first frame, and how many in a row are none by chance.
+_MAX_BEGINNING = 1 << 14
+_FRAMES_IN_A_ROW = 4
 #: Frames whose bytes a later frame can use (its bit reservoir), and the overlap of two; with margin.
 PREROLL_FRAMES = 16
 
@@ -101,6 +105,26 @@ def tag_size(head: bytes) -> int:
         size, _, flags = struct.unpack("<3I", head[12:24])
         return 32 + (size if flags & 1 << 29 else 0)  # this is the header, or the footer
     return 0
+
+
+def headless_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
+    """The recordings in a file that begins within a frame, as recordings of radio streams do.
+
+    Returns:
+        None, where the file is of another known kind, or has no frames in a row that fit together.
+    """
+    head = _at(stream, 0, _MAX_BEGINNING)
+    at = -1 if kind_of(head) else head.find(b"\xff")
+    while at >= 0:
+        place = at
+        forms: list[tuple[int, int, int, int]] = []
+        while (frame := frame_of(head[place : place + 4])) and frame.size and len(forms) < _FRAMES_IN_A_ROW:
+            forms.append(frame.form)
+            place += frame.size
+        if len(forms) == _FRAMES_IN_A_ROW and len(set(forms)) == 1:
+            return mpeg_parts(stream, at, size, name) or [Part(at, size)]
+        at = head.find(b"\xff", at + 1)
+    return []
 
 
 def mpeg_parts(stream: BinaryIO, begin: int, end: int, name: str) -> list[Part]:
@@ -215,10 +239,11 @@ def _walk(stream: BinaryIO, begin: int, end: int, name: str) -> tuple[_Stream | 
             break
         if not frame.size:
             raise DataError(
-                f"{name}: MPEG audio of free format without its length; convert it: ffmpeg -i IN OUT.wav"
+                f"{name}: MPEG audio of free format without its length; convert it: {convert_line(name)}"
             )
         if place + frame.size > end:
-            raise DataError(f"{name}: cut short, its last MPEG frame is not whole")
+            rest = "" if promised else f"; if no more than that is missing: {convert_line(name)}"
+            raise DataError(f"{name}: cut short, its last MPEG frame is not whole{rest}")
         info = _info(block[at : at + _LOOK], frame)
         if info is not None and first is not None:
             break

@@ -54,18 +54,25 @@ def explain(stream: BinaryIO, name: str, reason: str) -> str:
     """
     stream.seek(0)
     head = stream.read(_LOOK)
-    for place, mark, what in _AUDIO:
-        if head[place : place + len(mark)] == mark:
-            return f": it is {what}; convert it first: {convert_line(name)}"
-    if _is_adts(head):
-        return f": it is AAC audio; convert it first: {convert_line(name)}"
-    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
-        return f": it is an MPEG transport stream (ts); convert it first: {convert_line(name)}"
+    if what := kind_of(head):
+        return f": it is {what}; convert it first: {convert_line(name)}"
     start = head.lstrip()[:32].lower()
     for mark, what in _OTHER:
         if start.startswith(mark):
             return f": it is {what}"
     return f" ({reason})"
+
+
+def kind_of(head: bytes) -> str:
+    """What a file with sound is that the library doesn't read, by its first bytes; nothing where unknown."""
+    for place, mark, what in _AUDIO:
+        if head[place : place + len(mark)] == mark:
+            return what
+    if _is_adts(head):
+        return "AAC audio"
+    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
+        return "an MPEG transport stream (ts)"
+    return ""
 
 
 def convert_line(name: str) -> str:
