@@ -137,6 +137,8 @@ KINDS = {
     "RF64": {},
     "AIFF": {},
     "AU": {},
+    "W64": {},
+    "CAF": {},
     "FLAC": {},
     "OGG": {},
     "OPUS": {"format": "OGG", "subtype": "OPUS"},
@@ -226,9 +228,9 @@ def _aiff_piped() -> bytes:
     return bytes(data)
 
 
-def _au_piped() -> bytes:
+def _au_piped(length: bytes) -> bytes:
     data = wav_bytes(THREE, format="AU")
-    return data[:8] + b"\xff" * 4 + data[12:]
+    return data[:8] + length + data[12:]
 
 
 PLAIN = wav_bytes(THREE)
@@ -243,7 +245,8 @@ PIPED: dict[str, bytes] = {
     "adpcm-ffffffff": wav_with_lengths(ADPCM, 0xFFFFFFFF, 0xFFFFFFFF),
     "rf64": _rf64_piped(),
     "aiff": _aiff_piped(),
-    "au": _au_piped(),
+    "au": _au_piped(b"\xff" * 4),
+    "au-0": _au_piped(bytes(4)),
 }
 
 

@@ -68,7 +68,7 @@ def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:
         return _riff_parts(stream, size, name)
     if head[:4] == b"OggS":
         return _ogg_parts(stream, size, name)
-    if head[:4] in (b"FORM", b".snd"):
+    if head[:4] in _ENDS:
         return _joined(stream, size, head[:4])
     place = 0
     while tag := tag_size(head):
@@ -189,16 +189,47 @@ def _next_riff(stream: BinaryIO, end: int, size: int) -> int:
 
 
 def _joined(stream: BinaryIO, size: int, mark: bytes) -> list[Part]:
-    """Recordings of AIFF or AU files laid end to end."""
+    """Recordings of AIFF, AU, W64 or CAF files laid end to end."""
     parts: list[Part] = []
-    begin = 0
+    begin, mended = 0, b""
     while begin < size:
-        first, second = struct.unpack(">II", _at(stream, begin + 4, 8).ljust(8, b"\0"))
-        end = begin + (8 + first if mark == b"FORM" else first + second)
+        end = _ENDS[mark](stream, begin, size)
         follows = begin + 8 < end < size and _at(stream, end, 4) == mark
-        parts.append(Part(begin, end if follows else size))
+        if mark == b".snd" and _at(stream, begin + 8, 4) == bytes(4) and begin + 28 < size:
+            # A length of 0 is one that wasn't filled in, where there are samples; this one says so.
+            mended = _at(stream, begin, 8) + b"\xff" * 4
+            follows = False
+        parts.append(Part(begin, end if follows else size, mended))
         begin = parts[-1].end
-    return parts if len(parts) > 1 else []
+    return parts if len(parts) > 1 or mended else []
+
+
+def _end_of_aiff(stream: BinaryIO, begin: int, size: int) -> int:
+    return begin + 8 + int.from_bytes(_at(stream, begin + 4, 4), "big")
+
+
+def _end_of_au(stream: BinaryIO, begin: int, size: int) -> int:
+    fields = _at(stream, begin + 4, 8)
+    return begin + int.from_bytes(fields[:4], "big") + int.from_bytes(fields[4:], "big")
+
+
+def _end_of_w64(stream: BinaryIO, begin: int, size: int) -> int:
+    return begin + (int.from_bytes(_at(stream, begin + 16, 8), "little") + 7) // 8 * 8
+
+
+def _end_of_caf(stream: BinaryIO, begin: int, size: int) -> int:
+    """Where a chunk has the name of a whole file: CAF has no length of its own."""
+    place = begin + 8
+    for _ in range(_MAX_CHUNKS):
+        chunk = _at(stream, place, 12)
+        length = int.from_bytes(chunk[4:], "big", signed=True)
+        if len(chunk) < 12 or chunk[:4] == b"caff" or length < 0:
+            break
+        place += 12 + length
+    return place
+
+
+_ENDS = {b"FORM": _end_of_aiff, b".snd": _end_of_au, b"riff": _end_of_w64, b"caff": _end_of_caf}
 
 
 def _ogg_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
