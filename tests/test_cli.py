@@ -149,6 +149,11 @@ def test_the_same_value_twice_is_one_value(clips: Path):
             ["--input", "a.csv", "b.csv"],
             "two values where one is taken: --input a.csv and b",
         ),
+        (
+            "train",
+            ["--train-target", "encoder", "decoder"],
+            "unexpected 'decoder': a further value needs its option again, --train-target",
+        ),
         ("train", ["data.csv"], "unexpected 'data.csv': data to train on are given as --train-dataset"),
         ("train", ["-o", "out"], "unexpected '-o': options begin with two dashes"),
     ],
@@ -371,6 +376,19 @@ def test_two_lengths_of_one_warm_up(clips: Path, tmp_path: Path):
     assert train_settings(clips, "--warmup-steps", "0", "--warmup-ratio", "0.1").warmup_ratio == 0.1
     with pytest.raises(SettingsError, match=r"--warmup-ratio 1\.5: at most 1"):
         train_settings(clips, "--warmup-ratio", "1.5")
+
+
+def test_options_of_adapters_are_not_dropped_in_full_training(clips: Path):
+    words = ["--lora-rank", "16", "--no-dora", "--no-merge-lora"]
+    with pytest.raises(SettingsError) as caught:
+        train_settings(clips, "--method", "full", *words)
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "--lora-rank",
+        "--dora",
+        "--merge-lora",
+    ]
+    assert train_settings(clips, *words).lora_rank == 16
+    assert train_settings(clips, "--method", "full", "--merge-lora").method == "full"
 
 
 def test_settings_that_contradict_each_other(clips: Path):

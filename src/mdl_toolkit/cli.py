@@ -281,11 +281,14 @@ class _Line:
         self.flags: dict[str, Any] = {}
         self.problems: list[str] = []
         self.known = known
+        #: The option taken last, where it is one that may be repeated.
+        self.repeated: str | None = None
         self._said: dict[str, str] = {}
 
     def take(self, name: str, value: str, said: str) -> None:
         """Take a value; ``said`` is how a person would know it again."""
-        if name in self.known and self.known[name][1].repeated:
+        self.repeated = name if name in self.known and self.known[name][1].repeated else None
+        if self.repeated:
             self.flags.setdefault(name, []).append(value)
         elif name in self.flags and self._meaning(name, value) != self._meaning(name, self.flags[name]):
             self.problems.append(f"two values where one is taken: {self._said[name]} and {said}; keep one")
@@ -318,6 +321,8 @@ def _unexpected(word: str, line: _Line) -> str:
         return f"unexpected {shown}: options begin with two dashes"
     if "input" in line.flags:
         return f"unexpected {shown}: INPUT is {options.shown(line.flags['input'])}, and there is one only"
+    if line.repeated:
+        return f"unexpected {shown}: a further value needs its option again, {flag(line.repeated)} {shown}"
     if "train_dataset" in line.known:
         return f"unexpected {shown}: data to train on are given as --train-dataset"
     return f"unexpected {shown}"

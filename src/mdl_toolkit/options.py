@@ -242,7 +242,7 @@ def parse_yaml(value: Scalar | list[Scalar] | None, kind: OptionType, meta: Mapp
             return None
         raise ValueError("there is no value; leave the line out for the default")
     if of_text and value.read_as:
-        if value.text == "null" and kind.optional:
+        if value.text.lower() == "null" and kind.optional:
             return None
         if not (meta["bare"] and value.text.lower() in _TRUE | _FALSE):
             raise ValueError(f"YAML reads it as {value.read_as}" + _quotes(value.text, of_text))

@@ -246,8 +246,11 @@ class TrainSettings(ConvertOptions):
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
-            given = [n for n, v in (("--rslora", self.rslora), ("--dora", self.dora)) if v]
-            found += [f"{n} goes with --method lora only" for n in given]
+            adapters = ("lora_rank", "lora_alpha", "lora_dropout", "lora_attention", "rslora", "dora")
+            idle = [n for n in adapters if n in given(self)] + ["merge_lora"] * (not self.merge_lora)
+            found += [
+                f"{flag(name)} goes with --method lora only: full training has no adapters" for name in idle
+            ]
             if self.quantization:
                 found.append("--quantization keeps base weights frozen: it goes with --method lora only")
         if self.quantization:

@@ -113,7 +113,7 @@ def run_settings(model: Path, data: Path, output: Path, **changes: Any) -> Train
         "model_name": str(model), "train_dataset": str(data), "output": output, "batch_size": 4,
         "lr": 1e-3, "lora_rank": 4, "lora_alpha": 8, "data_workers": 0, "save_steps": 1000,
         "train_target": ["encoder", "projector", "decoder"], "num_epochs": 1.0, "warmup_steps": 0,
-        "eval_steps": 1000, "bf16": False,
+        "bf16": False,
     }  # fmt: skip
     return TrainSettings(**{**values, **changes})
 

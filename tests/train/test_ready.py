@@ -140,6 +140,15 @@ def test_a_run_that_is_gone_on_with_keeps_its_model(shop, tmp_path: Path, capsys
     assert make_ready(again).settings.model_name == "tiny"
 
 
+def test_evaluating_on_nothing_is_warned_of(shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    settings = run_settings(shop.model, shop.data, tmp_path / "run", eval_steps=0.5)
+    make_ready(settings)
+    assert "warning: --eval-steps has no effect: there is no --eval-dataset" in capsys.readouterr().err
+    settings.eval_dataset = str(shop.held_out)
+    make_ready(settings)
+    assert "--eval-steps" not in capsys.readouterr().err
+
+
 def test_a_damaged_folder_is_told_once(shop, tmp_path: Path):
     manifest = make_dataset(tmp_path / "data", shop.model, rows=2) / "mdl_dataset.json"
     manifest.write_text("{")

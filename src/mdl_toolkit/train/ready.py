@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mdl_toolkit.console import tell_torchrun
+from mdl_toolkit.console import tell_torchrun, warn
 from mdl_toolkit.data.convert import convert_once
 from mdl_toolkit.data.converted import settle
 from mdl_toolkit.data.dataset import ClipDataset
@@ -21,7 +21,7 @@ from mdl_toolkit.data.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.options import given
+from mdl_toolkit.options import flag, given
 from mdl_toolkit.paths import dataset_paths
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.defaults import fit_to_base
@@ -107,6 +107,10 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
             _noting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _noting(problems, lambda: settle(settings))
+    if settings.eval_dataset is None:
+        idle = [name for name in ("eval_steps", "eval_batch_size") if name in given(settings)]
+        for name in idle:
+            warn(f"{flag(name)} has no effect: there is no --eval-dataset")
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
     if settled is settings and "model_name" not in given(settings):  # the datasets named none
