@@ -206,7 +206,7 @@ class TrainSettings(ConvertOptions):
     final_dtype: str = option(
         "auto",
         "Dtype of final/'s weights. base: as the base's; auto: the same, but float32 where rounding would "
-        "take more than a tenth of what was learned.",
+        "take more than a twentieth of what was learned.",
         group="output",
         choices=("auto", "base", "bfloat16", "float16", "float32"),
     )

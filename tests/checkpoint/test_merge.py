@@ -180,7 +180,7 @@ def test_auto_takes_float32_where_rounding_would_take_the_training(
 
 
 def test_auto_saves_nothing_that_the_run_itself_has_rounded(half: Path, tmp_path: Path) -> None:
-    form = MergeForm(rounded_in_training=True)
+    form = MergeForm(rounded_to=torch.bfloat16)
     report = export_merged(half, _full(half, 1e-5), tmp_path / "out", _manifest(half), form)
     assert report.stored == torch.bfloat16
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from support.launch import run, torchrun
-from support.shop import TRAIN, assert_same_run, metrics, steps, weights
+from support.shop import TRAIN, assert_same_run, eval_losses, metrics, steps, weights
 
 pytestmark = pytest.mark.system
 
@@ -62,3 +62,23 @@ def test_a_deepspeed_config_shards_the_optimizer_of_a_whole_model(shop: Path) ->
         assert mine["loss"] == pytest.approx(its["loss"], rel=2e-2)
     assert any("train_runtime" in line for line in metrics(output))
     assert weights(output / "final").keys() == weights(plain / "final").keys()
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_what_several_processes_have_rounded_is_evaluated_by_all_of_them(shop: Path, sharding: str) -> None:
+    """One of them alone couldn't hold a model that is sharded."""
+    output = shop / f"rounded-{sharding}"
+    train = [*TRAIN, "--final-dtype", "bfloat16", "--sharding", sharding, "--output", str(output)]
+    finished = run([*torchrun(), *train], cwd=shop)
+    assert finished.code == 0, finished.output
+    summary, validated = metrics(output)[-1], eval_losses(output)[-1]
+    assert summary["validated_eval_loss"] == validated
+    assert summary["final_eval_loss"] == pytest.approx(validated, rel=2e-2)
+    assert summary["final_eval_loss"] != validated, "rounding changes something"
+    assert f"in training it was {validated:.4f}" in finished.output
+
+    alone = [*TRAIN, "--final-dtype", "bfloat16", "--batch-size", "8", "--output", f"{output}-alone"]
+    finished = run(alone, cwd=shop)
+    assert finished.code == 0, finished.output
+    mine = metrics(Path(f"{output}-alone"))[-1]["final_eval_loss"]
+    assert summary["final_eval_loss"] == pytest.approx(mine, rel=1e-3)

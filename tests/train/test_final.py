@@ -15,7 +15,7 @@ import torch
 from mdl_toolkit.checkpoint.load import load_model
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.data.dataset import ClipDataset
-from mdl_toolkit.errors import Stopped
+from mdl_toolkit.errors import MdlError, Stopped
 from mdl_toolkit.train import final as final_module
 from mdl_toolkit.train.run import train
 from support.runs import assert_same_bytes, metrics_of, run_settings
@@ -51,6 +51,8 @@ def _dtype(output: Path) -> torch.dtype:
 
 #: Updates of some 1e-6, far below the distance between two numbers of bfloat16.
 _SMALL: dict[str, Any] = {"method": "full", "lr": 1e-6, "max_steps": 3}
+#: A run whose final/ is evaluated anew.
+_ROUNDED: dict[str, Any] = {"max_steps": 2, "final_dtype": "base"}
 
 
 def test_small_updates_of_a_bfloat16_base_are_not_rounded_away(
@@ -89,7 +91,7 @@ def test_what_rounding_takes_is_warned_of_and_measured(
     )
     found = _evaluated(output)
     validated = [line["eval_loss"] for line in metrics_of(output) if "eval_loss" in line][-1]
-    assert found is not None and found["validated_eval_loss"] == validated and found["eval_rows"] == 11
+    assert found is not None and found["validated_eval_loss"] == validated and found["train_runtime"] > 0
     assert found["final_eval_loss"] == pytest.approx(_loss(output / "final", shop.held_out), rel=1e-5)
     assert abs(found["final_eval_loss"] - validated) > 1e-6 * validated
     said = re.search(
@@ -119,6 +121,16 @@ def test_large_updates_keep_the_dtype_of_the_base(
     assert re.search(r"final is bfloat16: rounding leaves (9\d\.\d|100) % of what was learned", told)
     assert "warning" not in told
     assert _evaluated(output) is None, "there is nothing to evaluate on"
+
+
+def test_options_of_a_form_that_there_is_not_are_refused(shop: Any, tmp_path: Path) -> None:
+    def problems(**changes: Any) -> str:
+        return " ".join(run_settings(shop.model, shop.data, tmp_path / "out", **changes).problems())
+
+    assert "--merge-onto goes with --quantization" in problems(merge_onto="original")
+    assert "--merge-onto goes" in problems(merge_onto="quantized", quantization="4bit", merge_lora=False)
+    assert "an adapter is float32 always" in problems(final_dtype="bfloat16", merge_lora=False)
+    assert not problems(final_dtype="float16", method="full", merge_lora=False)
 
 
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])
@@ -187,7 +199,7 @@ def test_a_signal_while_it_is_evaluated_leaves_it_ready(
     monkeypatch.setattr(final_module, "open_for_evaluation", interrupted)
     output = tmp_path / "out"
     with pytest.raises(Stopped, match="final is ready, its evaluation was left out") as stopped:
-        train(run_settings(half, shop.data, output, max_steps=2, eval_dataset=str(shop.held_out)))
+        train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
     assert stopped.value.exit_code == 143
     assert WeightFiles(output / "final")
 
@@ -200,9 +212,35 @@ def test_memory_that_is_short_then_costs_the_evaluation_alone(
 
     monkeypatch.setattr(final_module, "open_for_evaluation", short)
     output = tmp_path / "out"
-    train(run_settings(half, shop.data, output, max_steps=2, eval_dataset=str(shop.held_out)))
+    train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
     assert "final isn't evaluated once more: tried to allocate" in capfd.readouterr().err
     assert WeightFiles(output / "final") and _evaluated(output) is None
+
+
+def test_where_the_whole_model_does_not_fit_it_is_not_tried(
+    shop: Any, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run on quantised weights may be at home where its own merged model isn't."""
+    monkeypatch.setattr(final_module, "available_bytes", lambda *_: 1000)
+    output = tmp_path / "out"
+    train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
+    told = capfd.readouterr().err
+    assert re.search(
+        r"final isn't evaluated once more: its weights take \S+ GiB, and 0.00 GiB are free", told
+    )
+    assert WeightFiles(output / "final") and _evaluated(output) is None
+
+
+def test_a_final_that_fails_leaves_the_runs_numbers(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MdlError("no room")
+
+    monkeypatch.setattr(final_module, "export_merged", full)
+    with pytest.raises(MdlError, match="no room"):
+        train(run_settings(shop.model, shop.data, tmp_path / "out", max_steps=2))
+    assert metrics_of(tmp_path / "out")[-1]["train_runtime"] > 0
 
 
 def test_the_models_memory_is_given_back_first(
@@ -226,5 +264,5 @@ def test_the_models_memory_is_given_back_first(
     monkeypatch.setattr(final_module.Wrapped, "release", noted)
     monkeypatch.setattr(final_module, "open_for_evaluation", opened)
     output = tmp_path / "out"
-    train(run_settings(half, shop.data, output, max_steps=2, eval_dataset=str(shop.held_out)))
+    train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
     assert _evaluated(output) is not None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mdl_toolkit.checkpoint.adapter import AdapterWeights
-from mdl_toolkit.checkpoint.load import build_empty, load_config
+from mdl_toolkit.checkpoint.load import build_empty, load_config, main_dtype
 from mdl_toolkit.checkpoint.names import EMBEDDINGS, HEAD, is_tied, part_of
 from mdl_toolkit.checkpoint.quantize import Quantization, dequantized, quantized_names
 from mdl_toolkit.checkpoint.rounding import Rounding
@@ -31,18 +31,18 @@ class MergeForm:
 
     Attributes:
         dtype: Of its weights: the base's own, or one for all (the audio front end stays as it is). ``auto``
-            is the base's, unless rounding to it would take more than a tenth of what a part has learnt.
+            is the base's, unless rounding to it would take more than a twentieth of what a part has learnt.
         quantization: Of the weights that the run had; they are merged onto as they were dequantised there.
             ``None``: onto the base's own.
         device: Of the run: GPUs and CPUs may quantise differently.
-        rounded_in_training: Whether the run's own passes rounded trained weights to the base's dtype: then
-            ``auto`` has nothing to save.
+        rounded_to: The dtype that the run's own passes rounded trained weights to, if any: what was validated
+            is rounded to it already, so ``auto`` has nothing to save there.
     """
 
     dtype: FinalDtype = "auto"
     quantization: Quantization | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rounded_in_training: bool = False
+    rounded_to: torch.dtype | None = None
 
 
 class Merge:
@@ -116,9 +116,8 @@ class Merge:
         for place in filter(self.is_trained, self.places):
             info = self.base[place]
             target = written_dtype(info, place, dtype)
-            before, after = self.pair(place)
             if target != torch.float32 and info.dtype.is_floating_point:
-                found.add(part_of(place), before, after, target)
+                found.add(part_of(place), *self.pair(place), target)
         return found
 
     def decide(self) -> tuple[FinalDtype, Rounding]:
@@ -127,7 +126,7 @@ class Merge:
         rounding = self.rounding("base" if wanted == "auto" else wanted)
         if wanted != "auto":
             return wanted, rounding
-        if self._form.rounded_in_training or rounding.is_harmless:
+        if self._form.rounded_to == main_dtype(self.base) or rounding.is_harmless:
             return "base", rounding
         return "float32", rounding
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 #: Elements that are compared at a time.
 _PIECE = 1 << 22
-#: Share of its update that a part has to keep.
-WORTH_HAVING = 0.9
+#: Share of its update that a part has to keep. Measured: the loss goes back by about the share that is lost.
+WORTH_HAVING = 0.95
 
 
 @dataclass
@@ -60,10 +60,9 @@ class Rounding:
         old, new = before.reshape(-1), trained.reshape(-1)
         for start in range(0, new.numel(), _PIECE):
             first, last = old[start : start + _PIECE].float(), new[start : start + _PIECE].float()
-            update = last.double() - first.double()
-            written = last.to(dtype).double()
-            left = written - first.to(dtype).double()
-            kept.rounded += int((written != last.double()).count_nonzero())
+            written = last.to(dtype).float()
+            update, left = last - first, written - first.to(dtype).float()
+            kept.rounded += int((written != last).count_nonzero())
             kept.changed += int(update.count_nonzero())
             kept.survived += int((left != 0).logical_and_(update != 0).count_nonzero())
             kept.update += float(update.dot(update))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mdl_toolkit.checkpoint.export import ExportReport, export_merged, export_trained
-from mdl_toolkit.checkpoint.load import main_dtype
 from mdl_toolkit.checkpoint.manifest import Kind, ModelManifest
 from mdl_toolkit.checkpoint.merge import MergeForm
 from mdl_toolkit.checkpoint.trained import read_trained
 from mdl_toolkit.checkpoint.weights import WeightFiles
 from mdl_toolkit.console import duration, say, warn
 from mdl_toolkit.errors import MdlError, OutOfMemoryError, Stopped, StorageError
-from mdl_toolkit.memory import is_out_of_memory
+from mdl_toolkit.memory import available_bytes, gib, is_out_of_memory
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.adapters import kind_of
 from mdl_toolkit.train.distributed import Ranks
 from mdl_toolkit.train.evaluate import Evaluation
-from mdl_toolkit.train.journal import Journal
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.signals import StopSignals
 from mdl_toolkit.train.state import FINAL, stranger_in
@@ -74,7 +75,7 @@ def write_final(
             say(f"writing {target}")
             trained = read_trained(checkpoint)
             if settings.method == "full" or settings.merge_lora:
-                form = _form(settings, ranks, wrapped, base_folder)
+                form = _form(settings, ranks, wrapped)
                 report = export_merged(base_folder, trained, target, manifest("model", progress), form)
                 _say_rounding(target, report, form)
                 differs = settings.quantization is not None or report.rounds
@@ -95,15 +96,15 @@ def write_final(
     return differs
 
 
-def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped, base_folder: Path) -> MergeForm:
+def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
     quantization: Any = settings.quantization if settings.merge_onto != "original" else None
     dtype: Any = settings.final_dtype
     return MergeForm(
         dtype=dtype,
         quantization=quantization,
         device=ranks.device,
-        rounded_in_training=settings.method == "full"
-        and wrapped.dtype == main_dtype(WeightFiles(base_folder)),
+        # Adapters are added to what they adapt after both were rounded.
+        rounded_to=wrapped.dtype if settings.method == "full" and wrapped.dtype != torch.float32 else None,
     )
 
 
@@ -124,7 +125,7 @@ def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
             f"{target} is float32: rounding to the dtype of the base would leave {left} (--final-dtype base: "
             "half the size)"
         )
-    elif form.rounded_in_training:
+    elif form.rounded_to == report.stored:
         say(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
     elif report.rounding.is_harmless:
         say(f"{target} is {name}: rounding leaves {left}")
@@ -141,17 +142,28 @@ def evaluate_final(
     ranks: Ranks,
     wrapped: Wrapped,
     evaluation: Evaluation,
-    journal: Journal,
-    step: int,
+    validated: float | None,
     signals: StopSignals,
-) -> None:
-    """Evaluate ``final/`` as it is on disk, and put its loss beside the one that was validated in training.
+) -> dict[str, float]:
+    """Evaluate ``final/`` as it is on disk, and tell its loss beside the one that was validated in training.
 
     The trained model's memory is given back first. ``final/`` is whole: nothing that happens here takes it
     away.
 
+    Args:
+        settings: Of the run.
+        ranks: Its processes.
+        wrapped: The trained model, of no use any more afterwards.
+        evaluation: On the run's evaluation data.
+        validated: The loss of its last evaluation.
+        signals: Of the run.
+
+    Returns:
+        What belongs into the run's metrics; nothing where there is no memory for it, or it can't be seen.
+
     Raises:
         Stopped: A signal came.
+        OutOfMemoryError: One of several processes ran out of memory, while the others were at work.
     """
     target = settings.output / FINAL
     message = f"stopped: {target} is ready, its evaluation was left out"
@@ -162,26 +174,32 @@ def evaluate_final(
     signals.stop_at_once(message)
     if not all(ranks.gather_objects(target.is_dir())):
         warn(f"{target} can't be seen from every machine: it isn't evaluated once more")
-        return
+        return {}
     wrapped.release()
+    # Of a run on quantised weights there may be no room for the whole model.
+    weights = sum(math.prod(info.shape) for info in WeightFiles(target).values()) * wrapped.dtype.itemsize
+    needed = weights if settings.sharding == "none" else weights // ranks.local_world_size
+    free = available_bytes(ranks.device, ranks.local_world_size)
+    if ranks.any(needed > free):
+        warn(f"{target} isn't evaluated once more: its weights take {gib(needed)}, and {gib(free)} are free")
+        return {}
     began = time.monotonic()
     try:
         loss = evaluation(open_for_evaluation(target, settings, ranks))
     except Exception as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise
+        if ranks.world_size > 1:  # the others wait for this process in a collective
+            raise OutOfMemoryError(
+                f"{target} is ready, but there was no memory to evaluate it: {error}"
+            ) from error
         warn(f"{target} isn't evaluated once more: {error}")
-        return
-    if not ranks.is_main:
-        return
-    before = journal.validated
-    values = {
-        "final_eval_loss": loss, "validated_eval_loss": before, "eval_rows": evaluation.rows,
-        "eval_seconds": time.monotonic() - began,
-    }  # fmt: skip
-    journal.end(values, step)
-    say(
-        f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
-        f"{duration(values['eval_seconds'] or 0.0)}"
-        + ("" if before is None else f"; in training it was {before:.4f}")
-    )
+        return {}
+    seconds = time.monotonic() - began
+    if ranks.is_main:
+        say(
+            f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
+            f"{duration(seconds)}" + ("" if validated is None else f"; in training it was {validated:.4f}")
+        )
+    found = {"final_eval_loss": loss, "final_eval_seconds": seconds}
+    return found if validated is None else {**found, "validated_eval_loss": validated}

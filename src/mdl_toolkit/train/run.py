@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -165,22 +165,28 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         with StopSignals() as signals:
             loop.run(signals)
             summary = _summary(ranks, before, progress, time.monotonic() - began, loading)
-            if ranks.is_main:
-                journal.end(summary, progress.step)
             assert checkpointer.newest is not None, "a run saves after its last step"
-            differs = write_final(
-                settings,
-                ranks,
-                wrapped,
-                prepared.model_folder,
-                checkpointer.newest,
-                manifest,
-                progress,
-                signals,
-            )
-            if differs and evaluation is not None:
-                optimizer.release()
-                evaluate_final(settings, ranks, wrapped, evaluation, journal, progress.step, signals)
+            try:
+                differs = write_final(
+                    settings,
+                    ranks,
+                    wrapped,
+                    prepared.model_folder,
+                    checkpointer.newest,
+                    manifest,
+                    progress,
+                    signals,
+                )
+                if differs and evaluation is not None:
+                    optimizer.release()
+                    summary |= evaluate_final(
+                        settings, ranks, wrapped, evaluation, journal.validated, signals
+                    )
+            except BaseException:
+                with suppress(MdlError):  # the first error is the one to tell
+                    journal.end(summary, progress.step)
+                raise
+            journal.end(summary, progress.step)
     finally:
         journal.close()
     _say_goodbye(settings, summary)
