@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit import __version__, interrupts, launcher
-from mdl_toolkit.console import duration, say
+from mdl_toolkit.console import duration, say, status
 from mdl_toolkit.demo.report import Answered, Outcome, Step, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.errors import MdlError, Stopped, UserError
@@ -83,8 +83,9 @@ def perform(folder: Path, seed: int, size: Size) -> Outcome:
     """
     claim(folder, seed)
     started = time.monotonic()
-    write_clips(folder, seed, "train", size.train_clips)
-    write_clips(folder, seed, "test", size.test_clips)
+    with status("making sounds to learn from…"):
+        write_clips(folder, seed, "train", size.train_clips)
+        write_clips(folder, seed, "test", size.test_clips)
     say(f"made {size.train_clips} clips to learn from and {size.test_clips} to be tested with"
         f" in {duration(time.monotonic() - started)}")  # fmt: skip
     commands = plan(seed, size)
