@@ -68,6 +68,7 @@ FOREIGN = {
     "webm": (b"\x1a\x45\xdf\xa3" + bytes(16), ["a recording"]),
     "web page": (b"<!DOCTYPE html><html>", ["web page", "download"]),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", ["git lfs pull"]),
+    "arrow": (b"\xff\xff\xff\xff\x20\x05\0\0", ["name the folder that it is in"]),
     "pdf": (b"%PDF-1.7", ["PDF"]),
     "bytes": (bytes(range(128, 256)) + bytes(10), ["not text"]),
 }

@@ -41,6 +41,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BZh", f"compressed with bzip2: {_UNPACK}"),
     (0, b"\xfd7zXZ\0", f"compressed with xz: {_UNPACK}"),
     (0, b"\x28\xb5\x2f\xfd", f"compressed with zstd: {_UNPACK}"),
+    (0, b"\xff\xff\xff\xff", "a part of a saved dataset (Arrow): name the folder that it is in"),
     (0, b"ARROW1\0", "an Arrow file: write it as Parquet and name that file"),
     (0, b"SQLite format 3\0", "a database (SQLite): write the table as CSV and name that file"),
     (0, b"%PDF-", "a PDF: save the table as CSV and name that file"),
