@@ -155,7 +155,7 @@ def test_the_same_value_twice_is_one_value(clips: Path):
             "unexpected 'decoder': a further value needs its option again, --train-target",
         ),
         ("train", ["data.csv"], "unexpected 'data.csv': data to train on are given as --train-dataset"),
-        ("train", ["-o", "out"], "unexpected '-o': options begin with two dashes"),
+        ("train", ["-o", "out"], "^unexpected '-o': options begin with two dashes$"),
     ],
 )
 def test_words_that_have_no_place(command: str, words: list[str], message: str):

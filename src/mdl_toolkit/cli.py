@@ -239,6 +239,8 @@ def parse_flags(
                 line.take(places.pop(0), word, options.shown(word))
             else:
                 line.problems.append(_unexpected(word, line))
+                if _is_short(word) and queue and not queue[0].startswith("-"):
+                    queue.pop(0)  # its value
             continue
         key, equals, value = word[2:].partition("=")
         name, typed = key.replace("-", "_"), f"--{options.printable(key)}"
@@ -315,9 +317,14 @@ def _takes_next(queue: Sequence[str], f: Field[Any], kind: OptionType) -> bool:
     return bool(f.metadata["bare"]) or queue[0].lower() in words
 
 
+def _is_short(word: str) -> bool:
+    """Whether a word is an option as other programs have them: ``-o``."""
+    return len(word) > 1 and word[0] == "-" and word[1].isalpha()
+
+
 def _unexpected(word: str, line: _Line) -> str:
     shown = repr(word)
-    if len(word) > 1 and word[0] == "-" and word[1].isalpha():
+    if _is_short(word):
         return f"unexpected {shown}: options begin with two dashes"
     if "input" in line.flags:
         return f"unexpected {shown}: INPUT is {options.shown(line.flags['input'])}, and there is one only"

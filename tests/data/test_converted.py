@@ -100,6 +100,7 @@ def test_a_damaged_record_is_told(folder, record):
         ("prompt_order", "audio-first", "text-first", "was converted with --prompt-order audio-first"),
         ("max_audio_seconds", 300.0, 30.0, "--max-audio-seconds 30.0 has no effect"),
         ("base_dir", None, Path("clips"), "--base-dir clips has no effect"),
+        ("base_dir", "recordings", Path("clips"), "was converted with --base-dir recordings"),
         ("encoding", "utf-8", "gbk", "--encoding gbk has no effect"),
         ("on_error", "fail", "skip", "--on-error skip has no effect"),
         ("audio_storage", "pcm16", "flac", "--audio-storage flac has no effect"),
@@ -112,7 +113,7 @@ def test_an_option_that_comes_too_late_is_refused(folder, name: str, had: Any, w
     text = problem(settings(data, **{name: wanted}))
     assert said.format(data) in text and "convert it again with the option, or leave it out here" in text
     if had is not None:
-        settle(settings(data, **{name: had}))
+        settle(settings(data, **{name: Path(had) if name == "base_dir" else had}))
     settle(settings(data))
 
 
