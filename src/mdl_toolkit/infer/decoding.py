@@ -7,10 +7,12 @@ warned of by name.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,10 @@ class Decoding:
 
     def settings(self) -> Any:
         """A ``GenerationConfig`` of its own, the library's defaults filled in."""
+        return copy.deepcopy(self._settings)
+
+    @cached_property
+    def _settings(self) -> Any:
         with library_quiet():
             made = GenerationConfig(**self.said)
         for name, value in GenerationConfig._get_default_generation_params().items():

@@ -54,8 +54,7 @@ def make_processors(
     if settings.min_new_tokens is not None:
         settings.min_length = prompt + settings.min_new_tokens
     settings._eos_token_tensor = torch.tensor(list(ends), device=device) if ends else None
-    with library_quiet():
-        return list(_Host(model_config)._get_logits_processor(settings, prompt, device=str(device)))
+    return list(_Host(model_config)._get_logits_processor(settings, prompt, device=str(device)))
 
 
 def process(
