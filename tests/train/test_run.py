@@ -122,7 +122,7 @@ def test_a_warm_up_that_never_ends_is_warned_of_with_the_highest_rate(
     assert highest == pytest.approx(4e-5)
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: the warm-up")]
     assert len(said) == 1
-    assert "takes 50 steps and the run has 3: its learning rate rises to 4e-05" in said[0]
+    assert "takes 50 steps and the run has no more than 3: its learning rate rises to 4e-05" in said[0]
     assert "never gets to --lr 0.001" in said[0] and "--warmup-ratio" in said[0]
 
 

@@ -48,7 +48,10 @@ def test_a_run_made_longer_takes_the_new_length():
     assert math.isclose(resumed.rate(50), 0.01 * 150 / 200)
 
 
-@pytest.mark.parametrize(("ratio", "total", "steps"), [(0.0, 20, 0), (0.1, 70, 7), (0.1, 71, 8), (1, 5, 5)])
+@pytest.mark.parametrize(
+    ("ratio", "total", "steps"),
+    [(0.0, 20, 0), (0.1, 70, 7), (0.1, 71, 8), (1, 5, 5), (0.1, 1, 0), (0.9, 2, 1)],
+)
 def test_a_warm_up_as_a_share_is_so_many_steps_rounded_up(ratio: float, total: int, steps: int):
     rates = LearningRates("linear", 0.01, 0, total, warmup_ratio=ratio)
     assert rates.warmup == steps

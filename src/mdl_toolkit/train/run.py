@@ -257,9 +257,9 @@ def _order(
     highest = rates.highest_in_warmup(order.total_steps)
     if highest is not None:
         warn(
-            f"the warm-up takes {rates.warmup} steps and the run has {order.total_steps}: its learning rate "
-            f"rises to {highest:.3g} at its end and never gets to --lr {settings.lr:g}; give fewer "
-            "--warmup-steps, or a share such as --warmup-ratio 0.1"
+            f"the warm-up takes {rates.warmup} steps and the run has no more than {order.total_steps}: its "
+            f"learning rate rises to {highest:.3g} at the end and never gets to --lr {settings.lr:g}; give "
+            "fewer --warmup-steps, or a share such as --warmup-ratio 0.1"
         )
     return order, progress, rates
 

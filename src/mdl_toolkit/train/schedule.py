@@ -45,7 +45,7 @@ class LearningRates:
         start_position: Where in the schedule the next step was then.
         pace: Positions from one step to the next: 1, unless the rest of the schedule has to fit another
             number of steps, as with another number of processes.
-        warmup_ratio: The warm-up as a share of the schedule, rounded up to steps.
+        warmup_ratio: The warm-up as a share of the schedule, rounded up to steps; one below 1 leaves a step.
     """
 
     kind: str
@@ -62,7 +62,9 @@ class LearningRates:
         """Length of the warm-up, in positions of the schedule."""
         if self.warmup_ratio is None:
             return self.warmup_steps
-        return math.ceil(self.warmup_ratio * self.total - 1e-9)  # 0.1 of 70 is not exactly 7 in binary
+        steps = math.ceil(self.warmup_ratio * self.total - 1e-9)  # 0.1 of 70 is not exactly 7 in binary
+        # A part of a run is never all of it, which in a run of one step would be without any learning.
+        return steps if self.warmup_ratio == 1 else min(steps, self.total - 1)
 
     def position(self, done: int) -> float:
         """Where in the schedule the step after ``done`` steps is."""
