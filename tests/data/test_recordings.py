@@ -125,6 +125,23 @@ def test_tags_are_no_frames(tmp_path: Path):
         np.testing.assert_array_equal(load_waveform(_file(tmp_path, before + data + behind)), want)
 
 
+@pytest.mark.parametrize("end", [b"APETAGEX", b"APETAGEX" + bytes(8), b"LYRICSBEGIN", b"ID3\x03", b"TAG"])
+def test_tags_cut_short_are_no_trap(tmp_path: Path, end: bytes):
+    whole, piped = (mp3_bytes(THREE, length=length) for length in (True, False))
+    assert len(load_waveform(_file(tmp_path, whole + end))) == 48000
+    try:
+        load_waveform(_file(tmp_path, piped + end))
+    except DataError as error:
+        assert "damaged or cut short" in str(error)
+
+
+def test_a_file_in_countless_pieces_is_refused_soon(tmp_path: Path):
+    piped = mp3_bytes(tone(1), length=False)
+    frame = piped[: mp3_sizes(piped)[0]]
+    assert "pieces" in _problem(_file(tmp_path, (frame * 2 + b"\0") * 2001))
+    assert "more than 10000 recordings" in _problem(_file(tmp_path, wav_bytes(THREE[:1]) * 10_001))
+
+
 def test_a_length_that_says_too_little_is_not_gone_by(tmp_path: Path):
     """A file with a true length, and more frames behind it that have none."""
     data = mp3_bytes(THREE) + mp3_bytes(THREE, length=False)

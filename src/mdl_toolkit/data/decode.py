@@ -43,6 +43,8 @@ _LENGTHS = re.compile(
 )
 #: Of these, lengths of the whole file; some programs count their own header in them.
 _OUTER = ("RIFF", "RIFX", "FORM", "Riff size")
+#: Recordings that one file may hold.
+_MAX_PARTS = 10_000
 #: Lengths that the library gives to what has none.
 _NO_LENGTH = 1 << 62
 #: Bytes for each channel that its FLAC decoder can have read ahead, and more.
@@ -130,6 +132,8 @@ class Reading:
 
     def _look(self) -> None:
         """See what all parts are, and how long: the library is asked where the container didn't say."""
+        if len(self._parts) > _MAX_PARTS:
+            raise DataError(f"{self._name}: more than {_MAX_PARTS} recordings joined in one file")
         self._lengths: list[int | None] = []
         forms: list[tuple[int, int]] = []
         for place, part in enumerate(self._parts):

@@ -32,11 +32,13 @@ _BIT_RATES = {
 }
 #: Hz of MPEG-1 by the header's value; MPEG-2 has half, MPEG-2.5 a quarter.
 _RATES = (44100, 48000, 32000)
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 #: Bytes of a frame that are looked at: its header, and where the frame in front has its lengths.
 _LOOK = 64
 #: Bytes without a frame that are searched for the next one.
 _MAX_JUNK = 1 << 16
+#: Tags and stretches of frames; more of them are no recording.
+_MAX_PIECES = 2000
 #: Bytes that are searched for a first frame, and how many in a row are none by chance.
 _MAX_BEGINNING = 1 << 14
 _FRAMES_IN_A_ROW = 4
@@ -207,18 +209,20 @@ def _streams(stream: BinaryIO, begin: int, end: int, name: str) -> list[_Stream]
     """All streams between two places: a new one begins at each first frame, tag, and change of form."""
     found: list[_Stream] = []
     place = begin
-    while place < end:
+    for _ in range(_MAX_PIECES):
         one, place = _walk(stream, place, end, name)
         if one is not None:
             found.append(one)
         if place >= end:
-            break
+            return found
         head = _at(stream, place, min(_LOOK, end - place))
         if frame_of(head[:4]) is None:
             # Whatever is behind a stream that is as long as it says is none of it.
             needed = one is not None and one.promised != one.frames
             place = _after_junk(stream, place, end, head, needed, name)
-    return found
+            if place >= end:
+                return found
+    raise DataError(f"{name}: damaged, its MPEG frames are in more than {_MAX_PIECES} pieces")
 
 
 def _walk(stream: BinaryIO, begin: int, end: int, name: str) -> tuple[_Stream | None, int]:
@@ -268,7 +272,9 @@ def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: boo
     if tag := tag_size(head):
         return min(end, place + tag)
     block = _at(stream, place, min(_MAX_JUNK, end - place))
-    known = [at for mark in (b"LYRICSBEGIN", b"APETAGEX", b"TAG") if (at := block.find(mark)) >= 0]
+    if block.startswith(b"LYRICSBEGIN"):
+        return end  # it is behind all frames
+    known = [at for mark in (b"LYRICSBEGIN", b"APETAGEX", b"TAG") if (at := block.find(mark, 1)) > 0]
     stop, at = min(known, default=len(block)), 1
     while (at := block.find(b"\xff", at)) >= 0:
         frame = frame_of(block[at : at + 4])
@@ -278,7 +284,7 @@ def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: boo
         at += 1
     if needed and block[:stop].strip(b"\0"):
         raise DataError(f"{name}: damaged or cut short, {stop} bytes at {place} are no MPEG audio")
-    return end if block.startswith(b"LYRICSBEGIN") else place + stop
+    return place + stop
 
 
 def _at(stream: BinaryIO, place: int, size: int) -> bytes:
