@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BENCHMARKS: dict[str, list[str]] = {
     "startup": ["startup.py"],
+    "feeding": ["feeding.py"],
     "conversion": ["conversion.py"],
     "balance": ["balance.py"],
     "model_attention": ["model_attention.py"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdl_toolkit.data import channel
 from mdl_toolkit.data import pool as pool_module
 from mdl_toolkit.data.audio import AudioLimits, load_waveform
 from mdl_toolkit.data.convert import convert_dataset
@@ -54,9 +55,7 @@ def waiting_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         worker.load = load
         """
     )
-    monkeypatch.setattr(
-        pool_module, "_CODE", pool_module._CODE.replace("; from", f"; exec({code!r}); from", 1)
-    )
+    monkeypatch.setattr(channel, "_CODE", channel._CODE.replace("; from", f"; exec({code!r}); from", 1))
     return path
 
 
@@ -125,7 +124,7 @@ def test_a_killed_worker_is_an_error_that_names_its_rows(tmp_path: Path, waiting
 
 
 def test_a_worker_that_can_t_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "_CODE", "raise SystemExit(3)")
+    monkeypatch.setattr(channel, "_CODE", "raise SystemExit(3)")
     with pytest.raises(MdlError, match="ended with code 3"), WorkerPool(1) as pool:
         list(pool.run(iter(_jobs(tmp_path, 8, 1)), TASK, _name))
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from mdl_toolkit.data.dataset import Example
-from mdl_toolkit.data.prompt import IGNORED
-from mdl_toolkit.errors import DataError
-from mdl_toolkit.geometry import MIN_SAMPLES, AudioGeometry
+from mdl_toolkit.data.packing import PCM16_SCALE, Letter, Packed, pack
+from mdl_toolkit.geometry import AudioGeometry
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,35 @@ class PackedBatch:
     rows: tuple[str, ...]
     indices: tuple[int, ...]
 
+    @classmethod
+    def of(cls, packed: Packed) -> PackedBatch:
+        """What :func:`mdl_toolkit.data.packing.pack` has made, as tensors that share its memory."""
+        values = {f.name: getattr(packed, f.name) for f in fields(cls)}
+        return cls(**{name: _tensor(value) for name, value in values.items()})
+
+    @classmethod
+    def received(cls, letter: Letter, body: torch.Tensor, device: torch.device | str) -> PackedBatch:
+        """What another process has made, on a device: in one copy, and given its own types there.
+
+        Args:
+            letter: What :func:`mdl_toolkit.data.packing.to_letter` has said.
+            body: uint8, the bytes it came with.
+            device: Where the tensors go. The copy from pinned memory to a GPU isn't waited for.
+        """
+        there = body.to(device, non_blocking=True)
+        tensors: dict[str, Any] = {}
+        for name, place in letter.places.items():
+            part = there[place.start : place.start + place.size].view(getattr(torch, place.sent))
+            tensor = part.to(getattr(torch, place.meant))
+            tensors[name] = tensor.mul_(PCM16_SCALE) if place.sent == "int16" else tensor
+        return cls(**tensors, **letter.rest)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """The batch with its tensors on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PackedBatch:
-        """The batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls this."""
+        """The batch in page-locked memory, from where a GPU can copy it by itself."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def model_inputs(self) -> dict[str, Any]:
@@ -88,44 +110,8 @@ def collate(
     Raises:
         DataError: Where a row's placeholders don't match its clip; it names the row and both numbers.
     """
-    assert examples, "an empty micro-batch makes no batch"
-    smallest = geometry.min_samples if geometry else MIN_SAMPLES
-    lengths = [len(example.input_ids) for example in examples]
-    samples = [max(len(example.waveform), smallest) for example in examples]
-    ids = np.concatenate([example.input_ids for example in examples]).astype(np.int64, copy=False)
-    labels = np.concatenate([example.labels for example in examples]).astype(np.int64, copy=False)
-    starts = np.cumsum([0, *lengths])
-    labels[starts[:-1]] = IGNORED  # nothing comes before a row's first token to predict it from
-    waveform = np.zeros(sum(samples), dtype=np.float32)
-    offset = 0
-    for example, size in zip(examples, samples, strict=True):
-        waveform[offset : offset + len(example.waveform)] = example.waveform
-        offset += size
-    supervised = np.flatnonzero(labels != IGNORED)
-    audio = np.flatnonzero(ids == audio_token_id)
-    if geometry is not None:
-        _check_placeholders(examples, samples, np.searchsorted(audio, starts), geometry)
-    return PackedBatch(
-        input_ids=torch.from_numpy(ids),
-        position_ids=torch.from_numpy(np.concatenate([np.arange(n, dtype=np.int64) for n in lengths])),
-        audio_positions=torch.from_numpy(audio),
-        target_positions=torch.from_numpy(supervised - 1),
-        targets=torch.from_numpy(labels[supervised]),
-        waveform=torch.from_numpy(waveform),
-        sequence_lengths=tuple(lengths),
-        audio_samples=tuple(samples),
-        rows=tuple(example.row for example in examples),
-        indices=tuple(example.index for example in examples),
-    )
+    return PackedBatch.of(pack(examples, audio_token_id, geometry))
 
 
-def _check_placeholders(
-    examples: Sequence[Example], samples: Sequence[int], ends: Any, geometry: AudioGeometry
-) -> None:
-    for example, size, found in zip(examples, samples, np.diff(ends).tolist(), strict=True):
-        expected = geometry.audio_tokens(size)
-        if found != expected:
-            raise DataError(
-                f"{example.row}: {found} audio placeholders in the text, but its clip of "
-                f"{len(example.waveform)} samples makes {expected} audio tokens"
-            )
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

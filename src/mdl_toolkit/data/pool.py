@@ -1,8 +1,7 @@
 """Worker processes that load clips in parallel; results come in the order of the jobs, whoever is first.
 
-The processes are new ones (a fork would inherit another library's threads and locks), they import little, and
-they end with the socket: when this process is killed, they go too. One that dies is an error which names its
-rows; one that takes long is named while one waits.
+The processes import little, and they end with the socket: when this process is killed, they go too. One that
+dies is an error which names its rows; one that takes long is named while one waits.
 """
 
 from __future__ import annotations
@@ -10,19 +9,15 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdl_toolkit.console import duration, say
+from mdl_toolkit.data.channel import Child, receive, send
 from mdl_toolkit.errors import MdlError
-from mdl_toolkit.interrupts import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.worker import Job, Result, Task
@@ -37,46 +32,19 @@ _QUEUED = 3
 _AHEAD = 4
 #: A message up to this size fits into a socket's buffer even while its reader is busy sending.
 _SMALL = 1 << 15
-_CODE = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from mdl_toolkit.data.worker import main; main({fd}, {progress}, {place})"
-)
 
 
-class _Worker:
+class _Worker(Child):
     def __init__(self, place: int, progress_fd: int) -> None:
-        ours, theirs = socket.socketpair()
-        self.place, self.socket = place, ours
+        self.place = place
         #: Number and jobs of the chunks given to it, in order.
         self.chunks: deque[tuple[int, list[Job]]] = deque()
-        package = str(Path(__file__).resolve().parents[2])
-        path = [package, *(entry for entry in sys.path if isinstance(entry, str) and entry != package)]
-        code = _CODE.format(path=path, fd=theirs.fileno(), progress=progress_fd, place=place)
-        # BLAS threads of their own would fight over the cores that the processes already fill.
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-        }
-        # Signals for the whole job are this process's to act on; the workers inherit the mask.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-S", "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), progress_fd),
-                env=environment,
-            )
+            super().__init__("mdl_toolkit.data.worker", (progress_fd, place), share=(progress_fd,))
         except OSError as error:
-            ours.close()
             raise MdlError(
                 f"a conversion worker can't be started ({error.strerror or error}); try fewer --num-workers"
             ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
 
 
 class WorkerPool:
@@ -109,10 +77,7 @@ class WorkerPool:
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         for worker in self._workers:
-            worker.socket.close()
-        for worker in self._workers:
-            worker.process.kill()
-            worker.process.wait()
+            worker.close()
         self._workers.clear()
         self._progress.close()
 
@@ -132,8 +97,6 @@ class WorkerPool:
         Raises:
             MdlError: A worker has died; names the rows that it had.
         """
-        from mdl_toolkit.data.worker import send
-
         for worker in self._workers:
             try:
                 send(worker.socket, task, [])
@@ -181,8 +144,6 @@ class WorkerPool:
 
     def _give(self, worker: _Worker, number: int, chunk: list[Job], name: Callable[[int], str]) -> bool:
         """Send a chunk to a worker, unless that could block because the worker is busy sending itself."""
-        from mdl_toolkit.data.worker import send
-
         if worker.chunks and sum(len(job.source) + 64 for job in chunk) > _SMALL:
             return False
         worker.chunks.append((number, chunk))
@@ -194,7 +155,7 @@ class WorkerPool:
 
     def _collect(self, worker: _Worker, finished: dict[int, list[Result]], name: Callable[[int], str]) -> int:
         """Take one chunk's results from a worker; their size in bytes."""
-        from mdl_toolkit.data.worker import Result, receive
+        from mdl_toolkit.data.worker import Result
 
         try:
             message = receive(worker.socket)
@@ -221,15 +182,7 @@ class WorkerPool:
         return [name(row) for (row,) in sorted(PROGRESS.iter_unpack(data)) if row]
 
     def _died(self, worker: _Worker, name: Callable[[int], str]) -> MdlError:
-        try:
-            code: Any = worker.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = "unknown"
-        how = (
-            f"was killed by signal {-code}"
-            if isinstance(code, int) and code < 0
-            else f"ended with code {code}"
-        )
+        how, code = worker.how_it_ended()
         rows = self._in_hand(worker, name)
         jobs = worker.chunks[0][1] if worker.chunks else []
         if rows:

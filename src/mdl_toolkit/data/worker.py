@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import select
-import signal
 import socket
 import struct
-import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mdl_toolkit.data.audio import AudioLimits, flac_bytes, is_silent, load_waveform, to_pcm16
+from mdl_toolkit.data.channel import hush_libraries, receive, send
 from mdl_toolkit.errors import DataError
 
-HEADER = struct.Struct("<QQ")
 PROGRESS = struct.Struct("<q")
 #: Clips that a worker loads at a time.
 THREADS = 2
@@ -82,37 +79,6 @@ def load(job: Job, task: Task) -> Result:
     return Result(None, len(pcm), clipped, is_silent(pcm), audio)
 
 
-def receive(connection: socket.socket) -> tuple[Any, memoryview] | None:
-    """The next message: an object and raw bytes. ``None`` where the other side has closed."""
-    head = _read(connection, HEADER.size)
-    if head is None:
-        return None
-    sizes = HEADER.unpack(head)
-    said, body = _read(connection, sizes[0]), _read(connection, sizes[1])
-    if said is None or body is None:
-        return None
-    return pickle.loads(said), body
-
-
-def send(connection: socket.socket, value: Any, parts: list[Any]) -> None:
-    """Send an object and raw bytes."""
-    said = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    connection.sendall(HEADER.pack(len(said), sum(len(part) for part in parts)) + said)
-    for part in parts:
-        connection.sendall(part)
-
-
-def _read(connection: socket.socket, size: int) -> memoryview | None:
-    buffer = memoryview(bytearray(size))
-    done = 0
-    while done < size:
-        count = connection.recv_into(buffer[done:])
-        if not count:
-            return None
-        done += count
-    return buffer
-
-
 class Loader:
     """Loads chunks of clips, :data:`THREADS` clips at a time.
 
@@ -164,18 +130,6 @@ def serve(connection: socket.socket, loader: Loader) -> None:
         chunks.append(loader.submit(message[0]))
 
 
-def _hush_libraries() -> None:
-    """Let remarks that C libraries print go nowhere; what Python says still comes out.
-
-    An MP3 decoder complains of each frame that a seek has left without the bytes before it, though such
-    frames are decoded for the sake of those after them and thrown away.
-    """
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
 def main(socket_fd: int, progress_fd: int, place: int) -> None:
     """Serve until the socket closes.
 
@@ -184,8 +138,7 @@ def main(socket_fd: int, progress_fd: int, place: int) -> None:
         progress_fd: See :class:`Loader`.
         place: This worker's number.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _hush_libraries()
+    hush_libraries()
     connection = socket.socket(fileno=socket_fd)
     try:
         first = receive(connection)

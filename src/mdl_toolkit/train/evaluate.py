@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mdl_toolkit.console import Progress
+from mdl_toolkit.train.supply import NoBatch, Supply
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mdl_toolkit.data.collate import PackedBatch
     from mdl_toolkit.train.distributed import Ranks
     from mdl_toolkit.train.wrap import Wrapped
+
+
+#: Turns tuples of rows into micro-batches; the second argument says when not to wait for one any longer.
+Load = Callable[[Iterable[tuple[int, ...]], Callable[[], bool]], Generator["PackedBatch", None, None]]
 
 
 class Rows(Protocol):
@@ -67,7 +74,7 @@ class Evaluation:
     def __init__(
         self,
         rows: Rows,
-        load: Callable[[Iterable[tuple[int, ...]]], Generator[PackedBatch, None, None]],
+        load: Load,
         ranks: Ranks,
         batch_size: int,
         max_tokens: int | None = None,
@@ -80,19 +87,31 @@ class Evaluation:
         self._filler = batches[-1]  # the shortest rows
         self._supervised = int(rows.supervised.sum())
 
-    def __call__(self, wrapped: Wrapped) -> float:
-        """The mean cross-entropy of all supervised tokens, the same number on every process."""
+    def __call__(self, wrapped: Wrapped, interrupted: Callable[[], bool] = lambda: False) -> float:
+        """The mean cross-entropy of all supervised tokens, the same number on every process.
+
+        Args:
+            wrapped: The model.
+            interrupted: Whether not to wait any longer for a batch.
+
+        Raises:
+            NoBatch: A process got no further batch.
+        """
         tasks = list(self._own)
         if wrapped.lockstep:
             # All processes have to make the same number of passes; these further ones count for nothing.
             tasks += [self._filler] * (self._rounds - len(tasks))
         was_training = wrapped.model.training
         wrapped.model.eval()
+        losses: list[Tensor] = []
         try:
             progress = Progress("evaluating", len(tasks), "batches", every=60.0)
-            losses = []
-            with closing(self._load(tasks)) as batches:
-                for batch in batches:
+            with closing(self._load(tasks, interrupted)) as batches:
+                supply = Supply(batches, self._ranks)
+                for _ in tasks:
+                    batch = supply.take()
+                    if supply.cause is not None and not wrapped.lockstep:
+                        break
                     losses.append(wrapped.loss_sum(batch))
                     progress.update()
             del losses[len(self._own) :]
@@ -100,4 +119,7 @@ class Evaluation:
             total = math.fsum(float(loss) for loss in losses)
         finally:
             wrapped.model.train(was_training)
-        return self._ranks.sum([total])[0] / self._supervised
+        total, missing = self._ranks.sum([total, float(supply.cause is not None)])
+        if missing:
+            raise NoBatch(supply.cause)
+        return total / self._supervised

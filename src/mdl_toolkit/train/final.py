@@ -25,6 +25,7 @@ from mdl_toolkit.train.evaluate import Evaluation
 from mdl_toolkit.train.loop import Progress
 from mdl_toolkit.train.signals import StopSignals
 from mdl_toolkit.train.state import FINAL, stranger_in
+from mdl_toolkit.train.supply import NoBatch
 from mdl_toolkit.train.wrap import Wrapped, open_for_evaluation
 
 
@@ -186,6 +187,9 @@ def evaluate_final(
     began = time.monotonic()
     try:
         loss = evaluation(open_for_evaluation(target, settings, ranks))
+    except NoBatch as missing:
+        warn(f"{target} isn't evaluated once more: {missing.cause or 'another process got no batch'}")
+        return {}
     except Exception as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise

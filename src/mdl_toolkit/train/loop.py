@@ -15,35 +15,35 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from mdl_toolkit.console import say, warn
-from mdl_toolkit.errors import NonFiniteError, Stopped
+from mdl_toolkit.errors import MdlError, NonFiniteError, Stopped
 from mdl_toolkit.memory import peak_bytes
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train.evaluate import Evaluation
+from mdl_toolkit.train.evaluate import Evaluation, Load
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
+from mdl_toolkit.train.loader import WaitEnded
 from mdl_toolkit.train.nonfinite import find_culprits
 from mdl_toolkit.train.oom import shown_rows
 from mdl_toolkit.train.optimizer import Optimizer
 from mdl_toolkit.train.order import Place, RunOrder, Scheduled
 from mdl_toolkit.train.schedule import LearningRates, interval
 from mdl_toolkit.train.signals import StopSignals, agreed_signal
+from mdl_toolkit.train.supply import NoBatch, Supply
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.collate import PackedBatch
     from mdl_toolkit.data.dataset import ClipDataset
     from mdl_toolkit.train.distributed import Ranks
     from mdl_toolkit.train.wrap import Wrapped
-
-Load = Callable[[Iterable[tuple[int, ...]]], Generator["PackedBatch", None, None]]
 
 _COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "flops", "loss")
 
@@ -67,6 +67,8 @@ class _Pending:
     batches: list[PackedBatch | None]
     numbers: _Readback
     padding: tuple[int, int]
+    #: Why this process had no batch for it: it was made for the others' sake, and its update held back.
+    missing: MdlError | None
 
 
 class _Readback:
@@ -160,14 +162,18 @@ class Loop:
         """
         self.wrapped.model.train()
         self._clock = time.perf_counter()
-        if not len(self.order) and self.evaluation is not None and not self.journal.evaluated(self.ranks):
-            self._evaluate(self.progress.step, self.progress.place.epoch)
-        with closing(self._load(self._tasks())) as batches:
-            self._make_steps(batches, signals)
+        try:
+            if not len(self.order) and self.evaluation is not None and not self.journal.evaluated(self.ranks):
+                self._evaluate(self.progress.step, self.progress.place.epoch, signals)
+            with closing(self._load(self._tasks(), lambda: signals.received is not None)) as batches:
+                if len(self.order):
+                    self._make_steps(Supply(batches, self.ranks), signals)
+        except NoBatch as missing:
+            self._end_early(missing.cause, signals)
 
-    def _make_steps(self, batches: Iterator[PackedBatch], signals: StopSignals) -> None:
+    def _make_steps(self, supply: Supply, signals: StopSignals) -> None:
         for scheduled in self.order:
-            self._pending.append(self._step(scheduled, batches))
+            self._pending.append(self._step(scheduled, supply))
             stop = self._settle(signals, self._lag)
             number, last = scheduled.number, scheduled.number == self.order.total_steps
             evaluates = self.evaluation is not None and (last or number % self._eval_every == 0)
@@ -177,7 +183,7 @@ class Loop:
             if stop is not None:
                 self._stop(stop)
             if evaluates:
-                self._evaluate(number, scheduled.epoch)
+                self._evaluate(number, scheduled.epoch, signals)
             if saves:
                 self._saved_at = number
                 say(self._save(self.progress))
@@ -199,17 +205,20 @@ class Loop:
         rows = (index for indices in scheduled.step.micro for index in indices)
         return min(rows, key=lambda index: int(self.dataset.tokens[index]))
 
-    def _step(self, scheduled: Scheduled, batches: Iterator[PackedBatch]) -> _Pending:
+    def _step(self, scheduled: Scheduled, supply: Supply) -> _Pending:
         counted = dict(self.wrapped.model.counted)
         own, number = self._own(scheduled), scheduled.number
         scale = 1.0 / max(1, scheduled.step.supervised)
         losses: list[Tensor] = []
         kept: list[PackedBatch | None] = []
         for i, indices in enumerate(own):
-            batch = next(batches)
+            batch = supply.take()
+            if supply.cause is not None:
+                scale = math.nan  # no process makes an update from a gradient with this in it
             seed_dropout(self.settings.seed, number, self.ranks.rank * self._accumulation + i)
             last = i + 1 == len(own)
-            loss = self.wrapped.micro_batch(batch, scale if indices else 0.0, last)
+            counts = bool(indices) or supply.cause is not None
+            loss = self.wrapped.micro_batch(batch, scale if counts else 0.0, last)
             losses.append(loss.double() if indices else torch.zeros_like(loss, dtype=torch.float64))
             kept.append(batch if indices else None)
         norm = self.wrapped.clip_grad_norm(self.settings.max_grad_norm)
@@ -219,7 +228,7 @@ class Loop:
         after = self.wrapped.model.counted
         padding = (after["computed"] - counted["computed"], after["real"] - counted["real"])
         numbers = _Readback(torch.stack([norm.double(), *losses]))
-        return _Pending(scheduled, learning_rate, kept, numbers, padding)
+        return _Pending(scheduled, learning_rate, kept, numbers, padding, supply.cause)
 
     def _hold_back(self, norm: Tensor, losses: list[Tensor]) -> Tensor:
         """Not 0 where this step's update must not be made. The norm is of all processes, so all agree."""
@@ -234,14 +243,21 @@ class Loop:
         return flag
 
     def _settle(self, signals: StopSignals, lag: int) -> int | None:
-        """Read the numbers of all but the last ``lag`` steps; the signal to stop for, if all agree on one."""
+        """Read the numbers of all but the last ``lag`` steps; the signal to stop for, if all agree on one.
+
+        Raises:
+            NoBatch: A process had no batch for the step that is next; it and those after it are dropped.
+        """
         stop = None
         while len(self._pending) > lag:
             pending = self._pending.popleft()
             norm, *losses = pending.numbers.read()
-            total, computed, real, *flags = self.ranks.sum(
-                [_sum_of(losses), *pending.padding, *signals.flags()]
+            total, computed, real, spoiled, *flags = self.ranks.sum(
+                [_sum_of(losses), *pending.padding, float(pending.missing is not None), *signals.flags()]
             )
+            if spoiled:
+                self._pending.clear()
+                raise NoBatch(pending.missing)
             loss = total / max(1, pending.scheduled.step.supervised)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
@@ -309,26 +325,54 @@ class Loop:
             return
         self._pending.clear()  # they were held back as well
         saved = self._save_before_failing()
+        kept = f"; {saved} has them as they were before this step" if saved else ""
         raise NonFiniteError(
-            f"{found}. The weights were not updated{saved}. Look at these rows, lower --lr, or go on without "
+            f"{found}. The weights were not updated{kept}. Look at these rows, lower --lr, or go on without "
             "such updates: --on-nonfinite skip --resume-from-checkpoint true"
         )
 
     def _save_before_failing(self) -> str:
-        if self.progress.step == self._saved_at or self.progress.step == 0:
+        """Save the last finished step where that is not done yet; what was done."""
+        if self.progress.step == self._saved_at:
             return ""
-        return f"; {self._save(self.progress)} has them as they were before this step"
+        return self._save(self.progress)
 
     def _stop(self, number: int) -> None:
+        if self.progress.step == 0:
+            raise Stopped(number, "stopped before the first step was finished; nothing is saved")
         saved = self._save(self.progress)
         raise Stopped(
             number, f"stopped at step {self.progress.step}; {saved}; go on with --resume-from-checkpoint true"
         )
 
-    def _evaluate(self, step: int, epoch: float) -> None:
+    def _end_early(self, cause: MdlError | None, signals: StopSignals) -> NoReturn:
+        """Save the last finished step and end: a process, this one or another, has no further batch.
+
+        Raises:
+            Stopped: Because it was asked to stop while it waited for one.
+            MdlError: ``cause``, with what was saved, on the process that has one.
+        """
+        self._settle(signals, 0)
+        failed = cause is not None and not isinstance(cause, WaitEnded)
+        failures, *flags = self.ranks.sum([float(failed), *signals.flags()])
+        stop = agreed_signal(flags)
+        if not failures and stop is not None:
+            self._stop(stop)
+        try:
+            saved = self._save_before_failing()
+            saved = f"; {saved}; go on with --resume-from-checkpoint true" if saved else ""
+        except MdlError as error:
+            saved = f"; and {error}"
+        if cause is None or not failed:
+            self.ranks.barrier()  # ends with the process that has the cause, which tells it to all
+            cause = MdlError("another process has no further batch")
+        cause.args = (f"{cause}{saved}",)
+        raise cause from None
+
+    def _evaluate(self, step: int, epoch: float, signals: StopSignals) -> None:
         assert self.evaluation is not None
         started = time.perf_counter()
-        loss = self.evaluation(self.wrapped)
+        loss = self.evaluation(self.wrapped, lambda: signals.received is not None)
         if self.ranks.is_main:
             self.journal.evaluation(
                 {

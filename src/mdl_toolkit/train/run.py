@@ -26,7 +26,7 @@ from mdl_toolkit.train.example import describe_example
 from mdl_toolkit.train.final import evaluate_final, write_final
 from mdl_toolkit.train.flops import FlopCounter
 from mdl_toolkit.train.journal import Journal
-from mdl_toolkit.train.loader import MicroBatches, start_ahead
+from mdl_toolkit.train.loader import MicroBatches
 from mdl_toolkit.train.loop import Loop, Progress
 from mdl_toolkit.train.metrics import METRICS_FILE, MetricsLog
 from mdl_toolkit.train.optimizer import Optimizer
@@ -108,9 +108,28 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     if start is not None:
         identity.check(start.state, start.checkpoint)
 
+    load = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
+    evaluation_load = None
+    if prepared.evaluation is not None:
+        evaluation_load = _loader(
+            prepared.evaluation, prepared.evaluation_folders, ranks, settings.data_workers
+        )
+    with load, evaluation_load or nullcontext():
+        load.start()  # they get ready while the model is loaded
+        _train_on(load, evaluation_load, settings, ranks, prepared, identity, start)
+
+
+def _train_on(
+    load: MicroBatches,
+    evaluation_load: MicroBatches | None,
+    settings: TrainSettings,
+    ranks: Ranks,
+    prepared: Prepared,
+    identity: Identity,
+    start: Start | None,
+) -> None:
     reset_peak(ranks.device)
     began = time.monotonic()
-    start_ahead(settings.data_workers)
     with status(f"loading {settings.model_name}…"):
         wrapped = prepare(prepared.model_folder, settings, ranks)
     loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
@@ -119,7 +138,6 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     _say_example(prepared)
 
     plan = _plan(settings, ranks, prepared.data, wrapped)
-    load = _loader(prepared.data_folders, wrapped, ranks, settings.data_workers)
     _check_memory(settings, ranks, plan, wrapped, prepared)
     optimizer = Optimizer(wrapped.trainable, settings.weight_decay)
     order, progress, rates = _order(settings, plan, start)
@@ -142,7 +160,7 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         manifest,
         newest=start.checkpoint if start is not None else None,
     )
-    evaluation = _evaluation(settings, ranks, prepared, wrapped)
+    evaluation = _evaluation(settings, ranks, prepared, evaluation_load)
     journal = _journal(settings, ranks, prepared, progress)
     loop = Loop(
         settings=settings,
@@ -223,7 +241,7 @@ def _check_memory(
     needed = memory.state + memory.activations
     tight = ranks.device.type == "cuda" or not memory.fits or 2 * needed > memory.available
     if ranks.any(tight):
-        load = _loader(prepared.data_folders, wrapped, ranks, workers=0)
+        load = _loader(prepared.data, prepared.data_folders, ranks, workers=0)
         try_worst(wrapped, next(load([memory.worst])), ranks)
 
 
@@ -264,18 +282,18 @@ def _order(
     return order, progress, rates
 
 
-def _loader(folders: Sequence[Path], wrapped: Wrapped, ranks: Ranks, workers: int) -> MicroBatches:
-    return MicroBatches(folders, wrapped.model.config.audio_token_id, ranks.device, workers)
+def _loader(data: ClipDataset, folders: Sequence[Path], ranks: Ranks, workers: int) -> MicroBatches:
+    return MicroBatches(folders, data.manifest.audio_token_id, ranks.device, workers)
 
 
 def _evaluation(
-    settings: TrainSettings, ranks: Ranks, prepared: Prepared, wrapped: Wrapped
+    settings: TrainSettings, ranks: Ranks, prepared: Prepared, load: MicroBatches | None
 ) -> Evaluation | None:
-    if prepared.evaluation is None:
+    if prepared.evaluation is None or load is None:
         return None
     return Evaluation(
         prepared.evaluation,
-        _loader(prepared.evaluation_folders, wrapped, ranks, settings.data_workers),
+        load,
         ranks,
         settings.eval_batch_size or settings.batch_size,
         None if settings.eval_batch_size else settings.max_tokens,
