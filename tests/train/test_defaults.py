@@ -51,8 +51,11 @@ def test_what_was_given_stays(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("lora_rank", 32), ("merge_lora", False), ("quantization", "8bit")]
 )
-def test_an_option_of_adapters_means_adapters(name: str, value: Any) -> None:
+def test_an_option_of_adapters_means_adapters(
+    name: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     fitted = fit_to_base(settings(**{name: value}), resolve_model("tiny"))
+    assert "--method" not in capsys.readouterr().err, "it is what it would have been"
     assert fitted.method == "lora" and fitted.lr == 3e-3 and getattr(fitted, name) == value
     assert not fitted.problems() or "no file or folder" in fitted.problems()[0]
 

@@ -68,7 +68,7 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     chosen = {
         name: value
         for name, value in (_FULL if method == "full" else _LORA).items()
-        if name not in there and _INSTEAD.get(name, name) not in there
+        if name not in there and _INSTEAD.get(name, name) not in there and value != getattr(settings, name)
     }
     if not chosen:
         return settings
