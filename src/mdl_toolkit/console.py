@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -156,7 +157,8 @@ class _LiveLine:
 
     def __init__(self) -> None:
         self.allowed = False
-        self._shown = self._drawing = self._mid_line = False
+        self._shown = self._mid_line = False
+        self._drawing: int | None = None  # the thread that does
 
     def possible(self) -> bool:
         """Whether there is a terminal for it."""
@@ -192,18 +194,18 @@ class _LiveLine:
 
     def make_room(self, stream: streams.Descriptor, data: bytes) -> None:
         """Something is about to be printed on one of the standard streams."""
-        if self._drawing or not data or not stream.isatty():
+        if self._drawing == threading.get_ident() or not data or not stream.isatty():
             return
         self.clear()
         # A bar of another library begins with a return and may be drawn over; a half line may not.
         self._mid_line = not data.endswith((b"\n", b"\r")) and b"\r" not in data
 
     def _draw(self, text: str) -> None:
-        self._drawing = True
+        self._drawing = threading.get_ident()
         try:
             _put(text)
         finally:
-            self._drawing = False
+            self._drawing = None
 
 
 _live = _LiveLine()
