@@ -205,6 +205,20 @@ def test_every_problem_is_reported_at_once(clips: Path, capsys: pytest.CaptureFi
     assert all(line.startswith("error: ") for line in said.splitlines())
 
 
+def test_what_is_wrong_with_words_and_with_values_is_told_together(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = tmp_path / "run.yaml"
+    config.write_text("user_prompt: no\n")
+    words = ["--dataset", str(clips), "--lr", "x", "--lora-rank", "0", "--quux", "--config", str(config)]
+    assert cli.run(["train", *words]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("error: ")[2].split(":")[0] for line in said] == [
+        "no option --dataset", "no option --quux", f"{config} line 1", "--lr x", "--lora-rank 0",
+        "--output is missing",
+    ]  # fmt: skip
+
+
 def test_an_unknown_option_and_a_near_one(capsys: pytest.CaptureFixture[str]):
     assert cli.run(["train", "--lora-ranks", "3", "--quux", "1"]) == 2
     said = capsys.readouterr().err
@@ -212,8 +226,10 @@ def test_an_unknown_option_and_a_near_one(capsys: pytest.CaptureFixture[str]):
 
 
 def test_an_option_without_its_value(capsys: pytest.CaptureFixture[str]):
-    assert cli.run(["train", "--lr", "--output", "o"]) == 2
-    assert "--lr needs a value" in capsys.readouterr().err
+    assert cli.run(["train", "--lr", "--train-dataset", "--output", "o"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --lr needs a value", "error: --train-dataset needs a value"
+    ]  # fmt: skip
 
 
 def test_negative_numbers_are_values(clips: Path):

@@ -173,9 +173,10 @@ def _dispatch(argv: list[str]) -> int:
 
         console.result(command_help(name, command.settings, command.help, _EPILOG, command.example))
         return 0
-    flags, config = parse_flags(command.settings, words)
+    problems: list[str] = []
+    flags, config = parse_flags(command.settings, words, problems)
     place_of(os.environ)
-    made: Any = options.build(command.settings, flags, config)
+    made: Any = options.build(command.settings, flags, config, problems)
     _let_threads_sleep()
     if command.first:
         made = _function(command.first)(made)
@@ -213,16 +214,21 @@ def _function(place: str) -> Callable[[Any], Any]:
 
 
 def parse_flags(
-    command_settings: type[options.Settings], words: Sequence[str]
+    command_settings: type[options.Settings], words: Sequence[str], problems: list[str] | None = None
 ) -> tuple[dict[str, Any], Path | None]:
     """Take the words of a command line apart.
+
+    Args:
+        command_settings: The command's settings.
+        words: What was typed after the command.
+        problems: Takes what is wrong, where more is to be looked at before it is told.
 
     Returns:
         Texts by setting name (lists for repeated options), and the ``--config`` file if one is named.
 
     Raises:
         SettingsError: For unknown options, options without their value, and two values where one is taken,
-            all at once.
+            all at once; not where ``problems`` takes them.
     """
     known = {f.name: (f, kind) for f, kind in settings_fields(command_settings)}
     places = [f.name for f, _ in known.values() if f.metadata["positional"]]
@@ -266,7 +272,9 @@ def parse_flags(
                 continue
             value = queue.pop(0)
         line.take(name, value, f"{typed} {options.shown(value)}")
-    if line.problems:
+    if problems is not None:
+        problems += line.problems
+    elif line.problems:
         raise SettingsError(line.problems)
     config = line.flags.pop("config", None)
     return line.flags, None if config is None else Path(config)

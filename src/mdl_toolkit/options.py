@@ -280,18 +280,21 @@ def _check_bounds(value: Any, meta: Mapping[str, Any]) -> None:
         raise ValueError(f"more than {meta['above']:g} expected")
 
 
-def build(settings: type[S], flags: Mapping[str, Any], config: Path | None = None) -> S:
+def build(
+    settings: type[S], flags: Mapping[str, Any], config: Path | None = None, before: Sequence[str] = ()
+) -> S:
     """Make a command's settings of its flags and, where given, a YAML file (flags win).
 
     Args:
         settings: The class of the command's settings.
         flags: Texts by setting name; lists of them for repeated options.
         config: A YAML file with a mapping of setting names (dashes or underscores) to values.
+        before: What was found to be wrong already.
 
     Raises:
         SettingsError: With every problem found, one line each.
     """
-    problems: list[str] = []
+    problems = list(before)
     values: dict[str, Any] = {}
     known = {f.name: (f, kind) for f, kind in settings_fields(settings)}
     attempted = set(flags)
@@ -312,7 +315,10 @@ def build(settings: type[S], flags: Mapping[str, Any], config: Path | None = Non
         except ValueError as error:
             problems.append(f"{label(f)} {shown(value)}: {error}")
     for name, (f, _) in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and name not in attempted:
+        required = f.default is MISSING and f.default_factory is MISSING
+        # Where it was typed under another name, or without its value, that has been told.
+        told = (f"here it is {label(f)}", f"here it is {name}", f"{label(f)} needs a value")
+        if required and name not in attempted and not any(text.endswith(told) for text in problems):
             problems.append(f"{label(f)} is missing: {f.metadata['help']}")
     made = None
     if not problems:
