@@ -116,6 +116,17 @@ def test_a_step_that_fails_ends_the_demonstration_with_its_command(tmp_path):
         demo_run.run_command(tmp_path, command)
 
 
+def test_steps_take_the_cpu_whatever_gpu_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    show = demo_run.Command("show", ("sh", "-c", "printf '%s' \"<$CUDA_VISIBLE_DEVICES>\" > seen"))
+    demo_run.run_command(tmp_path, show)
+    assert (tmp_path / "seen").read_text() == "<>"
+    demo_run.write_script(tmp_path / "commands.sh", [show])
+    (tmp_path / "seen").unlink()
+    subprocess.run([tmp_path / "commands.sh"], check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"})
+    assert (tmp_path / "seen").read_text() == "<>"
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("key", [True, False], ids=["Ctrl-C", "SIGTERM"])
 def test_what_it_says_of_a_signal_is_true(key: bool, tmp_path: Path):

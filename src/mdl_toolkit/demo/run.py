@@ -26,6 +26,8 @@ from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
 
+#: The steps take the CPU, also where torch couldn't use the GPU that is there: it is to work everywhere.
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 #: In a folder that the demonstration made; no other folder is touched.
 MARKER = "demo.json"
 _CLIP = re.compile(r"(train|test)-\d{3,}\.wav")
@@ -166,6 +168,7 @@ def write_script(path: Path, commands: Sequence[Command]) -> None:
         "set -euo pipefail",
         'cd "$(dirname "${BASH_SOURCE[0]}")"',
         f'PATH={shlex.quote(str(_programs()))}:"$PATH"',
+        *(f"export {name}={shlex.quote(value)}" for name, value in ON_CPU.items()),
     ]
     for command in commands:
         lines += ["", f"# {command.title}.", command.text]
@@ -190,8 +193,11 @@ def run_command(folder: Path, command: Command) -> Step:
     # Variables of a launcher are not meant for these; and signals of a terminal come to both.
     kept = {name: value for name, value in os.environ.items() if name not in launcher.VARIABLES}
     environment = {
-        **kept, "PATH": f"{_programs()}{os.pathsep}{os.environ.get('PATH', '')}", interrupts.FORWARDED: "1",
-    }  # fmt: skip
+        **kept,
+        **ON_CPU,
+        "PATH": f"{_programs()}{os.pathsep}{os.environ.get('PATH', '')}",
+        interrupts.FORWARDED: "1",
+    }
     program = shutil.which(command.words[0], path=environment["PATH"])
     # Where the package is used without being installed there is no such program, but the module is the same.
     start = [program] if program else [sys.executable, "-m", "mdl_toolkit"]
