@@ -10,14 +10,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.train import wrap
+from mdl_toolkit.train import run, wrap
 from support.runs import run_settings
 
 #: Three steps, of which two are saved; a kill comes in the third.
@@ -74,17 +74,12 @@ def work(cases: Path, folder: Path) -> None:
     """One process's part of all cases, one after the other in one process group."""
     from mdl_toolkit.train.distributed import joined
     from mdl_toolkit.train.launch import launch_of
-    from mdl_toolkit.train.run import _prepare, _train
 
-    launch = launch_of()
-    with joined(launch) as ranks:
-
-        def train(settings: TrainSettings) -> None:
-            _train(settings, ranks, _prepare(settings, launch))
-
+    with joined(launch_of()) as ranks, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "joined", lambda _: nullcontext(ranks))  # the group is there already
         for name, case in json.loads(cases.read_text()).items():
             output = folder / name
-            whole_and_resumed(train, Path(case["model"]), Path(case["data"]), output, case["options"])
+            whole_and_resumed(run.train, Path(case["model"]), Path(case["data"]), output, case["options"])
             ranks.barrier()
             if ranks.is_main:  # what the comparison doesn't need
                 for each in ("whole", "resumed"):
