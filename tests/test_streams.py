@@ -111,11 +111,12 @@ def test_closed_descriptors_are_never_taken_by_a_file_of_ours(tmp_path: Path):
 
     program = (
         "from mdl_toolkit.console import guarded_streams, say\n"
-        "import os\n"
+        "import os, subprocess\n"
         "with guarded_streams():\n"
         "    with open('data', 'w') as stream:\n"
         "        say('hello'); print('hello'); os.write(2, b'hello')\n"
         "        stream.write('data')\n"
+        "    subprocess.run(['sh', '-c', 'test -e /dev/fd/0 -a -e /dev/fd/1 -a -e /dev/fd/2'], check=True)\n"
     )
     words = ["sh", "-c", f'exec "{sys.executable}" -c "$0" <&- >&- 2>&-', program]
     assert subprocess.run(words, cwd=tmp_path).returncode == 0

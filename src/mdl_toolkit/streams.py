@@ -115,6 +115,7 @@ def open_missing() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
+            os.set_inheritable(number, True)  # children count on it as well
 
 
 def unfailing(stream: TextIO | None, number: int, before: Callable[[Descriptor, bytes], None]) -> TextIO:
