@@ -41,6 +41,16 @@ def test_training_says_it_soon_hears_signals_meanwhile_and_goes_on_when_the_othe
     assert (shop / f"waited-{rank}" / "final" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("address", ["no-such-host.invalid", "192.0.2.1"])
+def test_an_address_that_leads_nowhere_is_named_too(address: str, shop: Path):
+    variables = {**_variables(0, free_port(20000, 29000)), "MASTER_ADDR": address}
+    with launched([*TRAIN, "--output", "nowhere/"], cwd=shop, env=variables) as launch:
+        launch.until(lambda: f"waiting for 1 other process at {address}:" in launch.output, "it says so")
+        launch.signal(signal.SIGTERM)
+        assert launch.wait().code == 143
+    assert "c10d" not in launch.output  # torch's own warnings
+
+
 def test_inference_says_it_too(shop: Path):
     words = ["mdl-toolkit", "inference", "test.csv", "--model-name", "alone/final", "--output"]
     for rank, what in ((0, "to start"), (1, "to begin")):

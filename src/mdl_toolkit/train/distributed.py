@@ -237,8 +237,10 @@ def _open_store(launch: Launch, waiting: _Waiting) -> Store:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         store: Store = next(rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[0]
         return store
+    # The server listens on all interfaces. Its own process doesn't need the address that the others have for
+    # it, which may be another machine's or none at all, left over in a shell: the client would wait for it.
     return TCPStore(
-        address,
+        "127.0.0.1" if launch.rank == 0 else address,
         port,
         launch.world_size,
         is_master=launch.rank == 0,
