@@ -241,14 +241,29 @@ def test_a_request_that_comes_twice_by_its_nature_is_one():
 
 def test_where_no_step_is_to_be_finished_a_signal_stops():
     with StopSignals() as signals:
-        signals.stop_at_once("nothing is lost")
-        with pytest.raises(Stopped, match="nothing is lost") as stopped:
+        with (
+            pytest.raises(Stopped, match="nothing is lost") as stopped,
+            signals.stop_at_once("nothing is lost"),
+        ):
             os.kill(os.getpid(), signal.SIGTERM)
         assert stopped.value.exit_code == 143
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped):
-            signals.stop_at_once("nothing is lost")
+        with pytest.raises(Stopped), signals.stop_at_once("nothing is lost"):
+            raise AssertionError("work that is not to begin")
+
+
+def test_a_signal_that_stops_at_once_is_not_taken_for_an_error_of_what_is_being_done():
+    with (
+        StopSignals() as signals,
+        pytest.raises(Stopped, match="nothing is lost") as stopped,
+        signals.stop_at_once("nothing is lost"),
+    ):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Exception as error:  # as code has it that reads a user's files
+            raise ModelError(f"config.json: can't be understood: {error}") from None
+    assert stopped.value.exit_code == 130
 
 
 def test_one_run_at_a_time_owns_an_output(tmp_path: Path):

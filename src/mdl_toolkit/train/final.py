@@ -67,21 +67,21 @@ def write_final(
     differs = False
     if ranks.is_main:
         try:
-            signals.stop_at_once(message)
-            if (stranger := stranger_in(target)) is not None:
-                raise MdlError(
-                    f"{target} could not be written: {stranger} is in the way and was not written by a run; "
-                    "move it elsewhere, then go on with --resume-from-checkpoint true"
-                )
-            say(f"writing {target}")
-            trained = read_trained(checkpoint)
-            if settings.method == "full" or settings.merge_lora:
-                form = _form(settings, ranks, wrapped)
-                report = export_merged(base_folder, trained, target, manifest("model", progress), form)
-                _say_rounding(target, report, form)
-                differs = settings.quantization is not None or report.rounds
-            else:
-                export_trained(target, base_folder, trained, manifest(kind_of(trained), progress))
+            with signals.stop_at_once(message):
+                if (stranger := stranger_in(target)) is not None:
+                    raise MdlError(
+                        f"{target} could not be written: {stranger} is in the way and was not written by a "
+                        "run; move it elsewhere, then go on with --resume-from-checkpoint true"
+                    )
+                say(f"writing {target}")
+                trained = read_trained(checkpoint)
+                if settings.method == "full" or settings.merge_lora:
+                    form = _form(settings, ranks, wrapped)
+                    report = export_merged(base_folder, trained, target, manifest("model", progress), form)
+                    _say_rounding(target, report, form)
+                    differs = settings.quantization is not None or report.rounds
+                else:
+                    export_trained(target, base_folder, trained, manifest(kind_of(trained), progress))
         except Stopped as error:
             stopped = error
         except StorageError as error:
@@ -172,7 +172,18 @@ def evaluate_final(
     number = max(ranks.gather_objects(int(signals.received or 0)))
     if number:
         raise Stopped(number, message)
-    signals.stop_at_once(message)
+    with signals.stop_at_once(message):
+        return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated)
+
+
+def _evaluate_final(
+    target: Path,
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    evaluation: Evaluation,
+    validated: float | None,
+) -> dict[str, float]:
     if not all(ranks.gather_objects(target.is_dir())):
         warn(f"{target} can't be seen from every machine: it isn't evaluated once more")
         return {}

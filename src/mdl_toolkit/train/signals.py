@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from mdl_toolkit.console import say
 from mdl_toolkit.errors import Stopped
-from mdl_toolkit.interrupts import STOP_SIGNALS, Listener, current
+from mdl_toolkit.interrupts import STOP_SIGNALS, Interrupted, Listener, current
 
 __all__ = ["STOP_SIGNALS", "StopSignals", "agreed_signal"]
 
@@ -22,7 +23,7 @@ class StopSignals:
 
     def __init__(self, launched: bool | None = None) -> None:
         self._listener = (current() if launched is None else None) or Listener(launched)
-        self._immediate: str | None = None
+        self._steps = True
         self._stack = ExitStack()
 
     def __enter__(self) -> StopSignals:
@@ -43,19 +44,28 @@ class StopSignals:
         return self._listener.received
 
     def _note(self, number: int) -> None:
-        if self._immediate is not None:
-            raise Stopped(number, self._immediate)
+        if not self._steps:
+            raise Interrupted(number)
         say(f"{signal.Signals(number).name}: finishing this step, then saving (again: stop at once)")
 
     def flags(self) -> list[float]:
         """A number for each of :data:`STOP_SIGNALS`, 1 where it was received: summed over ranks to agree."""
         return [float(self.received == number) for number in STOP_SIGNALS]
 
-    def stop_at_once(self, message: str) -> None:
-        """From now on there is no step to finish: a signal raises :class:`Stopped` with ``message``."""
-        self._immediate = message
-        if self.received is not None:
-            raise Stopped(self.received, message)
+    @contextmanager
+    def stop_at_once(self, message: str) -> Iterator[None]:
+        """From now on there is no step to finish: a signal ends the block wherever it stands.
+
+        Within the block that is an :class:`Interrupted`, which no one takes for an error of what is being
+        done; it leaves the block as :class:`Stopped` with ``message``.
+        """
+        try:
+            self._steps = False
+            if self.received is not None:
+                raise Interrupted(self.received)
+            yield
+        except Interrupted as interrupt:
+            raise Stopped(interrupt.number, message) from None
 
 
 def agreed_signal(summed: list[float]) -> int | None:
