@@ -65,11 +65,14 @@ def test_small_updates_of_a_bfloat16_base_are_not_rounded_away(
     validated = [line["eval_loss"] for line in metrics_of(output) if "eval_loss" in line][-1]
     assert _loss(output / "final", shop.held_out) == pytest.approx(validated, rel=1e-6)
     told = capfd.readouterr().err
-    assert re.search(
-        r"final is float32: rounding to the dtype of the base would leave [\d.]+ % of what was learned "
-        r"\(encoder [\d.]+ %, projector [\d.]+ %, decoder [\d.]+ %\); [\d.]+ % of the changed weights",
+    said = re.search(
+        r"final is float32: rounding to the dtype of the base would leave ([\d.]+ %) of what (\w+) learned "
+        r"(\(encoder [\d.]+ %, projector [\d.]+ %, decoder [\d.]+ %\)), and [\d.]+ % of the changed weights",
         told,
     )
+    assert said is not None
+    shares = {name: float(share) for name, share in re.findall(r"(\w+) ([\d.]+) %", said[3])}
+    assert shares[said[2]] == min(shares.values()) and said[1] == f"{shares[said[2]]:.1f} %"
     assert "--final-dtype base" in told
     # Nothing was rounded, so there is nothing to evaluate anew.
     assert _evaluated(output) is None

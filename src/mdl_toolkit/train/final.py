@@ -122,9 +122,11 @@ def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
     )
     name = str(report.stored).removeprefix("torch.")
     if form.dtype == "auto" and report.dtype == "float32":
+        part, worst = min(report.rounding.parts.items(), key=lambda item: item[1].share)
         say(
-            f"{target} is float32: rounding to the dtype of the base would leave {left} (--final-dtype base: "
-            "half the size)"
+            f"{target} is float32: rounding to the dtype of the base would leave {_percent(worst.share)} of "
+            f"what {part} learned ({parts}), and {survived} of the changed weights would still differ from "
+            "the base's (--final-dtype base: half the size)"
         )
     elif form.rounded_to == report.stored:
         say(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
