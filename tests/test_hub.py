@@ -309,3 +309,13 @@ def test_nothing_heavy_is_imported():
         "assert not {'torch', 'transformers', 'huggingface_hub', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_in_place_of_a_folder(tmp_path: Path):
+    """The folder that it is in is the remedy where that is a model, and only there."""
+    (tmp_path / "table.csv").write_text("audio\n")
+    with pytest.raises(ModelError, match=r"table\.csv: a file; a model is a folder with config\.json in it$"):
+        resolve_model(tmp_path / "table.csv")
+    config = _folder(tmp_path / "m") / "config.json"
+    with pytest.raises(ModelError, match=rf"a file; .*: {tmp_path / 'm'}$"):
+        resolve_model(config)

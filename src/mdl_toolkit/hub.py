@@ -68,7 +68,9 @@ def revision_of(folder: Path) -> str | None:
 
 def _local(path: Path) -> Path:
     if path.is_file():
-        raise ModelError(f"{path}: a file; a model is a folder with config.json in it: give {path.parent}")
+        beside = any((path.parent / mark).is_file() for mark in _MARKS)
+        hint = f"; give the folder that it is in: {path.parent}" if beside else ""
+        raise ModelError(f"{path}: a file; a model is a folder with config.json in it{hint}")
     if any((path / mark).is_file() for mark in _MARKS):
         return path
     inside = sorted(

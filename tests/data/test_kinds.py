@@ -103,12 +103,16 @@ def test_folders_and_pipes(tmp_path: Path):
 def test_a_folder_that_is_no_dataset_says_what_to_name(tmp_path: Path):
     source = small_task(tmp_path / "task")
     (tmp_path / "splits" / "train").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
+    assert "a run's folder, not a table" in _problem(tmp_path / "run")
     (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["train"]}')
     for folder, part in (
         (tmp_path / "task", f"name the table in it: {source}"),
         (tmp_path / "splits", f"name one of its parts: {tmp_path / 'splits' / 'train'}"),
         (TINY, "a model's folder"),
         (tmp_path / "task" / "clips", "a folder of recordings"),
+        (tmp_path / "run", "a run's folder; name the table to train on"),
     ):
         with pytest.raises(DataError) as caught:
             ClipDataset.open([folder])

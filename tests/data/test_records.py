@@ -105,7 +105,7 @@ def test_segments_that_are_none(tmp_path: Path, start: str, end: str, problem: s
         ("audio,prediction\na.wav,1\nb.wav\n", ["line 3", "1 cells", "header has 2"]),
         ("audio,prediction\na.wav,1,2\n", ["line 2", "3 cells", "quotes"]),
         ("audio,prediction\n,1\n", ["line 2", "no audio"]),
-        ("audio,prediction\nnull,1\n", ["line 2", "no audio"]),
+        ("audio,prediction\nnull,1\n", ["line 2", "no audio: the cell is empty, or null without quotes"]),
         ('audio,prediction\na.wav,1\nb.wav,"open\nc.wav,2\n', ["line 3", "quote"]),
         ('audio,prediction\na.wav,"x"y\n', ["line 2", "quote"]),
         ("audio,prediction\na.wav,1\nb\0.wav,2\n", ["line 3", "NUL"]),

@@ -189,7 +189,7 @@ class Conversion:
         if isinstance(record, BadRow):
             return _Pending(record, problem=record.problem)
         if record.prediction is None:
-            return _Pending(record, problem="no prediction: the cell is empty")
+            return _Pending(record, problem="no prediction: the cell is empty, or null without quotes")
         if self._request.options.audio_storage == "reference" and is_url(record.audio):
             return _Pending(
                 record, problem="a URL can't be kept by reference; use --audio-storage pcm16 or flac"

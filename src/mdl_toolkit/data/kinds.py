@@ -14,6 +14,8 @@ from mdl_toolkit.errors import DataError
 #: Bytes that are looked at; a tar archive says what it is at byte 257.
 HEAD_BYTES = 4096
 PARQUET = b"PAR1"
+#: What a run writes into its folder first; its ending is a table's.
+METRICS = "metrics.jsonl"
 
 _RECORDING = "a recording, not a table: name a CSV with a line for each recording (audio,prediction)"
 _UNPACK = "unpack it and name the table in it"
@@ -129,8 +131,10 @@ def describe_folder(path: Path) -> str:
     names = _names(path)
     if is_dataset(names):
         return "a converted dataset, not a table: train takes it as it is; here name the table it was made of"
-    if tables := _with_ending(names, _TABLE_ENDINGS):
+    if tables := _tables(names):
         return f"a folder; name the table in it: {path / tables[0]}"
+    if METRICS in names:
+        return "a run's folder, not a table: name a CSV that lists the recordings (audio,prediction)"
     return "a folder, not a table: name a CSV that lists the recordings (audio,prediction)"
 
 
@@ -152,14 +156,20 @@ def check_dataset(path: Path) -> None:
         raise DataError(f"{path}: not a converted dataset (no mdl_dataset.json in it): {remedy}")
 
 
+def _tables(names: list[str]) -> list[str]:
+    return [name for name in _with_ending(names, _TABLE_ENDINGS) if name != METRICS]
+
+
 def _instead_of_dataset(path: Path, names: list[str]) -> str:
     if "dataset_dict.json" in names:
         parts = [name for name in names if (path / name).is_dir()] or ["PART"]
         return f"a dataset of several parts; name one of its parts: {path / parts[0]}"
     if "config.json" in names:
         return "a model's folder; name the table to train on, or the folder that convert-dataset made of it"
-    if tables := _with_ending(names, _TABLE_ENDINGS):
+    if tables := _tables(names):
         return f"name the table in it: {path / tables[0]}"
+    if METRICS in names:
+        return "a run's folder; name the table to train on, or the folder that convert-dataset made of it"
     if _with_ending(names, RECORDING_ENDINGS):
         return "a folder of recordings; name a CSV that lists them (audio,prediction)"
     return "run mdl-toolkit convert-dataset"

@@ -235,7 +235,7 @@ class _Rows:
         audio = cell_text(cells[self._audio])
         audio = audio and audio.strip()
         if not audio:
-            return BadRow(number, "no audio: the cell is empty", cells, typed)
+            return BadRow(number, "no audio: the cell is empty, or null without quotes", cells, typed)
         values: dict[str, Any] = {name: cell_text(cells[place]) for name, place in self._texts}
         for name, place in self._times:
             text = cells[place].strip()
