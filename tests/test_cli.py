@@ -14,6 +14,7 @@ import pytest
 
 from mdl_toolkit import cli, foreign, options, paths, settings
 from mdl_toolkit.errors import DataError, SettingsError, Stopped
+from mdl_toolkit.interrupts import FORWARDED, Interrupted
 
 
 @pytest.fixture
@@ -429,6 +430,23 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, clips: Path, error: BaseExc
 
     monkeypatch.setattr(convert, "convert_dataset", fail)
     assert cli.run(["convert-dataset", str(clips), "--output", "d"]) == code
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_a_step_of_another_command_leaves_it_to_that_to_say_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clips: Path, step: bool
+):
+    import mdl_toolkit.data.convert as convert
+
+    def interrupt(_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(convert, "convert_dataset", interrupt)
+    if step:
+        monkeypatch.setenv(FORWARDED, "1")
+    assert cli.run(["convert-dataset", str(clips), "--output", "d"]) == 143
+    said = "" if step else ": no half dataset is left; the same command starts again"
+    assert capsys.readouterr().err.splitlines()[-1] == f"stopped by SIGTERM{said}"
 
 
 def test_no_command_and_a_misspelt_one(capsys: pytest.CaptureFixture[str]):

@@ -18,7 +18,7 @@ from mdl_toolkit import __version__, console, options, settings
 from mdl_toolkit.console import give_way, say, tell_torchrun
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.foreign import instead_of
-from mdl_toolkit.interrupts import Interrupted, Listener
+from mdl_toolkit.interrupts import FORWARDED, Interrupted, Listener
 from mdl_toolkit.launcher import place_of
 from mdl_toolkit.options import OptionType, flag, settings_fields
 
@@ -125,7 +125,8 @@ def run(argv: list[str]) -> int:
 def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
     line = f"stopped by {signal.Signals(number).name}"
-    if argv and argv[0] in COMMANDS:
+    # What started this command as a step of its own work says how to go on with all of it.
+    if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
         line += f": {COMMANDS[argv[0]].stopped}"
     if _speaks(line):
         say(line, everywhere=True)

@@ -219,7 +219,7 @@ def run_command(folder: Path, command: Command) -> Step:
 
 def _how_to_go_on(folder: Path, command: Command) -> str:
     """What a step that a signal ended has left, as the folder shows it."""
-    anew = "mdl-toolkit demo starts anew"
+    anew = f"mdl-toolkit demo --output {shlex.quote(str(folder))} starts anew"
     if "train" not in command.words or not any((folder / "run").glob("checkpoint-*")):
         return f"the demonstration is not done; {anew}"
     words = [word for word in command.words if word != "--overwrite"]

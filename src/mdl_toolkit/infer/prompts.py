@@ -78,9 +78,9 @@ class PromptChoice:
         assert self._record is not None
         first = self._record.seen[0]
         warn(
-            f"line {row.number}: the prompts differ from those of training: here system {_shown(system)}, "
-            f"user {_shown(user)}; trained with system {_shown(first.system_prompt)}, "
-            f"user {_shown(first.user_prompt)}"
+            f"line {row.number}: the prompts differ from those of training: here system {shown(system)}, "
+            f"user {shown(user)}; trained with system {shown(first.system_prompt)}, "
+            f"user {shown(first.user_prompt)}"
             + (f" and {len(self._record.seen) - 1} more" if len(self._record.seen) > 1 else "")
         )
 
@@ -90,7 +90,8 @@ class PromptChoice:
         return sum(self._strange.values())
 
 
-def _shown(text: str | None) -> str:
+def shown(text: str | None) -> str:
+    """A prompt as a message has it."""
     return "none" if text is None else repr(text if len(text) <= 60 else text[:57] + "...")
 
 

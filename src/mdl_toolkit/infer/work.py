@@ -25,7 +25,7 @@ from mdl_toolkit.infer.answer import Prompt
 from mdl_toolkit.infer.decoding import choose_decoding, describe, end_tokens, in_force, model_says
 from mdl_toolkit.infer.generate import Generator
 from mdl_toolkit.infer.journal import Journal, Result
-from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
+from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits, shown
 from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
@@ -217,7 +217,8 @@ class Work:
         if result.error is None and not self._answered:
             self._answered = True
             system, user = self.choice.pair(row)
-            say(f"line {row.number}: system {system!r}, user {user!r} -> {result.prediction!r}")
+            answer = repr(result.prediction)
+            say(f"line {row.number}: system {shown(system)}, user {shown(user)} -> {answer}")
 
 
 class _Pool(ThreadPoolExecutor):
