@@ -1,4 +1,4 @@
-"""For all tests: one thread a process, here and in every process that a test starts, and no network.
+"""For all tests: one thread a process, here and in every process that a test starts, no network, all signals.
 
 Results are compared to the last bit between processes, which holds for equal numbers of threads.
 """
@@ -6,10 +6,15 @@ Results are compared to the last bit between processes, which holds for equal nu
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell's background job ignores Ctrl-C, one under nohup the hang-up, and so would all that it starts.
+for _ignored, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, _usual)
 # What is kept in the user's cache is not found there by the next run of the tests.
 _cache = tempfile.TemporaryDirectory(prefix="mdl-tests-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
