@@ -88,6 +88,26 @@ def test_a_disk_without_room_is_refused(shop, tmp_path: Path, need):
     assert "a checkpoint of 2.0 MiB and final/ of 3.0 MiB" in said
 
 
+def test_a_finished_run_needs_room_for_its_final_alone(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As where the disk was full when ``final/`` was to be written."""
+    output, data = tmp_path / "out", ClipDataset.open([shop.data])
+    changes: dict[str, Any] = {"max_steps": 4, "save_steps": 1}
+    train(run_settings(shop.model, shop.data, output, **changes))
+    settings = run_settings(shop.model, shop.data, output, resume_from_checkpoint="true", **changes)
+    need = needed(settings, Launch(), shop.model, data)
+    assert need is not None and need.kept == 0
+    monkeypatch.setattr(disk, "free_bytes", lambda _: need.final)
+    check_disk(settings, Launch(), shop.model, data)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: need.final - 1)
+    with pytest.raises(SettingsError, match=r"are free there, and final/ of \S+ MiB is to be written"):
+        check_disk(settings, Launch(), shop.model, data)
+    settings = run_settings(
+        shop.model, shop.data, output, resume_from_checkpoint=str(output / "checkpoint-3"), **changes
+    )
+    need = needed(settings, Launch(), shop.model, data)
+    assert need is not None and need.kept == 1
+
+
 def test_what_overwriting_removes_is_room(shop, tmp_path: Path, need):
     need(4 * MIB)
     (tmp_path / "final").mkdir()

@@ -16,12 +16,14 @@ from mdl_toolkit.checkpoint.headers import Header, base_tensors
 from mdl_toolkit.checkpoint.names import HEAD, part_of
 from mdl_toolkit.console import warn
 from mdl_toolkit.data.dataset import ClipDataset
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.files import free_bytes
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.train.launch import Launch
 from mdl_toolkit.train.parts import adapted_modules
+from mdl_toolkit.train.resume import counts_restart, wants_resume
 from mdl_toolkit.train.schedule import interval
+from mdl_toolkit.train.state import RunState, checkpoints
 
 #: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
 _BYTES_IN_CHECKPOINT = 12
@@ -34,12 +36,12 @@ _FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run writes.
+    """Bytes that a run writes, or what is left of one that is gone on with.
 
     Attributes:
         checkpoint: One of its checkpoints.
         final: ``final/``.
-        kept: Checkpoints that are on the disk at the same time.
+        kept: New checkpoints that are on the disk at the same time; 0 where all steps are made and saved.
     """
 
     checkpoint: int
@@ -53,7 +55,7 @@ class Need:
 
 
 def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> None:
-    """Refuse a disk without room for one checkpoint and ``final/``; warn where not all will fit.
+    """Refuse a disk without room for the next checkpoint and ``final/``; warn where not all will fit.
 
     Raises:
         SettingsError: With what is needed, what is free, and what to do.
@@ -64,12 +66,13 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
         return
     if settings.overwrite:
         free += _earlier(settings.output)
-    if free < need.checkpoint + need.final:
+    if free < min(need.kept, 1) * need.checkpoint + need.final:
+        final = f"final/ of {_size(need.final)}"
+        what = f"a checkpoint of {_size(need.checkpoint)} and {final} are" if need.kept else f"{final} is"
         raise SettingsError(
             [
-                f"--output {settings.output}: {_size(free)} are free there, and a checkpoint of "
-                f"{_size(need.checkpoint)} and final/ of {_size(need.final)} are to be written: free some "
-                "space, or name a folder on another disk"
+                f"--output {settings.output}: {_size(free)} are free there, and {what} to be written: free "
+                "some space, or name a folder on another disk"
             ]
         )
     if free < need.total:
@@ -97,14 +100,28 @@ def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: Cl
 
 
 def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
-    """Checkpoints of the whole run, about: batches in tokens are never quite full."""
+    """Checkpoints that are to come, about: batches in tokens are never quite full."""
     slots = launch.world_size * settings.gradient_accumulation_steps
     if settings.max_tokens:
         epoch = math.ceil(int(data.tokens.sum()) / (settings.max_tokens * slots))
     else:
         epoch = math.ceil(len(data) / (settings.batch_size * slots))
     steps = settings.max_steps or max(1, math.ceil(epoch * settings.num_epochs))
-    return math.ceil(steps / interval(settings.save_steps, steps))  # the last step saves too
+    every, done = interval(settings.save_steps, steps), _done(settings)
+    if done >= steps:
+        # Of batches in tokens there may be more steps than were counted.
+        return int(bool(settings.max_tokens and not settings.max_steps))
+    return math.ceil(steps / every) - done // every  # the last step saves too
+
+
+def _done(settings: TrainSettings) -> int:
+    """Steps of the checkpoint that is gone on from, whole or not (to know takes long); 0 without one."""
+    wanted = wants_resume(settings, counts_restart())
+    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
+    try:
+        return RunState.read(found[0]).step if found else 0
+    except ModelError:
+        return 0  # whoever takes it up says what is wrong with it
 
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
