@@ -130,6 +130,8 @@ def locate(source: str, limits: AudioLimits) -> str:
         status = os.stat(path)
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file{_looked_in(source, limits)}") from error
+    except DataError:
+        raise  # which is a ValueError too
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{name}: can't be read ({reason})") from error
