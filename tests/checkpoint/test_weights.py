@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from mdl_toolkit.checkpoint.weights import INDEX_NAME, WeightFiles
+from mdl_toolkit.checkpoint.weights import INDEX_NAME, WeightFiles, read_json
 from mdl_toolkit.errors import ModelError
 
 TENSORS = {
@@ -234,3 +234,12 @@ def test_whatever_an_index_says(tmp_path_factory, index):
         assert "\n" not in str(error)
     else:
         assert set(files) <= {"a", "b"} and files.files == [folder / "x.safetensors"]
+
+
+def test_a_json_file_that_is_too_large_is_named_once(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text("[1, 2]")
+    assert read_json(path, limit=6) == [1, 2]
+    with pytest.raises(ModelError) as caught:
+        read_json(path, limit=5)
+    assert str(caught.value) == f"{path}: 6 bytes, more than the 5 such a file may have"

@@ -154,6 +154,8 @@ def read_json(path: Path, limit: int = 16 * 2**20) -> Any:
     except RecursionError:
         raise ModelError(f"{path}: no JSON: nested too deeply") from None
     except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"{path}: no JSON: {str(error)[:200]}") from None
 
 
