@@ -206,6 +206,15 @@ def test_every_problem_is_reported_at_once(clips: Path, capsys: pytest.CaptureFi
     assert all(line.startswith("error: ") for line in said.splitlines())
 
 
+def test_a_run_is_not_made_in_its_own_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    words = ["train", "--train-dataset", str(tmp_path / "data"), "--output", str(tmp_path / "link")]
+    assert cli.run(words) == 2
+    assert "that is --train-dataset itself; name another folder" in capsys.readouterr().err
+    assert not any((tmp_path / "data").iterdir())
+
+
 def test_what_is_wrong_with_words_and_with_values_is_told_together(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -238,6 +238,8 @@ class TrainSettings(ConvertOptions):
             for path in paths:
                 found += missing_file(path, name)
             found += [f"{name} {printable(path)}: given twice; keep one" for path in twice(paths)]
+            if self.output.resolve() in {path.resolve() for path in paths}:
+                found.append(f"--output {printable(self.output)}: that is {name} itself; name another folder")
         if self.warmup_ratio is not None and self.warmup_steps:
             found.append(
                 f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: two lengths "
