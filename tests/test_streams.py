@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import resource
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,17 +62,23 @@ def test_saying_something_is_no_error_without_a_guard_either(kind: str, monkeypa
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)  # so that it can be closed
 
 
-def test_a_reader_made_non_blocking_by_others_gets_everything():
-    reading, writing = os.pipe()
+@pytest.mark.parametrize("number", [3, 1024], ids=["a low number", "a number that select() doesn't take"])
+def test_a_reader_made_non_blocking_by_others_gets_everything(number: int):
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most not in (-1, resource.RLIM_INFINITY) and most <= number:
+        pytest.skip(f"this process may have {most} open files at most")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, number + 64), most))
+    reading, low = os.pipe()
+    writing = fcntl.fcntl(low, fcntl.F_DUPFD, number)
+    os.close(low)
     os.set_blocking(writing, False)
     sent = b"x" * (1 << 20)
     got = bytearray()
 
     def read() -> None:
+        time.sleep(0.2)  # the pipe is full by then
         while len(got) < len(sent):
             got.extend(os.read(reading, 1 << 16))
-
-    import threading
 
     reader = threading.Thread(target=read)
     reader.start()

@@ -88,12 +88,17 @@ class Descriptor(io.RawIOBase):
             try:
                 data = data[os.write(self._number, data) :]
             except BlockingIOError as error:
-                if not select.select([], [self._number], [], _PATIENCE)[1]:
+                if not self._takes_more():
                     self.problem = self.problem or error
                     return
             except OSError as error:
                 self.problem = self.problem or error
                 return
+
+    def _takes_more(self) -> bool:
+        waiting = select.poll()  # for any number of a descriptor: select() knows the first 1,024
+        waiting.register(self._number, select.POLLOUT)
+        return bool(waiting.poll(1000 * _PATIENCE))
 
     def close(self) -> None:
         """Leave the descriptor open: it is the process's, not this object's."""

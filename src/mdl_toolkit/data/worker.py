@@ -117,8 +117,10 @@ class Loader:
 def serve(connection: socket.socket, loader: Loader) -> None:
     """Load chunk after chunk until the socket closes; one is begun before the results of another are sent."""
     chunks: deque[list[Future[Result]]] = deque()
+    arriving = select.poll()
+    arriving.register(connection, select.POLLIN)
     while True:
-        waiting = bool(select.select([connection], [], [], 0)[0])
+        waiting = bool(arriving.poll(0))
         if chunks and (not waiting or len(chunks) > 1):
             results = [future.result() for future in chunks.popleft()]
             said = [(*r[:-1], len(r.audio)) for r in results]
