@@ -188,14 +188,16 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _let_threads_sleep() -> None:
-    """Let a CPU's threads wait for each other asleep, unless the environment says how; before torch loads.
+    """Let a CPU's threads soon sleep while they wait for each other, unless the environment says how.
 
     By themselves they spin and hold their core meanwhile. Where other programs want it too, the thread that
-    is waited for can't run: beside 8 busy processes, 10 steps that take 16 s asleep took 90 s and more
-    (``benchmarks/waiting.py``).
+    is waited for can't run: beside 8 busy processes 10 steps took minutes. With 1,000 spins before the sleep
+    they take 23 s, and a machine that has nothing else to do loses a seventh on the smallest model
+    (``benchmarks/waiting.py``). It has to be said before torch is loaded.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        # Each runtime heeds what it knows: libgomp the count, LLVM's and Intel's the policy.
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 
 def _function(place: str) -> Callable[[Any], Any]:

@@ -60,10 +60,11 @@ def test_threads_wait_asleep_unless_told_otherwise(tmp_path: Path) -> None:
         name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))
     }
     for told, policy in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        environment = {**own, **told, "OMP_DISPLAY_ENV": "TRUE"}
+        environment = {**own, **told, "OMP_DISPLAY_ENV": "VERBOSE"}
         done = subprocess.run(
             [PROGRAM, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 2 and "not a whole safetensors file" in done.stderr
         # The OpenMP runtime says itself what it has understood.
         assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr, done.stderr
+        assert ("GOMP_SPINCOUNT = '1000'" in done.stderr) == (not told), done.stderr
