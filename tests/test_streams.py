@@ -80,7 +80,7 @@ def test_a_reader_made_non_blocking_by_others_gets_everything(number: int):
         while len(got) < len(sent):
             got.extend(os.read(reading, 1 << 16))
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     streams.Descriptor(writing, ignore).write(sent)
     reader.join(30)
