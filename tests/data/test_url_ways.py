@@ -21,17 +21,10 @@ from support.clips import tone, write_wav
 from support.clipserver import ClipServer, serving
 from support.proxyserver import proxying
 
+pytestmark = pytest.mark.usefixtures("quick_and_direct")
+
 OPEN = UrlLimits(timeout=20, allow_private=True)
 PUBLIC = "93.184.216.34"
-
-
-@pytest.fixture(autouse=True)
-def quick_and_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, and no proxy of whoever runs the tests."""
-    monkeypatch.setattr(urls, "BACK_OFF", 0.01)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

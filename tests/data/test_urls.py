@@ -18,6 +18,8 @@ from mdl_toolkit.data.urls import UrlLimits, fetch, is_public, is_url, shown
 from mdl_toolkit.errors import DataError
 from support.clips import tone, wav_bytes
 
+pytestmark = pytest.mark.usefixtures("quick_and_direct")
+
 OPEN = UrlLimits(timeout=5, max_bytes=1 << 20, allow_private=True)
 CLIP = wav_bytes(tone(0.5))
 
@@ -107,15 +109,6 @@ def server() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def quick_and_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, and no proxy of whoever runs the tests."""
-    monkeypatch.setattr(urls, "BACK_OFF", 0.01)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 def _problem(url: str, limits: UrlLimits = OPEN) -> str:

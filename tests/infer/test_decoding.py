@@ -7,7 +7,6 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -30,6 +29,7 @@ from mdl_toolkit.infer.generate import Generator
 from mdl_toolkit.model import MiDashengLMModel
 from mdl_toolkit.settings import InferenceSettings
 from support.clips import tone, write_csv, write_wav
+from support.prompts import random_prompts
 from support.tiny import make_model_folder
 
 BUDGET = 14
@@ -54,16 +54,7 @@ def _with(base: Path, folder: Path, said: dict[str, Any]) -> Path:
 
 
 def _prompts(folder: Path, count: int = 6) -> list[Prompt]:
-    builder = PromptBuilder(folder)
-    rng = np.random.default_rng(1)
-    prompts = []
-    for row in range(count):
-        samples = int(rng.integers(800, 40000))
-        waveform = (rng.standard_normal(samples) * 0.1).astype(np.float32)
-        text = "what " * int(rng.integers(1, 9))
-        ids = builder.encode(None, text, builder.geometry.audio_tokens(samples), None).input_ids
-        prompts.append(Prompt(ids, waveform, BUDGET, key=row))
-    return prompts
+    return random_prompts(folder, count, BUDGET, budgets=1)
 
 
 def _settings(folder: Path, **options: Any) -> InferenceSettings:

@@ -15,6 +15,7 @@ from mdl_toolkit.infer.answer import Prompt
 from mdl_toolkit.infer.cache import RaggedCache
 from mdl_toolkit.infer.decoding import Decoding
 from mdl_toolkit.infer.generate import Generator
+from support.prompts import random_prompts
 from support.tiny import make_model_folder
 
 
@@ -28,19 +29,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def model(folder: Path):
     return load_model(folder, dtype=torch.float32)
-
-
-def _prompts(folder: Path, count: int = 7, budget: int = 12) -> list[Prompt]:
-    builder = PromptBuilder(folder)
-    rng = np.random.default_rng(1)
-    prompts = []
-    for row in range(count):
-        samples = int(rng.integers(800, 40000))
-        waveform = (rng.standard_normal(samples) * 0.1).astype(np.float32)
-        text = "what " * int(rng.integers(1, 9))
-        ids = builder.encode(None, text, builder.geometry.audio_tokens(samples), None).input_ids
-        prompts.append(Prompt(ids, waveform, budget + row % 3, key=row))
-    return prompts
 
 
 @torch.no_grad()
@@ -70,7 +58,7 @@ def _some_end(model, prompts: list[Prompt]) -> set[int]:
 
 
 def test_greedy_equals_recomputing_every_token(folder: Path, model):
-    prompts = _prompts(folder)
+    prompts = random_prompts(folder)
     ends = _some_end(model, prompts)
     answers = Generator(model, sorted(ends))(prompts)
     assert len({answer.finished for answer in answers}) == 2, "the case should have answers of both kinds"
@@ -81,7 +69,7 @@ def test_greedy_equals_recomputing_every_token(folder: Path, model):
 def test_greedy_equals_the_library(folder: Path, model):
     from transformers import GenerationConfig
 
-    prompts = _prompts(folder)
+    prompts = random_prompts(folder)
     end, pad = min(_some_end(model, prompts)), 1
     longest = max(len(p.input_ids) for p in prompts)
     ids, mask = (
@@ -112,7 +100,7 @@ def test_greedy_equals_the_library(folder: Path, model):
 
 
 def test_the_batch_does_not_matter(folder: Path, model):
-    prompts = _prompts(folder)
+    prompts = random_prompts(folder)
     for decoding in (
         Decoding(),
         Decoding({"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 30}, seed=3),
@@ -124,7 +112,7 @@ def test_the_batch_does_not_matter(folder: Path, model):
 
 
 def test_prompts_are_read_in_bounded_groups(folder: Path, model, monkeypatch: pytest.MonkeyPatch):
-    prompts = _prompts(folder)
+    prompts = random_prompts(folder)
     expected = [answer.tokens for answer in Generator(model, [0])(prompts)]
     calls = []
     packed = model.packed_hidden
@@ -159,7 +147,7 @@ def test_sampling_follows_the_seed_and_the_probabilities(folder: Path, model):
 def test_a_clip_is_encoded_once_whatever_the_beams(
     folder: Path, model, beams: int, monkeypatch: pytest.MonkeyPatch
 ):
-    prompts = _prompts(folder, 4)
+    prompts = random_prompts(folder, 4)
     clips = []
     encode = model.encode_audio
     monkeypatch.setattr(model, "encode_audio", lambda w, samples: clips.extend(samples) or encode(w, samples))
@@ -171,7 +159,7 @@ def test_a_clip_is_encoded_once_whatever_the_beams(
 
 
 def test_beams_find_an_answer_at_least_as_likely(folder: Path, model):
-    prompts = [Prompt(p.input_ids, p.waveform, 4) for p in _prompts(folder, 3)]
+    prompts = [Prompt(p.input_ids, p.waveform, 4) for p in random_prompts(folder, 3)]
 
     def score(prompt: Prompt, tokens: list[int]) -> float:
         total = 0.0
@@ -188,7 +176,7 @@ def test_beams_find_an_answer_at_least_as_likely(folder: Path, model):
 
 
 def test_the_next_rows_take_the_places_of_those_that_have_ended(folder: Path, model, monkeypatch):
-    prompts = _prompts(folder, 24, budget=20)
+    prompts = random_prompts(folder, 24, budget=20)
     ends = sorted(_some_end(model, prompts))
     alone = Generator(model, ends)
     expected = {row: alone([prompt])[0] for row, prompt in enumerate(prompts)}
@@ -239,7 +227,7 @@ def test_the_cache_is_sized_to_need_and_rows_come_and_go():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("quantization", [None, "8bit", "4bit"])
 def test_on_a_gpu(folder: Path, model, quantization: str | None):
-    prompts = _prompts(folder, 12)
+    prompts = random_prompts(folder, 12)
     dtype = torch.float32 if quantization is None else torch.bfloat16
     there = load_model(folder, dtype=dtype, device="cuda", quantization=quantization)
     assert {parameter.device.type for parameter in there.parameters()} == {"cuda"}
