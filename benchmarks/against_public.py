@@ -62,7 +62,7 @@ def native_copy(folder: Path) -> None:
 
 
 def model_folder(folder: Path) -> Path:
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
 
     make_model_folder(folder, tie=True, **SHAPE)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -30,8 +30,8 @@ import numpy as np
 import soundfile
 
 from common import emit
-from mdl_toolkit.data.batching import Plan
-from mdl_toolkit.data.work import Costs, clip_work
+from mdl_toolkit.data.batching.balance import Costs, clip_work
+from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.geometry import AudioGeometry
 
 GEOMETRY = AudioGeometry()

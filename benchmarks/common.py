@@ -64,7 +64,7 @@ def peak(dtype: Any) -> float:
     """FLOP/s of a large matrix product in a dtype of torch's, by the faster of the libraries that it has."""
     import torch
 
-    from mdl_toolkit.model.linear import linear
+    from mdl_toolkit.model.kernels.linear import linear
 
     a, b = torch.randn(1024, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
     start = time.perf_counter()

@@ -52,8 +52,8 @@ def shared_mib() -> float:
 def measure(data: Path, workers: int, args: argparse.Namespace) -> dict[str, object]:
     import torch
 
-    from mdl_toolkit.data.dataset import ClipDataset
-    from mdl_toolkit.train.loader import MicroBatches
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
+    from mdl_toolkit.training.batches.loader import MicroBatches
 
     tasks = [tuple(range(i, i + args.batch_size)) for i in range(0, args.rows, args.batch_size)] * args.rounds
     token_id = ClipDataset.open([data]).manifest.audio_token_id
@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="times over all rows")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    from support.runs import make_dataset
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
+    from support.training.runs import make_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         model = make_model_folder(Path(folder) / "model")

@@ -85,7 +85,7 @@ def lengths(rows: int) -> dict[str, Any]:
 
 
 def grow_rows(doublings: int, repeats: int) -> None:
-    from mdl_toolkit.data.batching import Plan
+    from mdl_toolkit.data.batching.plan import Plan
 
     sizes = [8192 << n for n in range(doublings + 1)]
 
@@ -104,8 +104,8 @@ def grow_rows(doublings: int, repeats: int) -> None:
 
 def _grow_files(doublings: int, repeats: int) -> None:
     """Open datasets of several sizes and read all of their rows, each in a process of its own."""
-    from support.runs import make_dataset
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
+    from support.training.runs import make_dataset
 
     sizes = [512 << n for n in range(doublings + 1)]
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def _grow_files(doublings: int, repeats: int) -> None:
 _READER = """
 import sys, time
 from pathlib import Path
-from mdl_toolkit.data.dataset import ClipDataset
+from mdl_toolkit.data.dataset.dataset import ClipDataset
 data = ClipDataset.open([Path(sys.argv[1])])
 began = time.process_time()
 for index in range(len(data)):
@@ -145,14 +145,14 @@ def _read(path: Path) -> tuple[float, float]:
 
 def training_step(width: int, seconds: float, clips: int) -> Callable[[], object]:
     """A forward and backward pass of a model of a given width."""
+    from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.distributed.launch import Launch
     from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
     from mdl_toolkit.settings import TrainSettings
-    from mdl_toolkit.train.adapters import make_trainable
-    from mdl_toolkit.train.distributed import Ranks
-    from mdl_toolkit.train.launch import Launch
-    from mdl_toolkit.train.wrap import Wrapped
-    from support.batches import random_batch
-    from support.tiny import tiny_config
+    from mdl_toolkit.training.trainable.adapters import make_trainable
+    from mdl_toolkit.training.trainable.wrap import Wrapped
+    from support.models.batches import random_batch
+    from support.models.tiny import tiny_config
 
     config = tiny_config(
         audio_encoder_config={"embed_dim": width, "num_heads": 4, "depth": 4},
@@ -189,7 +189,7 @@ def grow_width(doublings: int, repeats: int) -> None:
 
 
 def grow_processes(doublings: int, repeats: int) -> None:
-    from mdl_toolkit.data.batching import Plan
+    from mdl_toolkit.data.batching.plan import Plan
 
     sizes = [64 << n for n in range(doublings + 1)]
 

@@ -55,10 +55,10 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     """The padded loop: rows in order, nothing in parallel, until the CSV is written."""
     from transformers import GenerationConfig
 
-    from mdl_toolkit.checkpoint.load import load_model
-    from mdl_toolkit.data.audio import load_waveform, to_pcm16
-    from mdl_toolkit.data.prompt import PromptBuilder
-    from mdl_toolkit.data.records import read_rows
+    from mdl_toolkit.data.audio.load import load_waveform, to_pcm16
+    from mdl_toolkit.data.input.records import read_rows
+    from mdl_toolkit.data.prompt.builder import PromptBuilder
+    from mdl_toolkit.model_folders.load import load_model
 
     model: Any = load_model(model_folder, dtype=torch.float32)
     model.decoder.config._attn_implementation = "sdpa"
@@ -151,7 +151,7 @@ def answer_lengths(case: str, table: Path) -> list[int]:
     """Tokens of each row's answer."""
     import soundfile
 
-    from mdl_toolkit.data.records import read_rows
+    from mdl_toolkit.data.input.records import read_rows
 
     rng = np.random.default_rng(1)
     seconds = [soundfile.info(str(table.parent / row.audio)).duration for row in read_rows(table)]
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_model_folder(Path(scratch) / "model", **SHAPE)

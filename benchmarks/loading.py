@@ -53,7 +53,7 @@ def make_folder(folder: Path, shape: str) -> None:
     """Write a bfloat16 model of random weights, shard by shard, one tensor in memory at a time."""
     import torch
 
-    from mdl_toolkit.checkpoint.load import build_empty, named_tensors
+    from mdl_toolkit.model_folders.load import build_empty, named_tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config(shape)))
@@ -100,7 +100,7 @@ def measure(folder: Path, case: str) -> dict:
     """Load in this process; every weight is read once, so that mapped ones count too."""
     import torch
 
-    from mdl_toolkit.checkpoint.load import load_model
+    from mdl_toolkit.model_folders.load import load_model
 
     dtype = torch.float32 if case == "float32" else torch.bfloat16
     quantization = case if case in ("8bit", "4bit") else None

@@ -2,8 +2,8 @@
 
     python benchmarks/model_attention.py [--repeats 20]
 
-Forward and backward passes together. The result decided what ``mdl_toolkit.model.attention`` does where there
-is no variable-length kernel.
+Forward and backward passes together. The result decided what ``mdl_toolkit.model.kernels.attention`` does
+where there is no variable-length kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import emit, spread
-from mdl_toolkit.model.attention import Packing, packed_attention
+from mdl_toolkit.model.kernels.attention import Packing, packed_attention
 
 SHAPES = {
     # name: (query heads, key heads, width of a head, causal, lengths)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mdl_toolkit.geometry import MIN_SAMPLES
+from mdl_toolkit.model.kernels.linear import Linear
 from mdl_toolkit.model.layout import ClipLayout
-from mdl_toolkit.model.linear import Linear
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 

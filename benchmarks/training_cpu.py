@@ -43,8 +43,8 @@ class PaddedLoop:
     def __init__(self, folder: Path, settings: Any, data: Any, start: Mapping[str, torch.Tensor]) -> None:
         from peft import inject_adapter_in_model
 
-        from mdl_toolkit.checkpoint.load import load_model
-        from mdl_toolkit.train.adapters import load_trained, lora_config, trainable_parameters
+        from mdl_toolkit.model_folders.load import load_model
+        from mdl_toolkit.training.trainable.adapters import load_trained, lora_config, trainable_parameters
 
         self.data, self.settings = data, settings
         self.model: Any = load_model(folder)
@@ -106,7 +106,7 @@ class RandomBatches:
         return len(self.data)
 
     def epoch(self, epoch: int, first_sample: int = 0) -> list[Any]:
-        from mdl_toolkit.data.batching import Step
+        from mdl_toolkit.data.batching.plan import Step
 
         return [
             Step(
@@ -148,8 +148,8 @@ class Turns:
 
 def prepare(folder: Path, clips: int) -> tuple[Path, Path]:
     """A model folder and a dataset with the lengths that the goal was set for."""
-    from support.runs import make_dataset
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
+    from support.training.runs import make_dataset
 
     model = make_model_folder(folder / "model", tie=True, **SHAPE)
     prompt = "Listen to this recording and say in a few words what it is"
@@ -177,18 +177,18 @@ def measure(
 
     With a profiler this loop alone, which it watches from the second step on.
     """
-    from mdl_toolkit.data.dataset import ClipDataset
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
+    from mdl_toolkit.distributed.group import joined
+    from mdl_toolkit.distributed.launch import launch_of
     from mdl_toolkit.settings import TrainSettings
-    from mdl_toolkit.train import wrap
-    from mdl_toolkit.train.distributed import joined
-    from mdl_toolkit.train.flops import FlopCounter
-    from mdl_toolkit.train.launch import launch_of
-    from mdl_toolkit.train.loader import MicroBatches
-    from mdl_toolkit.train.loop import Loop, Progress
-    from mdl_toolkit.train.optimizer import Optimizer
-    from mdl_toolkit.train.order import RunOrder
-    from mdl_toolkit.train.schedule import LearningRates
-    from mdl_toolkit.train.signals import StopSignals
+    from mdl_toolkit.training.batches.loader import MicroBatches
+    from mdl_toolkit.training.batches.order import RunOrder
+    from mdl_toolkit.training.loop import Loop, Progress
+    from mdl_toolkit.training.metrics.flops import FlopCounter
+    from mdl_toolkit.training.optimizer import Optimizer
+    from mdl_toolkit.training.schedule import LearningRates
+    from mdl_toolkit.training.signals import StopSignals
+    from mdl_toolkit.training.trainable import wrap
 
     settings = TrainSettings(
         train_dataset=str(folder), output=Path("unused"), model_name=str(model), lora_rank=16, lora_alpha=32,

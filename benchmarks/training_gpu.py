@@ -83,9 +83,9 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
     """A model of random weights, made on the device tensor by tensor; a quantised one never exists whole."""
     from transformers.initialization import no_init_weights
 
-    from mdl_toolkit.checkpoint.load import map_tensors
-    from mdl_toolkit.checkpoint.quantize import quantized_parameter, replace_linears
     from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
+    from mdl_toolkit.model_folders.load import map_tensors
+    from mdl_toolkit.model_folders.quantize import quantized_parameter, replace_linears
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -123,8 +123,8 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
 
 def make_batch(model: Any, case: Case, seed: int, device: torch.device) -> Any:
     """A micro-batch of random clips and tokens."""
-    from mdl_toolkit.data.collate import collate
-    from mdl_toolkit.data.dataset import Example
+    from mdl_toolkit.data.batching.collate import collate
+    from mdl_toolkit.data.dataset.dataset import Example
 
     chance = np.random.default_rng(seed)
     audio, vocabulary = model.config.audio_token_id, model.config.text_config.vocab_size
@@ -145,13 +145,13 @@ class Bench:
     """A model in training, as a run has it."""
 
     def __init__(self, case: Case, shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> None:
+        from mdl_toolkit.distributed.group import Ranks
+        from mdl_toolkit.distributed.launch import Launch
         from mdl_toolkit.settings import TrainSettings
-        from mdl_toolkit.train.adapters import make_trainable
-        from mdl_toolkit.train.distributed import Ranks
-        from mdl_toolkit.train.flops import FlopCounter
-        from mdl_toolkit.train.launch import Launch
-        from mdl_toolkit.train.optimizer import Optimizer
-        from mdl_toolkit.train.wrap import Wrapped
+        from mdl_toolkit.training.metrics.flops import FlopCounter
+        from mdl_toolkit.training.optimizer import Optimizer
+        from mdl_toolkit.training.trainable.adapters import make_trainable
+        from mdl_toolkit.training.trainable.wrap import Wrapped
 
         settings = TrainSettings(train_dataset="none", output=Path("none"), sharding="none")
         self.device = device

@@ -54,8 +54,8 @@ def seconds_of(words: list[str], environment: dict[str, str], folder: Path) -> f
 
 def measure(size: str, steps: int, busy: int, repeats: int, folder: Path) -> None:
     from mdl_toolkit.hub import resolve_model
-    from support.runs import make_dataset
-    from support.tiny import make_model_folder
+    from support.models.tiny import make_model_folder
+    from support.training.runs import make_dataset
 
     model = resolve_model("tiny") if size == "tiny" else make_model_folder(folder / "model", **SHAPE)
     make_dataset(folder / "data", model, rows=400, seconds=(0.2, 3.0))

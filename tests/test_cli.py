@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import cli, foreign, options, paths, settings
+from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import DataError, SettingsError, Stopped
-from mdl_toolkit.interrupts import FORWARDED, Interrupted
+from mdl_toolkit.settings import options, paths
+from mdl_toolkit.settings import other_tools as foreign
+from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted
 
 
 @pytest.fixture
@@ -432,7 +434,7 @@ def test_settings_that_contradict_each_other(clips: Path):
     ],
 )
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, clips: Path, error: BaseException, code: int):
-    import mdl_toolkit.data.convert as convert
+    import mdl_toolkit.data.conversion.command as convert
 
     def fail(_: object) -> None:
         raise error
@@ -445,7 +447,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, clips: Path, error: BaseExc
 def test_a_step_of_another_command_leaves_it_to_that_to_say_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clips: Path, step: bool
 ):
-    import mdl_toolkit.data.convert as convert
+    import mdl_toolkit.data.conversion.command as convert
 
     def interrupt(_: object) -> None:
         raise Interrupted(signal.SIGTERM)

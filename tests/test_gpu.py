@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mdl_toolkit import gpu
+from mdl_toolkit.distributed.group import choose_device
+from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
-from mdl_toolkit.train.distributed import choose_device
-from mdl_toolkit.train.launch import Launch
 
 OLD_DRIVER = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by "

@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.2.0"
 
 _LAZY = {
-    "convert_dataset": "mdl_toolkit.data.convert",
-    "train": "mdl_toolkit.train.run",
+    "convert_dataset": "mdl_toolkit.data.conversion.command",
+    "train": "mdl_toolkit.training.run",
     "inference": "mdl_toolkit.infer.run",
     "ConvertSettings": "mdl_toolkit.settings",
     "TrainSettings": "mdl_toolkit.settings",

@@ -14,13 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdl_toolkit import __version__, console, options, settings
-from mdl_toolkit.console import give_way, say, tell_torchrun
+from mdl_toolkit import __version__, settings
+from mdl_toolkit.distributed.place import place_of
 from mdl_toolkit.errors import MdlError, SettingsError
-from mdl_toolkit.foreign import instead_of
-from mdl_toolkit.interrupts import FORWARDED, Interrupted, Listener
-from mdl_toolkit.launcher import place_of
-from mdl_toolkit.options import OptionType, flag, settings_fields
+from mdl_toolkit.settings import options
+from mdl_toolkit.settings.options import OptionType, flag, settings_fields
+from mdl_toolkit.settings.other_tools import instead_of
+from mdl_toolkit.terminal import console
+from mdl_toolkit.terminal.console import give_way, say, tell_torchrun
+from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
 
 
 class Command(NamedTuple):
@@ -49,20 +51,20 @@ class Command(NamedTuple):
 COMMANDS = {
     "convert-dataset": Command(
         settings.ConvertSettings,
-        "mdl_toolkit.data.convert:convert_dataset",
+        "mdl_toolkit.data.conversion.command:convert_dataset",
         "turn a CSV of clips into a training dataset",
         "no half dataset is left; the same command starts again",
         "mdl-toolkit convert-dataset train.csv --base-dir recordings --output train-converted/",
     ),
     "train": Command(
         settings.TrainSettings,
-        "mdl_toolkit.train.run:train_ready",
+        "mdl_toolkit.training.run:train_ready",
         "fine-tune a model",
         "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,
-        first="mdl_toolkit.train.ready:make_ready",
+        first="mdl_toolkit.training.ready:make_ready",
     ),
     "inference": Command(
         settings.InferenceSettings,
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             os._exit(code)
         sys.exit(code)
     finally:
-        if failure := sys.modules.get("mdl_toolkit.train.failure"):
+        if failure := sys.modules.get("mdl_toolkit.distributed.failure"):
             failure.leave_group()
 
 
@@ -170,7 +172,7 @@ def _dispatch(argv: list[str]) -> int:
         raise SettingsError([f"no command {name!r}{hint}"])
     command = COMMANDS[name]
     if "-h" in words or "--help" in words:
-        from mdl_toolkit.helptext import command_help
+        from mdl_toolkit.settings.help import command_help
 
         console.result(command_help(name, command.settings, command.help, _EPILOG, command.example))
         return 0
@@ -353,7 +355,7 @@ def _instead(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _overview() -> str:
-    from mdl_toolkit.helptext import wrapped
+    from mdl_toolkit.settings.help import wrapped
 
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())

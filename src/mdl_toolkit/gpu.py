@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from mdl_toolkit.console import warn
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.terminal.console import warn
 
 #: An AMD GPU with less memory of its own is a processor's built-in one, which ROCm doesn't take.
 _OWN_MEMORY = 4 << 30

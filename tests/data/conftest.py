@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdl_toolkit.data import urls
+from mdl_toolkit.data.audio import urls
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mdl_toolkit.data.audio import AudioLimits, load_waveform
-from mdl_toolkit.data.convert import convert_dataset
-from mdl_toolkit.data.dataset import ClipDataset
-from mdl_toolkit.data.folder import MANIFEST_NAME
-from mdl_toolkit.data.prompt import PromptBuilder
-from mdl_toolkit.data.records import BadRow, Row, read_header, read_records
-from mdl_toolkit.data.urls import UrlLimits, fetch, shown
+from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+from mdl_toolkit.data.audio.urls import UrlLimits, fetch, shown
+from mdl_toolkit.data.conversion.command import convert_dataset
+from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME
+from mdl_toolkit.data.input.records import BadRow, Row, read_header, read_records
+from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.errors import DataError, ModelError
-from support.clips import TINY, convert_settings, small_task, tone, wav_bytes
-from support.legacy import legacy_row, write_legacy
-from support.recordings import bursts, flac_without_length, mp3_bytes, wav_with_lengths
+from support.data.clips import TINY, convert_settings, small_task, tone, wav_bytes
+from support.data.legacy import legacy_row, write_legacy
+from support.data.recordings import bursts, flac_without_length, mp3_bytes, wav_with_lengths
 
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

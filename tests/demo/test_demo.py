@@ -14,8 +14,8 @@ import pytest
 from mdl_toolkit.demo import run as demo_run
 from mdl_toolkit.demo.report import Answered, Outcome
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.train.state import newest_complete
-from support import terminal
+from mdl_toolkit.training.checkpoints.storage import newest_complete
+from support.processes import terminal
 
 SMALL = demo_run.Size(train_clips=24, test_clips=12, epochs=10, rank=4)
 

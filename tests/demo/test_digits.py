@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import cli, options
+from mdl_toolkit import cli
+from mdl_toolkit.settings import options
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

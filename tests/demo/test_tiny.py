@@ -33,7 +33,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    from mdl_toolkit.checkpoint.load import load_model
+    from mdl_toolkit.model_folders.load import load_model
 
     return load_model(TINY).eval()
 
@@ -89,7 +89,7 @@ def test_everyday_words_cost_few_tokens(tokenizer):
 def test_every_weight_is_there_and_in_bfloat16(model):
     import torch
 
-    from mdl_toolkit.checkpoint.weights import WeightFiles
+    from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 
     stored = {info.dtype for name, info in WeightFiles(TINY).items() if "num_batches_tracked" not in name}
     assert stored == {torch.bfloat16}

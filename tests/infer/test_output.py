@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from mdl_toolkit.cli import run as command
-from mdl_toolkit.data.csvfile import cell_text
-from mdl_toolkit.data.prompt import PromptBuilder
-from mdl_toolkit.data.records import Row, read_records
+from mdl_toolkit.data.input.csvfile import cell_text
+from mdl_toolkit.data.input.records import Row, read_records
+from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.infer.columns import output_columns
 from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.run import inference
-from mdl_toolkit.paths import output_kind
 from mdl_toolkit.settings import InferenceSettings
-from support.clips import tone, write_csv, write_wav
-from support.tiny import make_model_folder
+from mdl_toolkit.settings.paths import output_kind
+from support.data.clips import tone, write_csv, write_wav
+from support.models.tiny import make_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_halves_of_surrogate_pairs_end_no_run(folder: Path, model: Path):
 def test_interrupted_and_started_again_each_format_ends_alike(
     folder: Path, model: Path, monkeypatch, name: str
 ):
-    from mdl_toolkit.infer.generate import Generator
+    from mdl_toolkit.generation.generator import Generator
 
     lines = [(f"{row % 4}.wav", f"truth {row}") for row in range(20)]  # each fourth clip is missing
     write_csv(folder / "in.csv", ["audio", "prediction"], lines)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord, PromptUse
 from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer import work as work_module
-from mdl_toolkit.infer.generate import Generator
 from mdl_toolkit.infer.run import inference
+from mdl_toolkit.model_folders.manifest import ModelManifest, PromptRecord, PromptUse
 from mdl_toolkit.settings import InferenceSettings
-from support.clips import tone, write_csv, write_wav
-from support.tiny import make_model_folder
+from support.data.clips import tone, write_csv, write_wav
+from support.models.tiny import make_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -499,11 +499,11 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     """What is trained is what answers, in whatever form it is kept."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    from mdl_toolkit.checkpoint.adapter import AdapterWeights
-    from mdl_toolkit.checkpoint.export import export_merged, export_trained
-    from mdl_toolkit.checkpoint.load import load_model
-    from mdl_toolkit.checkpoint.manifest import BaseRecord
-    from mdl_toolkit.checkpoint.weights import WeightFiles
+    from mdl_toolkit.model_folders.adapter import AdapterWeights
+    from mdl_toolkit.model_folders.export import export_merged, export_trained
+    from mdl_toolkit.model_folders.load import load_model
+    from mdl_toolkit.model_folders.manifest import BaseRecord
+    from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 
     tuned = load_model(model, dtype=torch.float32)
     targets = ["audio_encoder.blocks.0.attn.qkv", "audio_projector.net.0", "layers.1.mlp.up_proj"]

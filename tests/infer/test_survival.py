@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.clips import tone, write_csv, write_wav
-from support.launch import launched, run, torchrun
-from support.tiny import make_model_folder
+from support.data.clips import tone, write_csv, write_wav
+from support.models.tiny import make_model_folder
+from support.processes.launch import launched, run, torchrun
 
 pytestmark = pytest.mark.system
 

@@ -13,9 +13,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mdl_toolkit.model import MiDashengLMModel
-from support import reference
-from support.rows import noise
-from support.tiny import make_model_folder
+from support.data.rows import noise
+from support.models import reference
+from support.models.tiny import make_model_folder
 
 
 @dataclass

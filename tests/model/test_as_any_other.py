@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from mdl_toolkit.checkpoint.load import load_model
-from mdl_toolkit.model import linear as products
-from mdl_toolkit.model.linear import Layout, Linear, forget_layouts, lay_out
+from mdl_toolkit.model.kernels import linear as products
+from mdl_toolkit.model.kernels.linear import Layout, Linear, forget_layouts, lay_out
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
-from support.batches import random_batch
-from support.tiny import make_model_folder
+from mdl_toolkit.model_folders.load import load_model
+from support.models.batches import random_batch
+from support.models.tiny import make_model_folder
 
 Tiny = Callable[..., Any]
 
@@ -138,13 +138,13 @@ class TestLaidOut:
         torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
 
     def test_nobody_but_the_commands_asks_for_it(self) -> None:
-        source = Path(products.__file__).parents[1]
+        source = Path(products.__file__).parents[2]
         parts = {
             path.relative_to(source).parts[0]
             for path in source.rglob("*.py")
             if re.search(r"\blay_out\(", path.read_text(encoding="utf-8").replace("def lay_out(", ""))
         }
-        assert parts == {"train", "infer"}
+        assert parts == {"training", "infer"}
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])

@@ -10,7 +10,7 @@ from transformers import AutoConfig, Qwen2Config, Qwen3Config
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model import DashengConfig, MiDashengLMConfig, decoder_config
-from support.tiny import tiny_config
+from support.models.tiny import tiny_config
 
 
 @pytest.mark.parametrize("decoder", ["qwen2", "qwen3"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mdl_toolkit.errors import ModelError
-from support.rows import noise, packed, padded
+from support.data.rows import noise, packed, padded
 
 #: With chunks of 9 patches: a masked last patch, a whole masked chunk, several chunks, a very short clip.
 SAMPLES = (3690, 6300, 20000, 120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.rows import padded
+from support.data.rows import padded
 
 NEW = 8
 OPTIONS = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 1}

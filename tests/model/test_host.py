@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel, attention
-from support import kernel
-from support.rows import packed
+from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
+from mdl_toolkit.model.kernels import attention
+from support.data.rows import packed
+from support.models import kernel
 
 #: Operations whose result's size or value has to be read back from the device.
 READS_BACK = (

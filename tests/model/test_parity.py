@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mdl_toolkit.model.layout import ClipLayout
-from support import reference
-from support.rows import noise, packed, padded
+from support.data.rows import noise, packed, padded
+from support.models import reference
 
 FEATURES = 1e-5
 LOGITS = 3e-5

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.model.layout import ClipLayout
-from support.rows import noise, packed
+from support.data.rows import noise, packed
 
 
 def normalised_mel(model, waveform):

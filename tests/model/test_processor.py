@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from mdl_toolkit.errors import DataError, ModelError
 from mdl_toolkit.model import MiDashengLMProcessor
-from support.rows import noise
+from support.data.rows import noise
 
 USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 CLIP = "<|audio_bos|><|AUDIO|><|audio_eos|>"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from support.rows import padded
+from support.data.rows import padded
 
 SAMPLES = (3690, 6300, 9000, 12000)
 

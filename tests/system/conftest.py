@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.launch import run
-from support.netns import Host, two_hosts
-from support.shop import LONG, TRAIN, make_shop
+from support.processes.launch import run
+from support.processes.netns import Host, two_hosts
+from support.training.shop import LONG, TRAIN, make_shop
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.train.state import flaw, newest_complete
-from support.dataworkers import accident, with_code
-from support.launch import Launched, launched, run
-from support.shop import TRAIN, assert_same_run, steps
+from mdl_toolkit.training.checkpoints.storage import flaw, newest_complete
+from support.data.dataworkers import accident, with_code
+from support.processes.launch import Launched, launched, run
+from support.training.shop import TRAIN, assert_same_run, steps
 
 pytestmark = pytest.mark.system
 

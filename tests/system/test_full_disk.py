@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.launch import run
-from support.shop import TRAIN
+from support.processes.launch import run
+from support.training.shop import TRAIN
 
 pytestmark = pytest.mark.system
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 FILLING = """
 import errno, sys
 from mdl_toolkit.cli import main
-from mdl_toolkit.train import run as training
+from mdl_toolkit.training import run as training
 write_final = training.write_final
 def filled(settings, *rest):
     with open(settings.output.parent / "filler", "wb", buffering=0) as stream:

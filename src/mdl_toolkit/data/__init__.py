@@ -1,1 +1,1 @@
-"""From rows to packed batches: records, audio, prompt, convert, dataset, batching, collate."""
+"""From the rows of a table to packed batches: input, audio, prompt, conversion, dataset, batching."""

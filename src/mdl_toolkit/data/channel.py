@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit.interrupts import STOP_SIGNALS
+from mdl_toolkit.terminal.interrupts import STOP_SIGNALS
 
 HEADER = struct.Struct("<QQ")
 _CODE = (

@@ -18,13 +18,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit import __version__, interrupts, launcher
-from mdl_toolkit.console import duration, say, status
+from mdl_toolkit import __version__
 from mdl_toolkit.demo.report import Answered, Outcome, Step, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
+from mdl_toolkit.distributed import place as launcher
 from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
+from mdl_toolkit.terminal import interrupts
+from mdl_toolkit.terminal.console import duration, say, status
 
 #: The steps take the CPU, also where torch couldn't use the GPU that is there: it is to work everywhere.
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}

@@ -13,8 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from mdl_toolkit.data.csvfile import CsvWriter, cell_text, text_cell
-from mdl_toolkit.data.records import BadRow, Layout, Row, read_layout
+from mdl_toolkit.data.input.csvfile import CsvWriter, cell_text, text_cell
+from mdl_toolkit.data.input.records import BadRow, Layout, Row, read_layout
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import PARTIAL_PREFIX, atomic_file
 from mdl_toolkit.infer.columns import (
@@ -27,7 +27,7 @@ from mdl_toolkit.infer.columns import (
 )
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.windows import read_windows
-from mdl_toolkit.paths import output_kind
+from mdl_toolkit.settings.paths import output_kind
 
 
 @dataclass(frozen=True)

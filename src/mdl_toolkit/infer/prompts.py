@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mdl_toolkit.checkpoint.manifest import ModelManifest, PromptRecord
-from mdl_toolkit.console import warn
-from mdl_toolkit.data.audio import AudioLimits, is_silent, load_waveform, to_pcm16
-from mdl_toolkit.data.noticed import NoticedRows
-from mdl_toolkit.data.prompt import PromptBuilder
-from mdl_toolkit.data.records import Row
-from mdl_toolkit.data.urls import UrlLimits
+from mdl_toolkit.data.audio.load import AudioLimits, is_silent, load_waveform, to_pcm16
+from mdl_toolkit.data.audio.urls import UrlLimits
+from mdl_toolkit.data.input.noticed import NoticedRows
+from mdl_toolkit.data.input.records import Row
+from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.errors import DataError
-from mdl_toolkit.infer.answer import Prompt
-from mdl_toolkit.infer.decoding import ModelSays
-from mdl_toolkit.options import printable
+from mdl_toolkit.generation.answer import Prompt
+from mdl_toolkit.generation.decoding import ModelSays
+from mdl_toolkit.model_folders.manifest import ModelManifest, PromptRecord
 from mdl_toolkit.settings import InferenceSettings
+from mdl_toolkit.settings.options import printable
+from mdl_toolkit.terminal.console import warn
 
 #: Tokens of an answer where neither option, model nor training says more.
 DEFAULT_NEW_TOKENS = 128

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mdl_toolkit.data.records import read_header
+from mdl_toolkit.data.input.records import read_header
+from mdl_toolkit.distributed.peers import Ranks
 from mdl_toolkit.errors import SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.settings import InferenceSettings
 
 

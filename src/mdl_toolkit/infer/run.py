@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mdl_toolkit.checkpoint.folder import open_folder
-from mdl_toolkit.console import Progress, duration, say, warn
-from mdl_toolkit.data.misread import Misread
-from mdl_toolkit.data.noticed import SILENT
-from mdl_toolkit.data.records import Row, read_header, read_records
+from mdl_toolkit.data.input.misread import Misread
+from mdl_toolkit.data.input.noticed import SILENT
+from mdl_toolkit.data.input.records import Row, read_header, read_records
+from mdl_toolkit.distributed.peers import Ranks
+from mdl_toolkit.distributed.place import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.output import Written, write_output
-from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.work import Work
-from mdl_toolkit.launcher import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
-from mdl_toolkit.paths import output_problems
+from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
+from mdl_toolkit.settings.paths import output_problems
+from mdl_toolkit.terminal.console import Progress, duration, say, warn
 
 #: Seconds that the first process waits at its end, in work that went on, for others to have come.
 _PATIENCE = 30.0

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl_toolkit.data.audio import AudioLimits, clip_seconds
-from mdl_toolkit.data.records import BadRow, Row, read_records
+from mdl_toolkit.data.audio.load import AudioLimits, clip_seconds
+from mdl_toolkit.data.input.records import BadRow, Row, read_records
 
 #: Batches in a window, by kind of device. In a long window batches stay full for longer, because its rows
 #: take the places of those that end. That pays on GPUs, where a step takes as long for few rows as for many.

@@ -14,23 +14,23 @@ from typing import Any
 
 import torch
 
-from mdl_toolkit.checkpoint.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder
-from mdl_toolkit.checkpoint.load import load_model, main_dtype
-from mdl_toolkit.checkpoint.weights import WeightFiles
-from mdl_toolkit.console import Progress, duration, say, warn
-from mdl_toolkit.data.prompt import PromptBuilder, processing_fingerprint
-from mdl_toolkit.data.records import Row
+from mdl_toolkit.data.input.records import Row
+from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
+from mdl_toolkit.distributed.peers import Ranks
 from mdl_toolkit.errors import UserError
-from mdl_toolkit.infer.answer import Prompt
-from mdl_toolkit.infer.decoding import choose_decoding, describe, end_tokens, in_force, model_says
-from mdl_toolkit.infer.generate import Generator
+from mdl_toolkit.generation.answer import Prompt
+from mdl_toolkit.generation.decoding import choose_decoding, describe, end_tokens, in_force, model_says
+from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.journal import Journal, Result
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits, shown
-from mdl_toolkit.infer.ranks import Ranks
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
-from mdl_toolkit.model.linear import cpu_has_bfloat16, lay_out
+from mdl_toolkit.model.kernels.linear import cpu_has_bfloat16, lay_out
+from mdl_toolkit.model_folders.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder
+from mdl_toolkit.model_folders.load import load_model, main_dtype
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import InferenceSettings
+from mdl_toolkit.terminal.console import Progress, duration, say, warn
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
 _SHOWN_ERRORS = 5

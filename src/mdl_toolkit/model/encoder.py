@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mdl_toolkit.model.attention import Packing, packed_attention
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.frontend import FrozenBatchNorm, MelFrontend, no_autocast
+from mdl_toolkit.model.kernels.attention import Packing, packed_attention
+from mdl_toolkit.model.kernels.linear import linear
 from mdl_toolkit.model.layout import ClipLayout
-from mdl_toolkit.model.linear import linear
 
 LAYER_NORM_EPS = 1e-6
 

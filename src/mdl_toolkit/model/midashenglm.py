@@ -24,16 +24,16 @@ from transformers import GenerationMixin, PreTrainedModel, Qwen2ForCausalLM, Qwe
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mdl_toolkit.errors import ModelError
-from mdl_toolkit.model.attention import PACKED_ATTENTION, Packing
 from mdl_toolkit.model.config import MiDashengLMConfig
 from mdl_toolkit.model.encoder import DashengEncoder, LayerScale
 from mdl_toolkit.model.frontend import FrozenBatchNorm
 from mdl_toolkit.model.inputs import check_placeholders, host_lengths, pad_in_front
-from mdl_toolkit.model.last_layer import make_last
+from mdl_toolkit.model.kernels.attention import PACKED_ATTENTION, Packing
+from mdl_toolkit.model.kernels.last_layer import make_last
+from mdl_toolkit.model.kernels.linear import use_fast_products
+from mdl_toolkit.model.kernels.loss import loss_sum
+from mdl_toolkit.model.kernels.norm import use_lean_norms
 from mdl_toolkit.model.layout import ClipLayout
-from mdl_toolkit.model.linear import use_fast_products
-from mdl_toolkit.model.loss import loss_sum
-from mdl_toolkit.model.norm import use_lean_norms
 from mdl_toolkit.model.projector import AudioProjector
 
 #: The library's name for the key-value cache: ``cache`` since 5.24, ``past_key_values`` before.

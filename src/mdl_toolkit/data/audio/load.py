@@ -1,0 +1,219 @@
+"""From a path or URL to float32 samples: one channel, the model's rate, bounded, never a substitute."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdl_toolkit.data.audio.decode import Reading, scratch
+from mdl_toolkit.data.audio.letters import existing
+from mdl_toolkit.data.audio.unreadable import explain
+from mdl_toolkit.data.audio.urls import UrlLimits, fetch, is_url, shown
+from mdl_toolkit.errors import DataError
+from mdl_toolkit.settings.options import printable
+
+Floats = NDArray[np.float32]
+
+#: Louder float samples are not audio in [-1, 1] but, for example, 16-bit numbers stored as floats.
+MAX_PEAK = 16.0
+
+
+@dataclass(frozen=True)
+class AudioLimits:
+    """Bounds of what a row may name.
+
+    Attributes:
+        max_seconds: Longest clip.
+        urls: Bounds of fetching; see :class:`UrlLimits`.
+        base_dir: Root of relative paths; else the working directory.
+        outside: Whether paths may lead out of ``base_dir``.
+    """
+
+    max_seconds: float = 300.0
+    urls: UrlLimits = field(default_factory=UrlLimits)
+    base_dir: str | None = None
+    outside: bool = False
+
+
+def load_waveform(
+    source: str,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    limits: AudioLimits | None = None,
+    sample_rate: int = 16000,
+) -> Floats:
+    """Load a clip.
+
+    Args:
+        source: Path (relative to ``limits.base_dir``) or http(s) URL.
+        start: Where the clip begins, in seconds.
+        end: Where it ends, in seconds.
+        limits: What is allowed.
+        sample_rate: In Hz.
+
+    Returns:
+        float32 [L], all channels mixed, resampled where the file has another rate. Samples can exceed [-1, 1]
+        a little where resampling overshoots or the file does.
+
+    Raises:
+        DataError: Where the file is missing, not allowed, no audio, damaged, empty, too long, or holds
+            samples that are not finite. The message does not name the row.
+    """
+    limits, name = limits or AudioLimits(), _shown(source)
+    if is_url(source):
+        data = fetch(source, limits.urls)
+        if not data:
+            raise DataError(f"{shown(source)}: empty")
+        return _load(io.BytesIO(data), len(data), shown(source), start, end, limits, sample_rate)
+    path = locate(source, limits)
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            return _load(stream, size, name, start, end, limits, sample_rate)
+    except OSError as error:
+        raise DataError(f"{name}: can't be read ({error.strerror or error})") from error
+
+
+def clip_seconds(
+    source: str, *, start: float | None = None, end: float | None = None, limits: AudioLimits | None = None
+) -> float | None:
+    """How long a clip is, without decoding it; arguments as :func:`load_waveform`.
+
+    Returns:
+        Seconds; ``None`` where only loading it will tell: for URLs, files of unknown length, and unfit ones.
+    """
+    if is_url(source):
+        return None
+    limits = limits or AudioLimits()
+    try:
+        with open(locate(source, limits), "rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            with Reading(stream, size, source, limits.max_seconds) as reading:
+                whole = reading.seconds
+    except (DataError, OSError, RuntimeError):
+        return None
+    if whole is None:
+        return None
+    return max(0.0, (whole if end is None else min(end, whole)) - (start or 0.0))
+
+
+def _shown(source: str) -> str:
+    """A cell for a message of one line."""
+    return printable(source if len(source) <= 200 else f"{source[:200]}…")
+
+
+def locate(source: str, limits: AudioLimits) -> str:
+    """The file that a cell names.
+
+    Raises:
+        DataError: For a file that isn't there, isn't a regular file, or lies outside ``base_dir`` (symbolic
+            links are followed first) though it mustn't.
+    """
+    path, name = os.path.join(limits.base_dir, source) if limits.base_dir else source, _shown(source)
+    try:
+        path = existing(path)
+        if limits.base_dir and not limits.outside:
+            root, real = _real(limits.base_dir), os.path.realpath(path)
+            if os.path.commonpath([root, real]) != root:
+                raise DataError(
+                    f"{name}: leads out of --base-dir {limits.base_dir}; say --allow-outside-base-dir if "
+                    "it is meant"
+                )
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: no such file{_looked_in(source, limits)}") from error
+    except DataError:
+        raise  # which is a ValueError too
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{name}: can't be read ({reason})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{name}: not a regular file")
+    if status.st_size == 0:
+        raise DataError(f"{name}: an empty file (0 bytes)")
+    return path
+
+
+@lru_cache(maxsize=8)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _looked_in(source: str, limits: AudioLimits) -> str:
+    if os.path.isabs(source):
+        return ""
+    return f" in {limits.base_dir}" if limits.base_dir else f" in {os.getcwd()} (is --base-dir missing?)"
+
+
+def _load(
+    stream: Any,
+    size: int,
+    name: str,
+    start: float | None,
+    end: float | None,
+    limits: AudioLimits,
+    sample_rate: int,
+) -> Floats:
+    import soundfile
+
+    try:
+        with Reading(stream, size, name, limits.max_seconds) as reading:
+            return resample(reading.clip(start, end), reading.rate, sample_rate, name)
+    except soundfile.LibsndfileError as error:
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise DataError(f"{name}: not readable as audio{explain(stream, name, reason)}") from error
+
+
+def resample(waveform: Floats, rate: int, sample_rate: int, name: str) -> Floats:
+    """Bring samples to the model's rate, with soxr's HQ filter."""
+    peak = max(float(waveform.max()), -float(waveform.min()))
+    if peak > MAX_PEAK:
+        raise DataError(
+            f"{name}: samples up to {peak:g} where audio has -1 to 1: not audio, or to be scaled first"
+        )
+    if rate == sample_rate:
+        return np.array(waveform)  # it lies in memory that the next clip will use
+    import soxr
+
+    resampled = np.asarray(soxr.resample(waveform, rate, sample_rate, quality="HQ"), dtype=np.float32)
+    if not len(resampled):
+        raise DataError(f"{name}: {len(waveform)} samples at {rate} Hz are none at {sample_rate} Hz")
+    return resampled
+
+
+def to_pcm16(waveform: Floats) -> tuple[NDArray[np.int16], int]:
+    """Round to 16 bits, to the nearest and alike on both sides of zero.
+
+    Returns:
+        int16 [L] (little-endian), and how many samples lay beyond full scale and were clipped.
+    """
+    scaled = np.multiply(waveform, np.float32(32768), out=scratch("scaled", np.float32, len(waveform)))
+    np.rint(scaled, out=scaled)
+    clipped = 0
+    if scaled.max() > 32767 or scaled.min() < -32768:
+        clipped = int(np.count_nonzero(np.abs(scaled) > 32768))
+        np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype("<i2"), clipped
+
+
+def is_silent(pcm: NDArray[np.int16]) -> bool:
+    """Whether 16-bit samples are a constant, but for their last bit (dither, or a very quiet hiss)."""
+    # A few samples are enough to see that there is sound, in nearly every clip.
+    return all(int(some.max()) - int(some.min()) <= 2 for some in (pcm[::101], pcm))
+
+
+def flac_bytes(pcm: NDArray[np.int16], sample_rate: int) -> bytes:
+    """16-bit samples as a FLAC file, without loss."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

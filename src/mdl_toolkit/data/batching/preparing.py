@@ -1,0 +1,130 @@
+"""The process that prepares micro-batches for training: rows in, bytes out, until its socket closes.
+
+``training/batches/loader.py`` starts it. It imports numpy and pyarrow, not torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl_toolkit.data.batching.packing import Packed, pack, to_letter
+from mdl_toolkit.data.channel import hush_libraries, note, receive, send
+from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.errors import DataError, MdlError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with a micro-batch, as text: an exception may not survive the way between processes.
+
+    Attributes:
+        message: For a person.
+        of_data: Whether it is the data's fault.
+    """
+
+    message: str
+    of_data: bool
+
+
+class Preparer:
+    """Micro-batches of a dataset, which is opened with the first.
+
+    Args:
+        paths: Folders of the dataset.
+        audio_token_id: Of the model.
+        note: Told what is being read, before it is.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], audio_token_id: int, note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._paths, self._audio_token_id, self._note = list(paths), audio_token_id, note
+        self._dataset: ClipDataset | None = None
+
+    def open(self) -> ClipDataset:
+        """The dataset."""
+        if self._dataset is None:
+            self._note(", ".join(map(str, self._paths)))
+            self._dataset = ClipDataset.open(self._paths, look=False)
+            self._note("")
+        return self._dataset
+
+    def __call__(self, indices: Sequence[int]) -> Packed | Failure:
+        """The rows with these indices as a batch, or why there is none."""
+        made = self._made(indices)
+        self._note("")
+        return made
+
+    def _made(self, indices: Sequence[int]) -> Packed | Failure:
+        names: list[str] = []
+        try:
+            dataset = self.open()
+            examples = []
+            for index in indices:
+                names = [dataset.row_names.name(index)]
+                self._note(names[0])
+                examples.append(dataset[index])
+            names = [dataset.row_names.name(index) for index in indices]
+            return pack(examples, self._audio_token_id)
+        except MdlError as error:
+            return Failure(str(error), isinstance(error, DataError))
+        except MemoryError:
+            where = ", ".join(names) or "the dataset"
+            return Failure(f"{where}: no memory left to prepare it: try fewer --data-workers", False)
+        except Exception as error:
+            where = ", ".join(names) or "the dataset"
+            return Failure(f"{where}: can't be prepared: {type(error).__name__}: {error}", False)
+
+
+def main(socket_fd: int, notes_fd: int, place: int) -> None:
+    """Serve until the socket closes.
+
+    One thread prepares, another listens: while a row can't be read, it still hears that nobody wants it.
+
+    Args:
+        socket_fd: Connected socket to the run.
+        notes_fd: Of :class:`mdl_toolkit.data.channel.Notes`.
+        place: This process's number.
+    """
+    hush_libraries()
+    connection = socket.socket(fileno=socket_fd)
+    tasks: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+    try:
+        first = receive(connection)
+        if first is None:
+            return
+        paths, audio_token_id = first[0]
+        preparer = Preparer(paths, audio_token_id, lambda text: note(notes_fd, place, text))
+        threading.Thread(target=_serve, args=(connection, preparer, tasks), daemon=True).start()
+        while (message := receive(connection)) is not None:
+            tasks.put(message[0])
+    except OSError:
+        pass  # the run has gone: nothing is left to do, and nobody to tell
+    finally:
+        os._exit(0)
+
+
+def _serve(connection: socket.socket, preparer: Preparer, tasks: queue.SimpleQueue[tuple[int, ...]]) -> None:
+    with contextlib.suppress(Exception):  # said with the first batch
+        preparer.open()  # while the run still does other things
+    try:
+        while True:
+            made = preparer(tasks.get())
+            if isinstance(made, Failure):
+                send(connection, made)
+            else:
+                send(connection, *to_letter(made))
+    except OSError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)  # a process that can't answer any more must be seen to end

@@ -1,0 +1,1 @@
+"""``convert-dataset``: from a table of rows to a dataset folder, by several worker processes."""

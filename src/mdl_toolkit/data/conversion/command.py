@@ -1,0 +1,211 @@
+"""``convert-dataset``, and the conversion that ``train`` makes of a CSV: once, whoever asks for it.
+
+Nothing large is imported here before the worker processes have been started: they import while we do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdl_toolkit.data.conversion.lock import Holder, exclusive
+from mdl_toolkit.data.conversion.pool import WorkerPool
+from mdl_toolkit.data.input.records import check_table
+from mdl_toolkit.errors import DataError, MdlError, UserError
+from mdl_toolkit.files import remove_partials, strangers
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.settings import ConvertOptions, ConvertSettings
+from mdl_toolkit.settings.paths import parse_shard
+from mdl_toolkit.terminal.console import say
+
+if TYPE_CHECKING:
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
+
+#: Processes started before it is known how many rows there are.
+_FIRST_WORKERS = 2
+#: Head start of the process that prints, so that it is the one that converts and shows progress.
+_HEAD_START = 0.3
+
+
+def convert_dataset(settings: ConvertSettings) -> ClipDataset:
+    """Convert a file of rows to a dataset folder.
+
+    Args:
+        settings: Of the command.
+
+    Returns:
+        The dataset, opened.
+
+    Raises:
+        UserError: For what the user can mend; all bad rows are reported together.
+    """
+    output = Path(os.path.abspath(settings.output))
+    _check_output(output)
+    check_table(settings.input, settings.encoding)  # before a model is fetched
+    model_folder = _model_folder(settings)
+    with _pool(settings) as pool:
+        from mdl_toolkit.data.conversion.request import Request
+        from mdl_toolkit.data.conversion.work import Conversion
+        from mdl_toolkit.data.dataset.dataset import ClipDataset
+
+        shard = parse_shard(settings.shard) if settings.shard else None
+        request = Request.of(settings.input, settings, model_folder, shard)
+        with _sole_writer(output, output.name) as holder:
+            _check_output(output)
+            if not _is_dataset(output) or settings.overwrite:
+                _refuse_strangers(output)
+                remove_partials(output)
+                Conversion(request, output, pool).run(_noting(holder))
+            elif _complete(output, request.fingerprint):
+                say(f"{output}: already has this conversion; --overwrite makes it again")
+            else:
+                raise UserError(
+                    f"--output {settings.output}: an earlier dataset is there, of other data or options; "
+                    "--overwrite replaces it"
+                )
+    return ClipDataset.open([output], all_shards=False)
+
+
+def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache_dir: Path) -> Path:
+    """Convert a file of rows unless it has been; of several processes that ask, one does it, the others wait.
+
+    Args:
+        path: CSV, JSONL or Parquet.
+        settings: Options of the conversion.
+        model_folder: Whose tokenizer, template and front end decide.
+        cache_dir: Where the folder is kept, by fingerprint.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        MdlError: As :func:`convert_dataset`. Those who waited get the same error.
+    """
+    from mdl_toolkit.data.conversion.request import Request
+    from mdl_toolkit.data.conversion.work import Conversion
+
+    request = Request.of(path, settings, model_folder)
+    target = Path(os.path.abspath(cache_dir)) / f"{path.stem}-{request.fingerprint[:16]}"
+    if _complete(target, request.fingerprint):
+        return target
+    failure = target.with_name(f".failed-{target.name}.json")
+    failed_before = _read_failure(failure)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(_HEAD_START)
+    with _sole_writer(target, path.name) as holder:
+        if _complete(target, request.fingerprint):
+            return target
+        failed = _read_failure(failure)
+        if failed is not None and failed != failed_before:
+            raise (DataError if failed.get("of_user") else MdlError)(str(failed["error"]))
+        remove_partials(target)
+        try:
+            with _pool(settings) as pool:
+                Conversion(request, target, pool).run(_noting(holder))
+        except MdlError as error:
+            _write_failure(failure, error)
+            raise
+        failure.unlink(missing_ok=True)
+    return target
+
+
+def _pool(settings: ConvertOptions) -> WorkerPool:
+    """Some workers at once; the conversion starts the others when it knows how many rows there are."""
+    return WorkerPool(min(_FIRST_WORKERS, settings.num_workers))
+
+
+def _model_folder(settings: ConvertOptions) -> Path:
+    return resolve_model(
+        settings.model_name,
+        revision=settings.revision,
+        from_modelscope=settings.from_modelscope,
+        weights=False,
+    )
+
+
+def _is_dataset(path: Path) -> bool:
+    from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME
+
+    return (path / MANIFEST_NAME).is_file()
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to touch anything that isn't a dataset of ours."""
+    if output.is_dir():
+        if not _is_dataset(output) and any(output.iterdir()):
+            raise UserError(f"--output {output}: a folder with other content is there; name another one")
+    elif output.exists() or output.is_symlink():
+        raise UserError(f"--output {output}: a file is there; name a folder to make")
+
+
+def _refuse_strangers(output: Path) -> None:
+    """Refuse to replace a dataset's folder that someone has put a file of their own into."""
+    from mdl_toolkit.data.dataset.manifest import FILES
+
+    if output.is_dir() and (others := strangers(output, FILES)):
+        raise UserError(
+            f"--output {output}: {others[0]} in it is no part of a dataset and would be lost; move it "
+            "elsewhere, or name another folder"
+        )
+
+
+def _complete(folder: Path, fingerprint: str) -> bool:
+    """Whether a folder holds exactly this conversion, undamaged as far as sizes tell."""
+    from mdl_toolkit.data.dataset.manifest import DatasetManifest
+
+    try:
+        manifest = DatasetManifest.read(folder)
+        return manifest.fingerprint == fingerprint and all(
+            (folder / name).stat().st_size == size for name, size in manifest.files.items()
+        )
+    except (DataError, OSError):
+        return False
+
+
+def _noting(holder: Holder) -> Callable[[int, int], None]:
+    return lambda done, total: holder.note(done=done, total=total)
+
+
+def _waiting(what: str) -> Callable[[dict[str, Any]], None]:
+    def message(status: dict[str, Any]) -> None:
+        who = f"process {status['pid']} on {status['host']}" if "pid" in status else "another process"
+        far = f": {status['done']} of {status['total']} rows" if "done" in status else ""
+        say(f"waiting for {who}, which converts {what}{far}")
+
+    return message
+
+
+def _read_failure(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and "error" in value else None
+
+
+def _write_failure(path: Path, error: MdlError) -> None:
+    value = {"id": uuid.uuid4().hex, "error": str(error), "of_user": isinstance(error, UserError)}
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@contextmanager
+def _sole_writer(target: Path, what: str) -> Iterator[Holder]:
+    """Be the only process that makes a folder; tell in a line where it can't be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(target.with_name(f".lock-{target.name}"), _waiting(what)) as holder:
+            yield holder
+    except OSError as error:
+        hint = (
+            "; free some space or name another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        )
+        raise UserError(f"{target}: can't be written ({error.strerror or error}){hint}") from error

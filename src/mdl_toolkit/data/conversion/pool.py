@@ -1,0 +1,195 @@
+"""Worker processes that load clips in parallel; results come in the order of the jobs, whoever is first.
+
+The processes import little, and they end with the socket: when this process is killed, they go too. One that
+dies is an error which names its rows; one that takes long is named while one waits.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mdl_toolkit.data.channel import Child, receive, send
+from mdl_toolkit.errors import MdlError
+from mdl_toolkit.terminal.console import duration, say
+
+if TYPE_CHECKING:
+    from mdl_toolkit.data.conversion.worker import Job, Result, Task
+
+#: Seconds without any result after which the rows in hand are named.
+STALL_SECONDS = 30.0
+#: Bytes of results that may wait for an earlier chunk.
+MAX_WAITING = 256 << 20
+#: Chunks that a worker has at once: two that it loads, and the next.
+_QUEUED = 3
+#: Chunks given out ahead of the first unfinished one, for each worker.
+_AHEAD = 4
+#: A message up to this size fits into a socket's buffer even while its reader is busy sending.
+_SMALL = 1 << 15
+
+
+class _Worker(Child):
+    def __init__(self, place: int, progress_fd: int) -> None:
+        self.place = place
+        #: Number and jobs of the chunks given to it, in order.
+        self.chunks: deque[tuple[int, list[Job]]] = deque()
+        try:
+            super().__init__("mdl_toolkit.data.conversion.worker", (progress_fd, place), share=(progress_fd,))
+        except OSError as error:
+            raise MdlError(
+                f"a conversion worker can't be started ({error.strerror or error}); try fewer --num-workers"
+            ) from error
+
+
+class WorkerPool:
+    """A context manager; leaving it ends the processes.
+
+    Args:
+        count: Processes to start now; :meth:`grow` starts more.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._progress = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+        self._workers: list[_Worker] = []
+        try:
+            self.grow(count)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def grow(self, count: int) -> None:
+        """Start processes until there are ``count``."""
+        while len(self._workers) < count:
+            self._workers.append(_Worker(len(self._workers), self._progress.fileno()))
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+        self._progress.close()
+
+    def run(
+        self, chunks: Iterable[list[Job]], task: Task, name: Callable[[int], str]
+    ) -> Iterator[list[Result]]:
+        """Load chunks of clips.
+
+        Args:
+            chunks: Jobs, as many to a chunk as a worker takes at a time.
+            task: What is the same for all of them.
+            name: A row's name by its number, for messages.
+
+        Yields:
+            The results of each chunk, in order.
+
+        Raises:
+            MdlError: A worker has died; names the rows that it had.
+        """
+        for worker in self._workers:
+            try:
+                send(worker.socket, task, [])
+            except OSError:
+                raise self._died(worker, name) from None
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.socket, selectors.EVENT_READ, worker)
+            yield from self._run(iter(chunks), selector, name)
+
+    def _run(
+        self, chunks: Iterator[list[Job]], selector: selectors.BaseSelector, name: Callable[[int], str]
+    ) -> Iterator[list[Result]]:
+        finished: dict[int, list[Result]] = {}
+        given = taken = waiting = 0
+        more = True
+        last = time.monotonic()
+        while more or taken < given:
+            while more and given - taken < _AHEAD * len(self._workers) and waiting < MAX_WAITING:
+                worker = min(self._workers, key=lambda w: len(w.chunks))
+                if len(worker.chunks) >= _QUEUED:
+                    break
+                chunk = next(chunks, None)
+                if chunk is None:
+                    more = False
+                    break
+                while not self._give(worker, given, chunk, name):
+                    waiting += self._collect(worker, finished, name)
+                given += 1
+            while taken in finished:
+                results = finished.pop(taken)
+                waiting -= sum(len(result.audio) for result in results)
+                taken += 1
+                yield results
+                last = time.monotonic()
+            if taken == given:
+                continue
+            for key, _ in selector.select(timeout=1.0):
+                waiting += self._collect(key.data, finished, name)
+                last = time.monotonic()
+            if time.monotonic() - last >= STALL_SECONDS:
+                last = time.monotonic()
+                rows = [row for worker in self._workers for row in self._in_hand(worker, name)]
+                say(f"nothing has come for {duration(STALL_SECONDS)}; in hand: {', '.join(rows) or 'none'}")
+
+    def _give(self, worker: _Worker, number: int, chunk: list[Job], name: Callable[[int], str]) -> bool:
+        """Send a chunk to a worker, unless that could block because the worker is busy sending itself."""
+        if worker.chunks and sum(len(job.source) + 64 for job in chunk) > _SMALL:
+            return False
+        worker.chunks.append((number, chunk))
+        try:
+            send(worker.socket, chunk, [])
+        except OSError:
+            raise self._died(worker, name) from None
+        return True
+
+    def _collect(self, worker: _Worker, finished: dict[int, list[Result]], name: Callable[[int], str]) -> int:
+        """Take one chunk's results from a worker; their size in bytes."""
+        from mdl_toolkit.data.conversion.worker import Result
+
+        try:
+            message = receive(worker.socket)
+        except OSError:
+            message = None
+        if message is None or not worker.chunks:
+            raise self._died(worker, name)
+        said, body = message
+        number, _ = worker.chunks.popleft()
+        results, offset = [], 0
+        for problem, samples, clipped, silent, size in said:
+            results.append(Result(problem, samples, clipped, silent, body[offset : offset + size]))
+            offset += size
+        finished[number] = results
+        return len(body)
+
+    def _in_hand(self, worker: _Worker, name: Callable[[int], str]) -> list[str]:
+        """Names of the rows that a worker is reading."""
+        from mdl_toolkit.data.conversion.worker import PROGRESS, THREADS
+
+        size = THREADS * PROGRESS.size
+        data = os.pread(self._progress.fileno(), size, worker.place * size)
+        data = data[: len(data) // PROGRESS.size * PROGRESS.size]
+        return [name(row) for (row,) in sorted(PROGRESS.iter_unpack(data)) if row]
+
+    def _died(self, worker: _Worker, name: Callable[[int], str]) -> MdlError:
+        how, code = worker.how_it_ended()
+        rows = self._in_hand(worker, name)
+        jobs = worker.chunks[0][1] if worker.chunks else []
+        if rows:
+            where = f" while it read {' and '.join(rows)}"
+        elif jobs:
+            where = f" on rows {jobs[0].number} to {jobs[-1].number}"
+        else:
+            where = " before it had any row"
+        hint = "; out of memory? Try fewer --num-workers" if code == -signal.SIGKILL else ""
+        return MdlError(f"a conversion worker {how}{where}{hint}")

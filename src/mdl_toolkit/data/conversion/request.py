@@ -1,0 +1,181 @@
+"""What a conversion is asked to do, its fingerprint, and a first look at the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mdl_toolkit.data.audio.load import AudioLimits
+from mdl_toolkit.data.audio.urls import UrlLimits
+from mdl_toolkit.data.dataset.manifest import FORMAT, ModelRecord
+from mdl_toolkit.data.input.kinds import table_head
+from mdl_toolkit.data.input.misread import Misread
+from mdl_toolkit.data.input.records import BadRow, Layout, Row, check_table, read_records
+from mdl_toolkit.data.prompt.builder import default_order, processing_fingerprint
+from mdl_toolkit.errors import DataError
+from mdl_toolkit.hub import revision_of
+from mdl_toolkit.settings import ConvertOptions
+from mdl_toolkit.settings.options import printable
+from mdl_toolkit.terminal.console import warn
+
+#: Rows whose recordings are looked at beforehand, to say how large the dataset will be.
+_SAMPLED = 24
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides a conversion's result.
+
+    Attributes:
+        input: CSV, JSONL or Parquet.
+        options: The user's options.
+        model_folder: Whose tokenizer, template and front end decide.
+        order: Prompt order in effect.
+        root: Where relative paths begin; absolute.
+        sha256: Of the input file.
+        processing: The model folder's processing fingerprint.
+        shard: ``(i, n)``, or none.
+    """
+
+    input: Path
+    options: ConvertOptions
+    model_folder: Path
+    order: str
+    root: str
+    sha256: str
+    processing: str
+    shard: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls, path: Path, options: ConvertOptions, model_folder: Path, shard: tuple[int, int] | None = None
+    ) -> Request:
+        """Read what has to be read for it: the input file and the model folder.
+
+        Raises:
+            DataError: For a file that is no table at all, before all of it is read.
+        """
+        table_head(Path(path))
+        return cls(
+            input=Path(path),
+            options=options,
+            model_folder=Path(model_folder),
+            order=options.prompt_order or default_order(model_folder),
+            root=os.path.abspath(options.base_dir or "."),
+            sha256=_digest(Path(path)),
+            processing=processing_fingerprint(model_folder),
+            shard=shard,
+        )
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The options that have a bearing on the result, for the manifest."""
+        names = (
+            "system_prompt", "user_prompt", "encoding", "on_error", "max_audio_seconds", "audio_storage",
+            "allow_private_urls", "allow_outside_base_dir",
+        )  # fmt: skip
+        options = {name: getattr(self.options, name) for name in names}
+        base_dir = self.options.base_dir
+        return {**options, "prompt_order": self.order, "base_dir": str(base_dir) if base_dir else None}
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What the folder remembers of the options: also those that decide whether a URL can be had."""
+        o = self.options
+        return {**self.effective, "url_timeout": o.url_timeout, "url_max_mib": o.url_max_mib}
+
+    @property
+    def model(self) -> ModelRecord:
+        """The model that the rows are converted for."""
+        o, folder = self.options, self.model_folder.resolve()
+        if Path(o.model_name).expanduser().exists():
+            return ModelRecord(str(folder))
+        return ModelRecord(o.model_name, revision_of(folder) or o.revision, o.from_modelscope)
+
+    @property
+    def group(self) -> str:
+        """Fingerprint of the whole conversion, without the shard."""
+        value = {
+            **self.effective,
+            "format": FORMAT,
+            "base_dir": self.root,
+            "kind": self.input.suffix.lower(),
+            "sha256": self.sha256,
+            "processing": self.processing,
+        }
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of this conversion."""
+        if self.shard is None:
+            return self.group
+        return hashlib.sha256(f"{self.group} {self.shard[0]}/{self.shard[1]}".encode()).hexdigest()[:32]
+
+    @property
+    def limits(self) -> AudioLimits:
+        """Bounds of what rows may name."""
+        o = self.options
+        return AudioLimits(
+            max_seconds=o.max_audio_seconds,
+            urls=UrlLimits(o.url_timeout, int(o.url_max_mib * 2**20), o.allow_private_urls),
+            base_dir=str(o.base_dir) if o.base_dir else None,
+            outside=o.allow_outside_base_dir,
+        )
+
+    def name(self, row: Row | BadRow | int, source: str = "") -> str:
+        """A row's name for people."""
+        if isinstance(row, Row):
+            source, row = row.audio, row.number
+        number = row.number if isinstance(row, BadRow) else row
+        return f"{self.input.name} row {number}" + (f" ({printable(source)})" if source else "")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+@dataclass
+class Survey:
+    """What a first pass over the rows found: how many there are, and some of them."""
+
+    layout: Layout
+    rows: int = 0
+    sample: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, request: Request) -> Survey:
+        """Read all rows once; what is wrong with the file as a whole is an error here."""
+        path, encoding = request.input, request.options.encoding
+        found = cls(check_table(path, encoding))
+        misread = Misread(found.layout.columns)
+        dice = random.Random(0)
+        for record in read_records(path, encoding):
+            found.rows += 1
+            if isinstance(record, Row):
+                misread.look_at(record)
+                place = dice.randrange(found.rows) if len(found.sample) >= _SAMPLED else len(found.sample)
+                if place < _SAMPLED:
+                    found.sample[place : place + 1] = [record]
+        for sentence in misread.sentences():
+            warn(f"{path}{sentence}")
+        return found
+
+    def part(self, shard: tuple[int, int] | None) -> range:
+        """Which rows, counted from 0, a shard has."""
+        if shard is None:
+            return range(self.rows)
+        i, n = shard
+        return range((i - 1) * self.rows // n, i * self.rows // n)

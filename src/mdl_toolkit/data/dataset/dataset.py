@@ -1,0 +1,353 @@
+"""Converted folders as examples: memory-mapped, several as one, and those of the public 0.1.0."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdl_toolkit.data.dataset import legacy
+from mdl_toolkit.data.dataset.manifest import (
+    MANIFEST_NAME,
+    MAX_SEEN,
+    DatasetManifest,
+    PromptRecord,
+    PromptUse,
+    arrow_types,
+)
+from mdl_toolkit.data.dataset.rowcheck import damaged_rows, missing_recordings
+from mdl_toolkit.data.dataset.table import Table
+from mdl_toolkit.data.input.badrows import damage
+from mdl_toolkit.data.input.kinds import check_dataset
+from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint, vocabulary
+from mdl_toolkit.errors import DataError
+from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.settings.options import printable
+from mdl_toolkit.terminal.console import warn
+
+Ints = NDArray[np.int64]
+_SCALE = np.float32(1 / 32768)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row, ready to be collated.
+
+    Attributes:
+        input_ids: int64 [T].
+        labels: int64 [T]; −100 where nothing is learned.
+        waveform: float32 [L] in [-1, 1], at the model's rate.
+        index: Its place in the dataset.
+        row: Its name for people: ``train.csv row 17 (clips/a.wav)``.
+    """
+
+    input_ids: Ints
+    labels: Ints
+    waveform: NDArray[np.float32]
+    index: int
+    row: str
+
+
+class RowNames:
+    """Names of a dataset's rows, made when they are needed."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, index: int) -> str:
+        """For example ``train.csv row 17 (clips/a.wav)``."""
+        part, row = self._dataset._locate(index)
+        return part.name(row)
+
+    __getitem__ = name
+
+
+class _Part:
+    """One folder."""
+
+    def __init__(self, folder: Path, look: bool = True) -> None:
+        self.folder = folder
+        self.manifest = DatasetManifest.read(folder)
+        self.table = Table([folder / name for name in self.manifest.files], sizes=self.manifest.files)
+        for name, kind in arrow_types().items():
+            if self.table.types.get(name) != kind:
+                there = self.table.types.get(name, "missing")
+                raise DataError(
+                    f"{folder}: damaged, its column {name} is {there[:40]}, not {kind}: convert the dataset "
+                    "again"
+                )
+        if len(self.table) != self.manifest.rows:
+            raise DataError(
+                f"{folder}: damaged, {len(self.table)} rows where its manifest has {self.manifest.rows}: "
+                "convert the dataset again"
+            )
+        self.tokens = self.table.lengths("input_ids")
+        self.samples = self.table.numbers("samples")
+        self.supervised = self.table.numbers("supervised")
+        if look:
+            self._look()
+
+    def _look(self) -> None:
+        manifest = self.manifest
+        geometry = AudioGeometry(**manifest.geometry)
+        found = damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
+        advice = "convert the dataset again"
+        # Of the processes of a machine, which see the same recordings, one looks for them.
+        if not found and manifest.storage == "reference" and os.environ.get("LOCAL_RANK", "0") == "0":
+            found = missing_recordings(self.table, manifest.base_dir)
+            advice = "put the recordings back, or convert the dataset again"
+        if found:
+            rows = [(self.name(row), problem) for row, problem in found]
+            raise DataError(damage(self.folder, len(self), rows, advice))
+
+    def rows_beyond(self, vocabulary: int) -> list[int]:
+        """Rows with tokens that a model of so many tokens doesn't have."""
+        return list(map(int, np.flatnonzero(self.table.counts(lambda ids: ids >= vocabulary, "input_ids"))))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def name(self, row: int) -> str:
+        source = printable(self.table.value("source", row))
+        return f"{self.manifest.source.get('name', 'row')} row {self.table.value('line', row)} ({source})"
+
+    def ids(self, row: int) -> tuple[Ints, Ints]:
+        return (
+            self.table.list_values("input_ids", row).astype(np.int64),
+            self.table.list_values("labels", row).astype(np.int64),
+        )
+
+    def waveform(self, row: int) -> NDArray[np.float32]:
+        if self.manifest.storage == "pcm16":
+            return pcm16_to_float(self.table.binary("audio", row))
+        if self.manifest.storage == "flac":
+            import soundfile
+
+            try:
+                sound = soundfile.read(io.BytesIO(self.table.binary("audio", row)), dtype="float32")[0]
+            except (soundfile.LibsndfileError, RuntimeError) as error:
+                raise DataError(f"{self.name(row)}: stored audio is damaged: convert again") from error
+            return np.asarray(sound, dtype=np.float32)
+        return self._referenced(row)
+
+    def _referenced(self, row: int) -> NDArray[np.float32]:
+        from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+
+        source = os.path.join(self.manifest.base_dir or ".", str(self.table.value("source", row)))
+        limits = AudioLimits(max_seconds=float("inf"))
+        start, end = self.table.value("start", row), self.table.value("end", row)
+        rate = self.manifest.geometry["sample_rate"]
+        try:
+            return load_waveform(source, start=start, end=end, limits=limits, sample_rate=rate)
+        except DataError as error:
+            raise DataError(f"{self.name(row)}: {error}") from error
+
+
+class ClipDataset:
+    """Rows of one or several folders. Made by :meth:`open`.
+
+    Attributes:
+        manifest: Of all of it together.
+        fingerprint: The same for the same rows converted the same way, in one folder or in shards.
+        tokens: Decoder tokens of each row, int64 [rows].
+        supervised: Supervised tokens of each row, int64 [rows].
+        samples: Samples of each clip, int64 [rows].
+        row_names: ``row_names.name(i)``.
+    """
+
+    def __init__(self, parts: Sequence[_Part | legacy.LegacyPart]) -> None:
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.manifest = _joined(parts)
+        self.fingerprint = self.manifest.fingerprint
+        self.tokens: Ints = np.concatenate([part.tokens for part in parts])
+        self.supervised: Ints = np.concatenate([part.supervised for part in parts])
+        self.samples: Ints = np.concatenate([part.samples for part in parts])
+        self.row_names = RowNames(self)
+        self.geometry = AudioGeometry(**self.manifest.geometry)
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], *, all_shards: bool = True, look: bool = True) -> ClipDataset:
+        """Open folders as one dataset.
+
+        Args:
+            paths: Folders of ours (shards of one conversion come in their order, whatever the order here) or
+                of the public 0.1.0.
+            all_shards: Whether all shards of a conversion must be there.
+            look: Whether all rows are looked at for damage; a process whose parent has done so needn't.
+
+        Raises:
+            DataError: Where one is no dataset, damaged or incomplete, or where they don't go together.
+        """
+        if isinstance(paths, (str, Path)):
+            paths = [Path(paths)]
+        if not paths:
+            raise DataError("no dataset folder named")
+        return cls(_in_order([_open_part(Path(path), look) for path in paths], all_shards))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index = int(index) % len(self)
+        part, row = self._locate(index)
+        ids, labels = part.ids(row)
+        waveform = part.waveform(row)
+        self._check(part, row, ids, waveform)
+        return Example(ids, labels, waveform, index, part.name(row))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": [part.folder for part in self._parts]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__([_open_part(path, look=False) for path in state["paths"]])  # type: ignore[misc]
+
+    def check_model(self, model_folder: Path) -> None:
+        """Refuse a model that reads text or audio in another way than the one the rows were converted for.
+
+        Says once where labels of 0.1.0 had to be corrected.
+
+        Raises:
+            DataError: With what to do.
+        """
+        builder: PromptBuilder | None = None
+        if any(isinstance(part, legacy.LegacyPart) and part.corrected for part in self._parts):
+            warn(
+                "labels of folders converted by 0.1.0 took in the answer's header and what follows its end; "
+                "they are corrected here: the answer and its <|im_end|> alone are learned"
+            )
+        for part in self._parts:
+            if isinstance(part, legacy.LegacyPart):
+                builder = builder or PromptBuilder(model_folder)
+                part.check_model(builder)
+            elif part.manifest.processing_fingerprint != (found := processing_fingerprint(model_folder)):
+                raise DataError(
+                    f"{part.folder}: converted for another tokenizer, chat template or front end than that "
+                    f"of {model_folder} (fingerprints {part.manifest.processing_fingerprint[:8]} and "
+                    f"{found[:8]}): convert it again with --model-name naming this model"
+                )
+            if (tokens := vocabulary(model_folder)) is not None and (rows := part.rows_beyond(tokens)):
+                problem = f"it has tokens beyond the {tokens} of {model_folder}"
+                raise DataError(damage(part.folder, len(part), [(part.name(row), problem) for row in rows]))
+
+    def _locate(self, index: int) -> tuple[_Part | legacy.LegacyPart, int]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[number], index - int(self._ends[number - 1] if number else 0)
+
+    def _check(self, part: Any, row: int, ids: Ints, waveform: NDArray[np.float32]) -> None:
+        if len(waveform) != part.samples[row]:
+            raise DataError(
+                f"{part.name(row)}: its clip has {len(waveform)} samples, {part.samples[row]} when it was "
+                "converted: convert the dataset again"
+            )
+        audio_token_id = part.manifest.audio_token_id
+        found = int(np.count_nonzero(ids == audio_token_id))
+        expected = self.geometry.audio_tokens(len(waveform))
+        if found != expected:
+            raise DataError(
+                f"{part.name(row)}: {found} audio placeholders in the text, but its clip of {len(waveform)} "
+                f"samples makes {expected} audio tokens: convert the dataset again"
+            )
+
+
+def pcm16_to_float(data: Any) -> NDArray[np.float32]:
+    """16-bit little-endian PCM bytes to float32 in [-1, 1)."""
+    pcm = np.frombuffer(data, dtype="<i2")
+    return np.asarray(np.multiply(pcm, _SCALE, dtype=np.float32))
+
+
+def _open_part(path: Path, look: bool) -> _Part | legacy.LegacyPart:
+    check_dataset(path)
+    return _Part(path, look) if (path / MANIFEST_NAME).is_file() else legacy.LegacyPart(path, look)
+
+
+def _in_order(parts: list[Any], all_shards: bool) -> list[Any]:
+    """Shards of one conversion together and in order; all of them must be there, once."""
+    groups: dict[str, list[Any]] = {}
+    for number, part in enumerate(parts):
+        key = part.manifest.group if part.manifest.shard else f"whole {number}"
+        groups.setdefault(key, []).append(part)
+    for group in groups.values():
+        if group[0].manifest.shard and all_shards:
+            _check_shards(group[0].folder, [part.manifest.shard for part in group])
+        group.sort(key=lambda part: part.manifest.shard or (0, 0))
+    return [part for group in groups.values() for part in group]
+
+
+def _check_shards(folder: Path, shards: Sequence[tuple[int, int]]) -> None:
+    count = shards[0][1]
+    found = [i for i, _ in shards]
+    for what, wrong in (
+        ("without shard", [i for i in range(1, count + 1) if i not in found]),
+        ("given twice: shard", sorted({i for i in found if found.count(i) > 1})),
+    ):
+        if wrong:
+            listed = ", ".join(f"{i}/{count}" for i in wrong[:8])
+            raise DataError(f"{folder}: {what} {listed}; name the folders of all {count} shards, each once")
+
+
+def _joined(parts: Sequence[_Part | legacy.LegacyPart]) -> DatasetManifest:
+    """One manifest for all parts, which must have been made for the same model."""
+    manifests = [part.manifest for part in parts]
+    first = manifests[0]
+    for part in parts[1:]:
+        other = part.manifest
+        same = (other.processing_fingerprint, other.audio_token_id, dict(other.geometry))
+        if same != (first.processing_fingerprint, first.audio_token_id, dict(first.geometry)):
+            raise DataError(
+                f"{part.folder}: converted for another model than {parts[0].folder}; convert both with the "
+                "same --model-name"
+            )
+    if len(manifests) == 1:
+        return first
+    groups = list(dict.fromkeys(m.group if m.shard else m.fingerprint for m in manifests))
+    joined = groups[0] if len(groups) == 1 else hashlib.sha256("\n".join(groups).encode()).hexdigest()[:32]
+    names = list(dict.fromkeys(m.source.get("name", "") for m in manifests))
+    return replace(
+        first,
+        fingerprint=joined,
+        group=joined,
+        source={
+            "name": ", ".join(names),
+            "sha256": first.source.get("sha256", "") if len(names) == 1 else "",
+        },
+        prompts=_joined_prompts([m.prompts for m in manifests]),
+        shard=None,
+        rows=sum(m.rows for m in manifests),
+        skipped=sum(m.skipped for m in manifests),
+        seconds=sum(m.seconds for m in manifests),
+        tokens=sum(m.tokens for m in manifests),
+        supervised=sum(m.supervised for m in manifests),
+        files={},
+    )
+
+
+def _joined_prompts(records: Sequence[PromptRecord]) -> PromptRecord:
+    first = records[0]
+    seen = Counter[tuple[str | None, str | None]]()
+    for record in records:
+        for use in record.seen:
+            seen[use.system_prompt, use.user_prompt] += use.rows
+    one_order = all(record.order == first.order for record in records)
+    system = {record.system_prompt for record in records}
+    user = {record.user_prompt for record in records}
+    return PromptRecord(
+        order=first.order,
+        system_prompt=first.system_prompt if len(system) == 1 else None,
+        user_prompt=first.user_prompt if len(user) == 1 else None,
+        seen=tuple(PromptUse(*prompts, rows) for prompts, rows in seen.most_common(MAX_SEEN)),
+        complete=one_order and len(seen) <= MAX_SEEN and all(record.complete for record in records),
+    )

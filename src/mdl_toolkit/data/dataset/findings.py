@@ -1,0 +1,127 @@
+"""What was found in a folder's files, kept in the user's cache: a folder is looked through once.
+
+Nothing is written into the folder itself, which may be read-only or someone else's. A finding goes by the
+files' paths, sizes and times, so that it is made anew when they change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdl_toolkit.data.conversion.lock import exclusive
+from mdl_toolkit.files import atomic_file
+from mdl_toolkit.terminal.console import say
+
+#: Changes with what is looked for.
+_VERSION = 2
+#: Head start of a machine's first process, so that it is the one that looks and shows progress.
+_HEAD_START = 0.3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What looking through a folder has brought.
+
+    Attributes:
+        problem: What is wrong with it, for a person; ``None``: nothing.
+        facts: Numbers by name; empty where something is wrong.
+    """
+
+    problem: str | None
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def known(files: Iterable[Path]) -> Finding | None:
+    """What was found in these files before; ``None`` where they were not looked at, or have changed."""
+    place = _place(files)
+    return _read(place) if place is not None else None
+
+
+def look_once(files: Iterable[Path], look: Callable[[], Finding]) -> Finding:
+    """Look through files unless that was done; of several processes that ask, one does it, the others wait.
+
+    Where nothing can be kept, each process looks for itself.
+    """
+    files = list(files)
+    place = _place(files)
+    if place is None:
+        return look()
+    finding = _read(place)
+    if finding is not None:
+        return finding
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(_HEAD_START)
+    with ExitStack() as stack:
+        with contextlib.suppress(OSError):  # without a lock several look, and find the same
+            folder = files[0].parent
+            lock = exclusive(place.with_suffix(".lock"), lambda _: say(f"waiting: {folder} is being checked"))
+            stack.enter_context(lock)
+        finding = _read(place)
+        if finding is None:
+            finding = look()
+            _write(place, finding)
+    return finding
+
+
+def _place(files: Iterable[Path]) -> Path | None:
+    """Where the finding for some files is kept."""
+    folder = _cache_folder()
+    if folder is None:
+        return None
+    try:
+        states = [(os.path.realpath(path), path.stat()) for path in files]
+    except OSError:
+        return None
+    identity = [_VERSION, *((name, state.st_size, state.st_mtime_ns) for name, state in states)]
+    return folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.npz"
+
+
+def _cache_folder() -> Path | None:
+    """The user's cache, else a folder of the user's own among the temporary ones."""
+    places = [os.environ.get("XDG_CACHE_HOME", ""), os.path.join(os.path.expanduser("~"), ".cache")]
+    for place in places:
+        if os.path.isabs(place):
+            folder = Path(place, "mdl-toolkit", "checked")
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    return folder
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.gettempdir(), f"mdl-toolkit-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            return folder
+    return None
+
+
+def _read(place: Path) -> Finding | None:
+    try:
+        with np.load(place, allow_pickle=False) as stored:
+            facts = {name: stored[name] for name in stored.files}
+        problem = str(facts.pop("problem"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return Finding(problem or None, facts)
+
+
+def _write(place: Path, finding: Finding) -> None:
+    with contextlib.suppress(OSError), atomic_file(place, "wb") as stream:
+        arrays: dict[str, Any] = {**finding.facts, "problem": np.array(finding.problem or "")}
+        np.savez_compressed(stream, **arrays)

@@ -1,0 +1,258 @@
+"""One process's failure ends the whole run at once, and its cause is what stays on the screen."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.errors import MdlError, Stopped
+from mdl_toolkit.terminal.console import clear_live, flush, give_way, say, tell_torchrun
+from mdl_toolkit.terminal.interrupts import Interrupted
+
+_CLAIM, _CAUSE, _HEARD = "failure/claim", "failure/cause", "failure/heard"
+#: Seconds between two looks at whether another process has failed.
+INTERVAL = 1.0
+#: Seconds that a process gets to end by itself once another one has failed.
+GRACE = 5.0
+#: Looks in a row that may fail before the meeting point counts as lost.
+_MISSES = 5
+
+# What Gloo, NCCL and the store say when the process at the other end is gone.
+_PEER_LOST = (
+    "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
+    "socket timeout", "remote process exited", "ncclremoteerror", "communicator was aborted",
+    "failed to recv", "failed to send", "timed out waiting", "application timeout", "nccl operation",
+    "sendbytes failed", "recvbytes failed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the first process to fail tells the others."""
+
+    rank: int
+    node: int
+    code: int
+    message: str
+
+
+class FailureWatch:
+    """Tells the others of this process's failure, and ends this process when another one has failed.
+
+    A process that waits in a collective for one that is gone can't notice by itself for half an hour (NCCL)
+    and can't be reached by a signal either; a thread that looks at the group's store can end it.
+
+    Attributes:
+        started: Whether this process has watched, and so been in a group.
+    """
+
+    started = False
+
+    def __init__(self, store: Store, launch: Launch) -> None:
+        self.launch = launch
+        self._store = PrefixStore("mdl-toolkit", store)
+        self._ended = threading.Event()
+        self._heard = False
+        self._said = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
+
+    @property
+    def node(self) -> int:
+        """Number of this process's machine."""
+        return self.launch.rank // self.launch.local_world_size
+
+    def start(self) -> None:
+        """Begin to watch."""
+        FailureWatch.started = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End watching; call it once every process is known to be done."""
+        self._ended.set()
+        self._thread.join()
+
+    def tell(self, code: int, message: str) -> Failure | None:
+        """Tell the others why this process failed.
+
+        Returns:
+            The failure of the process that was first, if this one wasn't.
+        """
+        failure = Failure(self.launch.rank, self.node, code, message)
+        try:
+            if self._store.add(_CLAIM, 1) == 1:
+                self._store.set(_CAUSE, json.dumps(asdict(failure)))
+                self._wait_until_heard()
+                return None
+        except RuntimeError:
+            return None  # the store is gone: every process has to say for itself what it knows
+        return self.first(5.0) or failure
+
+    def first(self, patience: float) -> Failure | None:
+        """The first failure that any process told of, waiting for it so many seconds."""
+        until = time.monotonic() + patience
+        while True:
+            try:
+                if self._store.check([_CAUSE]):
+                    return self._hear()
+            except RuntimeError:
+                return None
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.1)
+
+    def _hear(self) -> Failure:
+        failure = Failure(**json.loads(self._store.get(_CAUSE)))
+        if failure.rank != self.launch.rank and not self._heard:
+            self._heard = True
+            self._store.add(_HEARD, 1)
+        return failure
+
+    def _wait_until_heard(self) -> None:
+        """Without torchrun's agent the store lives in rank 0, and what was told there ends with it."""
+        if self.launch.rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return
+        until = time.monotonic() + GRACE
+        while self._store.add(_HEARD, 0) < self.launch.world_size - 1 and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def say_elsewhere(self, failure: Failure) -> None:
+        """Print another machine's failure, once on this machine; on its own it was printed already."""
+        if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
+            say(f"error: {failure.message}", everywhere=True)
+
+    def _watch(self) -> None:
+        misses = 0
+        while not self._ended.wait(INTERVAL):
+            try:
+                failed, misses = self._store.check([_CAUSE]), 0
+            except RuntimeError:
+                failed, misses = False, misses + 1
+            if failed or misses >= _MISSES:
+                break
+        else:
+            return
+        failure = self.first(0.0)
+        if (failure is not None and failure.rank == self.launch.rank) or self._ended.wait(GRACE):
+            return
+        if failure is None:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's meeting point at {where}")
+        self.say_elsewhere(failure)
+        leave_now(failure.code)
+
+
+@contextlib.contextmanager
+def end_together(watch: FailureWatch) -> Iterator[None]:
+    """Run the work of one process; its failure reaches all, and another's failure ends it quietly.
+
+    Raises:
+        BaseException: The failure itself, its message led by the rank, in the process that was first.
+        SystemExit: In the others.
+    """
+    rank = watch.launch.rank
+    try:
+        yield
+    except Stopped as stopped:
+        watch.stop()  # all processes have agreed to stop: no failure, and one of them says so
+        if rank == 0:
+            tell_torchrun(str(stopped))
+            raise
+        if watch.node == 0:
+            give_way()
+        raise SystemExit(stopped.exit_code) from None
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        first = watch.first(5.0) if is_peer_loss(error) else None
+        cause, code = _cause(error, rank)
+        if first is None:
+            first = watch.tell(code, cause)
+        _end_for_sure(first.code if first else code)
+        if first is not None:
+            watch.say_elsewhere(first)
+            if first.node == watch.node:
+                give_way()
+            raise SystemExit(first.code) from None
+        tell_torchrun(cause)
+        if is_peer_loss(error):
+            raise MdlError(cause) from None
+        if isinstance(error, MdlError):
+            error.args = (cause,)
+        raise
+
+
+def is_peer_loss(error: BaseException) -> bool:
+    """Whether an error says no more than that another process is gone."""
+    if isinstance(error, MdlError) or not isinstance(error, RuntimeError):
+        return False
+    backend = getattr(dist, "DistError", ())
+    text = str(error).lower()
+    return isinstance(error, backend) or any(words in text for words in _PEER_LOST)
+
+
+def leave_group() -> None:
+    """End a process that has been in a group, without the interpreter's own clearing up; else do nothing.
+
+    Call it in the ``finally`` of all that the process does: the exception that ends it gives the exit code,
+    and a traceback where it is no ``SystemExit``.
+
+    A thread of the group's backend may still hold the last collective's tensor. Where it lets go of it while
+    the interpreter is being cleared up, the process aborts (exit code -6), though all of its work is done.
+    """
+    if not FailureWatch.started:
+        return
+    kind, error, traceback = sys.exc_info()
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif kind is not None and error is not None:
+        code = 1
+        sys.excepthook(kind, error, traceback)
+    atexit._run_exitfuncs()
+    leave_now(code)
+
+
+def leave_now(code: int) -> None:
+    """End this process at once, without unwinding or clearing up; what was printed is kept."""
+    clear_live()
+    flush()
+    os._exit(code)
+
+
+def _cause(error: BaseException, rank: int) -> tuple[str, int]:
+    if is_peer_loss(error):
+        detail = (str(error).splitlines() or [""])[0]
+        return (
+            f"rank {rank}: another process of the run is gone without a word; it may have been killed, by "
+            f"the machine's out-of-memory killer for example ({detail})"
+        ), 1
+    if isinstance(error, KeyboardInterrupt):
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        return f"rank {rank}: stopped by {signal.Signals(number).name}", 128 + number
+    if isinstance(error, SystemExit):
+        return f"rank {rank}: left with exit code {error.code}", error.code if isinstance(
+            error.code, int
+        ) else 1
+    if isinstance(error, MdlError):
+        return f"rank {rank}: {error}", error.exit_code
+    return f"rank {rank}: {type(error).__name__}: {error}", 1
+
+
+def _end_for_sure(code: int) -> None:
+    """End the process soon even if the teardown of a broken group hangs."""
+    timer = threading.Timer(20.0 if torch.cuda.is_available() else 10.0, leave_now, (code,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,320 @@
+"""One run on any number of processes: joining the group, talking within it, and ending together.
+
+The group is made here and not by ``accelerate.PartialState`` because a run needs two ways of talking at once
+(NCCL for tensors on GPUs, Gloo for numbers on the host), Gloo wherever there is no GPU whatever the config
+says, and a failure that reaches every process. ``PartialState`` is then told of the finished group, for the
+trackers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
+
+from mdl_toolkit.distributed.failure import FailureWatch, end_together
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.place import (
+    DEFAULT_PORT,
+    WAITING_EVERY,
+    WAITING_FIRST,
+    is_launched,
+    speaks,
+    waiting_line,
+)
+from mdl_toolkit.distributed.rendezvous import meet
+from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.gpu import require_usable_gpu
+from mdl_toolkit.terminal.console import say
+
+T = TypeVar("T")
+
+#: How long the processes of a run wait for each other at its start.
+JOIN_TIMEOUT = datetime.timedelta(minutes=10)
+#: How long a process waits in a collective: longer than one process takes to write a merged 7B model.
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+class Ranks:
+    """The processes of a run, seen from one of them.
+
+    Everything here talks over the host (Gloo): no call waits for a GPU, and every process must make the same
+    calls in the same order.
+
+    Attributes:
+        rank: Number of this process, 0 is the one that prints and writes.
+        world_size: Number of processes.
+        local_rank: Number of this process on its machine.
+        local_world_size: Processes on this machine.
+        device: The device of this process, its own.
+        restarted: Whether the launcher has started these processes again after it lost one.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        device: torch.device,
+        group: dist.ProcessGroup | None = None,
+        restarted: bool = False,
+    ) -> None:
+        self.rank, self.world_size = launch.rank, launch.world_size
+        self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
+        self.device, self.restarted = device, restarted
+        self._group = group
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines."""
+        return max(1, self.world_size // self.local_world_size)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sum each number over the processes, in float64."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, values: Sequence[float]) -> list[float]:
+        """The largest of each number over the processes."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return self._reduce([float(flag)], dist.ReduceOp.MAX)[0] > 0
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        self._reduce([0.0], dist.ReduceOp.SUM)
+
+    def broadcast_object(self, value: T) -> T:
+        """Rank 0's value, on every process."""
+        if self._group is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._group, device=torch.device("cpu"))
+        return box[0]
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Every process's value, in order of rank, on every process."""
+        if self._group is None:
+            return [value]
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value, group=self._group)
+        return box
+
+    def _reduce(self, values: Sequence[float], operation: Any) -> list[float]:
+        numbers = torch.tensor(list(values), dtype=torch.float64)
+        if self._group is not None:
+            dist.all_reduce(numbers, operation, group=self._group)
+        return [float(number) for number in numbers.tolist()]
+
+
+@contextlib.contextmanager
+def joined(launch: Launch) -> Iterator[Ranks]:
+    """Join the other processes, and leave together: when one fails, all end at once with its cause.
+
+    The device of this process is set before the group exists, so that nothing lands on another's GPU.
+
+    Yields:
+        The processes of the run.
+
+    Raises:
+        SettingsError: More processes on a machine than it has GPUs, or GPUs that torch can't use.
+        MdlError: The others could not be reached.
+    """
+    device = choose_device(launch)
+    if launch.world_size == 1:
+        yield Ranks(launch, device)
+        return
+    store, restarted = _join(launch, device)
+    group = (
+        dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        if device.type == "cuda"
+        else dist.group.WORLD
+    )
+    _tell_accelerate(device)
+    watch = FailureWatch(store, launch)
+    watch.start()
+    with end_together(watch):
+        ranks = Ranks(launch, device, group, restarted)
+        yield ranks
+        ranks.barrier()
+    watch.stop()
+    dist.destroy_process_group()
+
+
+def choose_device(launch: Launch) -> torch.device:
+    """This process's own device: the GPU of its local rank, or the CPU where none is there or wanted."""
+    if launch.use_cpu or not torch.cuda.is_available():
+        require_usable_gpu(launch.use_cpu)
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if launch.local_world_size > count:
+        raise SettingsError(
+            [
+                f"{launch.local_world_size} processes were started on a machine with {count} GPU(s): start "
+                f"one for each GPU (--nproc-per-node {count}), or hide the GPUs (CUDA_VISIBLE_DEVICES='') to "
+                "train on the CPU"
+            ]
+        )
+    torch.cuda.set_device(launch.local_rank)
+    return torch.device("cuda", launch.local_rank)
+
+
+def _join(launch: Launch, device: torch.device) -> tuple[Store, bool]:
+    said = dict(os.environ)
+    # MPI's launchers name the ranks in their own way; the rendezvous and accelerate read these.
+    numbers = (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
+    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), numbers, strict=True):
+        os.environ[name] = str(value)
+    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT") or str(DEFAULT_PORT)
+    if launch.nodes == 1 and not os.environ.get("MASTER_ADDR"):
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    if not os.environ.get("MASTER_ADDR"):
+        raise SettingsError(
+            ["several machines, but MASTER_ADDR is not set: set it to the address of rank 0's machine"]
+        )
+    _choose_interface(os.environ["MASTER_ADDR"])
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    meeting_point = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    waiting = _Waiting(meeting_point, said)
+    try:
+        store = _open_store(launch, waiting)
+        store.set_timeout(JOIN_TIMEOUT)
+        store, restarted = meet(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
+        dist.init_process_group(
+            backend,
+            store=PrefixStore("group", store),
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        if launch.rank == 0 and "EADDRINUSE" in cause:
+            raise SettingsError(
+                [
+                    f"MASTER_PORT={os.environ['MASTER_PORT']}: another program listens there, perhaps "
+                    "another run; give all processes of this one a free port"
+                ]
+            ) from None
+        raise MdlError(
+            f"rank {launch.rank}: could not join the other processes of the run (of {launch.world_size}) at "
+            f"{meeting_point}: {cause}. Check that all were started and that this address can be reached"
+        ) from error
+    return store, restarted
+
+
+class _Waiting:
+    """Says now and then whom a process waits for, at once where it may have been told of them by mistake."""
+
+    def __init__(self, meeting_point: str, said: Mapping[str, str]) -> None:
+        self._where, self._said = f"at {meeting_point}", said
+        self._speaks = speaks(said)
+        first = WAITING_EVERY if is_launched(said) else WAITING_FIRST
+        self._due = time.monotonic() + first
+
+    def __call__(self, missing: int) -> None:
+        if self._speaks and time.monotonic() >= self._due:
+            self._due = time.monotonic() + WAITING_EVERY
+            say(waiting_line(missing, self._where, self._said), everywhere=True)
+
+
+def _open_store(launch: Launch, waiting: _Waiting) -> Store:
+    """The launcher's store, or one of our own in rank 0.
+
+    torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
+    when there is something to talk to. Its server would wait for the others in the same way; :func:`meet`
+    does that.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if launch.rank != 0:
+        _reach(address, port, waiting)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store: Store = next(rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[0]
+        return store
+    # The server listens on all interfaces. Its own process doesn't need the address that the others have for
+    # it, which may be another machine's or none at all, left over in a shell: the client would wait for it.
+    return TCPStore(
+        "127.0.0.1" if launch.rank == 0 else address,
+        port,
+        launch.world_size,
+        is_master=launch.rank == 0,
+        timeout=JOIN_TIMEOUT,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+
+
+def _reach(address: str, port: int, waiting: _Waiting) -> None:
+    """Wait until something listens at an address.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5.0).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        waiting(1)
+        time.sleep(0.2)
+
+
+def _choose_interface(address: str) -> None:
+    """Let Gloo talk over the interface that leads to the meeting point.
+
+    By itself it takes the one of the machine's host name, which often is the loopback or can't be resolved.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 1))
+            own = probe.getsockname()[0]
+        name = next((name for _, name in socket.if_nameindex() if _interface_address(name) == own), None)
+    except OSError:
+        return
+    if own.startswith("127."):
+        name = "lo"
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _interface_address(name: str) -> str | None:
+    import fcntl
+    import struct
+
+    request_address = 0x8915  # SIOCGIFADDR
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe.fileno(), request_address, struct.pack("256s", name.encode()[:15]))
+        except OSError:
+            return None
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _tell_accelerate(device: torch.device) -> None:
+    """Let accelerate see the group: its trackers write on the main process alone."""
+    # Sharding is ours: with these, PartialState would start DeepSpeed or change the group's backends.
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+        os.environ.pop(name, None)
+    # Else PartialState would choose a number of threads, with a warning, from a count that may be unknown.
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    from accelerate import PartialState
+
+    PartialState(cpu=device.type == "cpu")

@@ -1,0 +1,218 @@
+"""How this process was started: alone, by torchrun, accelerate or mpirun, and what the config asks.
+
+Standard library only, so that a process knows its place before torch is imported and any group exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdl_toolkit.distributed.place import Place, place_of
+from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.settings.options import fill
+from mdl_toolkit.terminal.console import warn
+
+_FSDP1_STRATEGIES = {
+    "1": "full", "FULL_SHARD": "full",
+    "2": "optimizer", "SHARD_GRAD_OP": "optimizer",
+    "3": "none", "NO_SHARD": "none",
+    "4": "hybrid", "HYBRID_SHARD": "hybrid",
+    "5": "hybrid", "HYBRID_SHARD_ZERO2": "hybrid",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch(Place):
+    """The place of this process in the run, and what an accelerate config asks for.
+
+    Attributes:
+        use_cpu: The config says that GPUs are to be left alone.
+        sharding: ``none``, ``optimizer``, ``full`` or ``hybrid`` where the config decides it.
+        bf16: True where the config asks for mixed precision in bfloat16.
+        checkpointing: True where the config asks for activation checkpointing.
+        accumulation: Gradient accumulation steps of the config.
+        clipping: Gradient clipping of the config.
+        remarks: What the config asks for and will not get.
+    """
+
+    use_cpu: bool = False
+    sharding: str | None = None
+    bf16: bool = False
+    checkpointing: bool = False
+    accumulation: int | None = None
+    clipping: float | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> int:
+        """Machines, counted as if each had as many processes as this one."""
+        return max(1, self.world_size // self.local_world_size)
+
+
+def launch_of(environ: Mapping[str, str] = os.environ) -> Launch:
+    """Read the launcher's environment.
+
+    Raises:
+        SettingsError: Where the config asks for a kind of parallelism that isn't offered, or the numbers
+            contradict each other.
+    """
+    place = place_of(environ)
+    sharding, remarks = _sharding(environ)
+    precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if _true(environ, "ACCELERATE_USE_CPU") and place.world_size == 1 and environ.get("MASTER_ADDR"):
+        # Only a config of several processes gives an address to accelerate's launcher for one.
+        remarks.append(
+            "without GPUs or mpirun, accelerate starts a single process, whatever num_processes says; "
+            "torchrun --nproc-per-node starts several"
+        )
+    if precision in ("fp16", "fp8"):
+        remarks.append(f"mixed_precision: {precision} is not offered; bfloat16 is used where it is supported")
+    return Launch(
+        **vars(place),
+        use_cpu=_true(environ, "ACCELERATE_USE_CPU"),
+        sharding=sharding,
+        bf16=precision == "bf16",
+        checkpointing=_true(environ, "ACCELERATE_USE_FSDP")
+        and _true(environ, "FSDP_ACTIVATION_CHECKPOINTING"),
+        accumulation=_optional(environ, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", int),
+        clipping=_optional(environ, "ACCELERATE_GRADIENT_CLIPPING", float),
+        remarks=tuple(remarks),
+    )
+
+
+def settings_for(settings: TrainSettings, launch: Launch) -> TrainSettings:
+    """Fill what the user left open from the launcher's config, and say where the two disagree.
+
+    Returns:
+        A copy in which ``sharding`` is no longer ``auto``.
+
+    Raises:
+        SettingsError: Where the config's sharding does not go with the options.
+    """
+    for remark in launch.remarks:
+        warn(f"accelerate config: {remark}")
+    changes: dict[str, Any] = {}
+    if settings.sharding == "auto":
+        changes["sharding"] = _fitting(settings, launch)
+    if settings.bf16 is None and launch.bf16:
+        changes["bf16"] = True
+    elif settings.bf16 is False and launch.bf16:
+        warn("accelerate config: mixed_precision is bf16, but --bf16 false counts")
+    if settings.gradient_checkpointing == "auto" and launch.checkpointing:
+        changes["gradient_checkpointing"] = True
+    steps = settings.gradient_accumulation_steps
+    if launch.accumulation not in (None, 1, steps):
+        warn(
+            f"accelerate config: gradient_accumulation_steps is {launch.accumulation}, but "
+            f"--gradient-accumulation-steps {steps} counts"
+        )
+    if launch.clipping is not None and launch.clipping != settings.max_grad_norm:
+        warn(
+            f"accelerate config: gradient_clipping is {launch.clipping:g}, but --max-grad-norm "
+            f"{settings.max_grad_norm:g} counts"
+        )
+    if launch.world_size == 1 and changes.get("sharding", settings.sharding) != "none":
+        if settings.sharding != "auto":
+            warn(
+                f"--sharding {settings.sharding} needs several processes; this one has nothing to share with"
+            )
+        changes["sharding"] = "none"
+    return fill(settings, **changes)
+
+
+def _fitting(settings: TrainSettings, launch: Launch) -> str:
+    """The config's sharding, as far as it means something for this training."""
+    asked = launch.sharding or "none"
+    if asked == "optimizer" and settings.method == "lora":
+        # Only gradients and optimizer state of the adapters would be sharded, a few hundred MB, at the price
+        # of gathering every frozen weight: replication is what the config means for memory, and faster.
+        return "none"
+    if asked != "none" and settings.quantization:
+        raise SettingsError(
+            [
+                f"--quantization does not go with the sharding of the accelerate config ({asked}): "
+                "quantised weights can't be sharded; use a MULTI_GPU config"
+            ]
+        )
+    return asked
+
+
+def _sharding(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    if _true(environ, "ACCELERATE_USE_MEGATRON_LM"):
+        raise SettingsError(["accelerate config: MEGATRON_LM is not offered; use MULTI_GPU or FSDP"])
+    if _true(environ, "ACCELERATE_USE_DEEPSPEED"):
+        return _deepspeed(environ)
+    if _true(environ, "ACCELERATE_USE_FSDP"):
+        return _fsdp(environ)
+    return None, []
+
+
+def _fsdp(environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    remarks = []
+    if _true(environ, "FSDP_OFFLOAD_PARAMS"):
+        remarks.append("fsdp_offload_params is not offered: weights stay on the device, sharded")
+    for size in ("TP_SIZE", "CP_SIZE", "SP_SIZE"):
+        if _number(environ, f"PARALLELISM_CONFIG_{size}", 1) > 1:
+            name = f"parallelism_config_{size.lower()}"
+            raise SettingsError([f"accelerate config: {name} above 1 is not offered; use dp_shard_size"])
+    if environ.get("FSDP_VERSION", "1") == "2":
+        if _number(environ, "PARALLELISM_CONFIG_DP_REPLICATE_SIZE", 1) > 1:
+            return "hybrid", remarks
+        return "full" if _true(environ, "FSDP_RESHARD_AFTER_FORWARD", "true") else "optimizer", remarks
+    strategy = environ.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD").upper()
+    return _FSDP1_STRATEGIES.get(strategy, "full"), remarks
+
+
+def _deepspeed(environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """ZeRO's stages as sharding of ours: 3 is ``full``, 1 and 2 are ``optimizer``."""
+    remarks = []
+    stage = _optional(environ, "ACCELERATE_DEEPSPEED_ZERO_STAGE", int)
+    offload = [
+        environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE", "none") for what in ("OPTIMIZER", "PARAM")
+    ]
+    path = environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if path.lower() != "none":
+        zero = _deepspeed_file(Path(path)).get("zero_optimization") or {}
+        stage = int(zero.get("stage", 0))
+        offload = [
+            (zero.get(f"offload_{what}") or {}).get("device", "none") for what in ("optimizer", "param")
+        ]
+    if any(device not in ("none", "None", None) for device in offload):
+        remarks.append("DeepSpeed's offloading is not offered: state stays on the devices, sharded")
+    return {0: "none", 1: "optimizer", 2: "optimizer"}.get(2 if stage is None else stage, "full"), remarks
+
+
+def _deepspeed_file(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"deepspeed_config_file {path}: {error}"]) from None
+    if not isinstance(config, dict):
+        raise SettingsError([f"deepspeed_config_file {path}: a JSON object expected"])
+    return config
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name)
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise SettingsError([f"environment variable {name}={text}: a whole number expected"]) from None
+
+
+def _optional(environ: Mapping[str, str], name: str, kind: Any) -> Any:
+    """A number of the config; ``None`` where there is none (accelerate also writes ``none`` and ``auto``)."""
+    try:
+        return kind(environ[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def _true(environ: Mapping[str, str], name: str, default: str = "false") -> bool:
+    return environ.get(name, default).lower() in ("1", "true", "yes")

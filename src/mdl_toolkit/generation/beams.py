@@ -1,0 +1,99 @@
+"""Beam search, which is the library's; each row gets the answer that it gets alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from mdl_toolkit.generation.answer import Answer, Prompt
+from mdl_toolkit.generation.decoding import Decoding
+from mdl_toolkit.generation.processors import library_quiet, make_processors, without_history
+from mdl_toolkit.model.midashenglm import MiDashengLMModel
+
+
+def beam_search(
+    model: MiDashengLMModel, ends: Sequence[int], decoding: Decoding, prompts: Sequence[Prompt]
+) -> list[Answer]:
+    """Answers to prompts, in their order.
+
+    Rows run together where they can't touch each other: those of one budget, which is one limit to the
+    library; of one length too where its processors would see, or count, what shorter rows are filled up
+    with; and where tokens are drawn none, since a row's random numbers are its own.
+
+    Args:
+        model: In evaluation mode.
+        ends: Tokens that end an answer; one at least.
+        decoding: With more than one beam.
+        prompts: Each with a budget of at least 1.
+    """
+    cpu = torch.device("cpu")
+    alike = without_history(make_processors(decoding.settings(), model.config, ends, 8, 8, cpu))
+
+    def kind(row: int) -> tuple[int, ...]:
+        if decoding.samples:
+            return (row,)
+        prompt = prompts[row]
+        plain = alike and decoding.stop is None
+        return (prompt.budget,) if plain else (prompt.budget, len(prompt.input_ids))
+
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row in range(len(prompts)):
+        groups.setdefault(kind(row), []).append(row)
+    answers: dict[int, Answer] = {}
+    for _, rows in sorted(groups.items()):
+        found = _search(model, ends, decoding, [prompts[row] for row in rows])
+        answers.update(zip(rows, found, strict=True))
+    return [answers[row] for row in range(len(prompts))]
+
+
+def _search(
+    model: MiDashengLMModel, ends: Sequence[int], decoding: Decoding, prompts: Sequence[Prompt]
+) -> list[Answer]:
+    device = next(model.get_input_embeddings().parameters()).device
+    longest, budget, pad = max(len(prompt.input_ids) for prompt in prompts), prompts[0].budget, min(ends)
+    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
+        mask[row, longest - len(prompt.input_ids) :] = 1
+    samples = [len(prompt.waveform) for prompt in prompts]
+    waveform = torch.zeros(len(prompts), max(samples))
+    for row, prompt in enumerate(prompts):
+        waveform[row, : samples[row]] = torch.from_numpy(prompt.waveform)
+    said = {name: value for name, value in decoding.said.items() if name != "stop_strings"}
+    said |= {"max_new_tokens": budget, "eos_token_id": sorted(ends), "pad_token_id": pad}
+    cuda = [device] if device.type == "cuda" else []
+    with torch.inference_mode(), torch.random.fork_rng(cuda, enabled=decoding.samples), library_quiet():
+        if decoding.samples:
+            torch.manual_seed(_seed(decoding, prompts[0]))
+        output = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            input_values=waveform.to(device),
+            audio_length=samples,
+            generation_config=GenerationConfig(**said),
+            stopping_criteria=StoppingCriteriaList([decoding.stop] if decoding.stop else []),
+        )
+    forced = "forced_eos_token_id" in said
+    return [_answer(row, longest, ends, budget, forced, decoding.stop) for row in output.cpu()]
+
+
+def _seed(decoding: Decoding, prompt: Prompt) -> int:
+    """A row's own."""
+    own = np.random.Generator(np.random.Philox(key=(decoding.seed, prompt.key)))
+    return int(own.integers(2**63))
+
+
+def _answer(
+    row: torch.Tensor, longest: int, ends: Sequence[int], budget: int, forced: bool, stop: Any
+) -> Answer:
+    tokens = row[longest:].tolist()
+    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    if end is not None:
+        stopped = stop is not None and bool(stop(row[None, : longest + end], None)[0])
+        return Answer(tokens[:end], stopped or not (forced and end + 1 == budget))
+    return Answer(tokens, len(tokens) < budget or (stop is not None and bool(stop(row[None], None)[0])))

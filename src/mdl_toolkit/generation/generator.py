@@ -1,0 +1,277 @@
+"""Answers to prompts: packed prefill, a cache sized to need, the next rows where others have ended.
+
+Letters: B rows, T tokens of all prompts end to end, A audio tokens, S samples, H decoder width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdl_toolkit.generation.answer import Answer, Prompt
+from mdl_toolkit.generation.beams import beam_search
+from mdl_toolkit.generation.cache import RaggedCache
+from mdl_toolkit.generation.decoding import Decoding
+from mdl_toolkit.generation.processors import make_processors, process
+from mdl_toolkit.model.midashenglm import CACHE_NAME, MiDashengLMModel
+
+#: Bounds of one packed prefill: what a batch needs of memory doesn't grow with --batch-size beyond them.
+PREFILL_TOKENS = 16384
+PREFILL_SAMPLES = 16000 * 600
+#: Rows are taken out and filled up when one in so many has ended: a change costs about as much as a step.
+_REFILL = 8
+
+
+class Generator:
+    """Generates answers.
+
+    Args:
+        model: In evaluation mode.
+        end_ids: Tokens that end an answer.
+        decoding: How tokens are chosen.
+    """
+
+    def __init__(
+        self, model: MiDashengLMModel, end_ids: Sequence[int], decoding: Decoding | None = None
+    ) -> None:
+        self.model = model
+        self.end_ids = frozenset(end_ids)
+        self.decoding = decoding or Decoding()
+        self.device = next(model.get_input_embeddings().parameters()).device
+        text: Any = model.config.text_config
+        self._window = text.sliding_window if getattr(text, "use_sliding_window", False) else None
+        #: Whether an end token may be forced where the limit is: it then doesn't mean that the answer ended.
+        self.forces_end = self.decoding.settings().forced_eos_token_id is not None
+
+    def processors(self, prompt: Prompt) -> list[Any]:
+        """The library's processors for a row alone."""
+        settings, ends = self.decoding.settings(), sorted(self.end_ids)
+        return make_processors(
+            settings, self.model.config, ends, len(prompt.input_ids), prompt.budget, self.device
+        )
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        """Answers to some prompts, in their order."""
+        answers = dict(self.stream(prompts, len(prompts)))
+        return [answers[place] for place in range(len(prompts))]
+
+    def stream(self, prompts: Iterable[Prompt], slots: int) -> Iterator[tuple[int, Answer]]:
+        """Answer prompts, some at a time. Where rows have ended, the next prompts take their places.
+
+        Which rows run together depends on the prompts and their answers alone.
+
+        Args:
+            prompts: Each with a budget of at least 1; taken when there is room for them.
+            slots: Rows that run at a time.
+
+        Yields:
+            The place of a prompt among the prompts, and its answer, as soon as that has ended.
+        """
+        places = enumerate(prompts)
+        if self.decoding.beams > 1:
+            while batch := list(islice(places, slots)):
+                asked = [prompt for _, prompt in batch]
+                answers = beam_search(self.model, sorted(self.end_ids), self.decoding, asked)
+                yield from zip([place for place, _ in batch], answers, strict=True)
+            return
+        running = _Running(self, slots)
+        ended = False
+        while not ended or running.rows:
+            if not ended and running.free >= (max(1, slots // _REFILL) if running.rows else 1):
+                new = list(islice(places, running.free))
+                ended = len(new) < running.free
+                if new:
+                    yield from running.add(new)
+            if running.rows:
+                yield from running.step()
+
+    def read_prompts(self, prompts: Sequence[Prompt], cache: RaggedCache) -> Tensor:
+        """Run prompts through the model, packed, as the last rows of a cache; their last states, [B, H]."""
+        lasts = []
+        before = len(cache.lengths) - len(prompts)
+        for first, stop in _groups(prompts):
+            group = prompts[first:stop]
+            lengths = [len(prompt.input_ids) for prompt in group]
+            ids = torch.from_numpy(np.concatenate([prompt.input_ids for prompt in group]))
+            positions = torch.cat([torch.arange(length) for length in lengths])
+            waveform = torch.from_numpy(np.concatenate([prompt.waveform for prompt in group]))
+            placeholders = torch.nonzero(ids == self.model.config.audio_token_id).flatten()
+            cache.read(before + first, before + stop)
+            ends = torch.tensor(lengths).cumsum(0) - 1
+            states = self.model.packed_hidden(
+                ids.to(self.device),
+                positions.to(self.device),
+                waveform.to(self.device),
+                [len(prompt.waveform) for prompt in group],
+                lengths,
+                placeholders.to(self.device),
+                keep_rows=ends.to(self.device),
+                **{CACHE_NAME: cache},
+            )
+            lasts.append(states)
+        return torch.cat(lasts)
+
+    def read_tokens(self, tokens: Tensor, cache: RaggedCache) -> Tensor:
+        """Run one more token of every row, [B], through the decoder; the states, [B, H]."""
+        positions, mask = cache.step()
+        masks = {"full_attention": mask, "sliding_attention": mask}
+        if self._window is not None and mask.shape[-1] > self._window:
+            columns = torch.arange(mask.shape[-1], device=self.device)
+            masks["sliding_attention"] = mask & (columns > positions[:, :, None, None] - self._window)
+        output = self.model.decoder.model(
+            inputs_embeds=self.model.get_input_embeddings()(tokens)[:, None],
+            position_ids=positions,
+            attention_mask=masks,
+            use_cache=False,
+            **{CACHE_NAME: cache},
+        )
+        states: Tensor = output.last_hidden_state
+        return states[:, 0]
+
+    def choose(self, states: Tensor, rows: Sequence[_Row]) -> list[int]:
+        """The next token of each row for its state, [B, H].
+
+        A row's random numbers depend on the seed and the row alone.
+        """
+        logits = self.model.get_output_embeddings()(states).float()
+        if rows[0].processors:
+            logits = process(logits, [row.processors for row in rows], [row.tokens for row in rows])
+        if self.decoding.samples:
+            draws = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
+            tokens = _draw(logits, draws.to(self.device))
+        else:
+            tokens = logits.argmax(-1)
+        return [int(token) for token in tokens.tolist()]
+
+
+@dataclass
+class _Row:
+    """An answer that is being made.
+
+    Attributes:
+        place: Of the prompt.
+        prompt: What is asked.
+        answer: What there is of it.
+        random: The row's own random numbers.
+        processors: The row's own, since some count or remember.
+        ids: Room for prompt and answer, int64.
+        last: The newest token.
+    """
+
+    place: int
+    prompt: Prompt
+    answer: Answer
+    random: np.random.Generator
+    processors: list[Any]
+    ids: NDArray[np.int64]
+    last: int = 0
+
+    @classmethod
+    def begin(cls, place: int, prompt: Prompt, generator: Generator) -> _Row:
+        """A row whose answer is still empty."""
+        random = np.random.Generator(np.random.Philox(key=(generator.decoding.seed, prompt.key)))
+        # Zeros are given out by the system when they are first touched: a limit beyond need costs nothing.
+        ids = np.zeros(len(prompt.input_ids) + prompt.budget, dtype=np.int64)
+        ids[: len(prompt.input_ids)] = prompt.input_ids
+        return cls(place, prompt, Answer(), random, generator.processors(prompt), ids)
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Prompt and answer so far."""
+        return self.ids[: len(self.prompt.input_ids) + len(self.answer.tokens)]
+
+    def take(self, token: int, generator: Generator) -> bool:
+        """Take in the next token; whether the answer is done."""
+        answer, budget = self.answer, self.prompt.budget
+        self.last = token
+        if token in generator.end_ids:
+            answer.finished = not (generator.forces_end and len(answer.tokens) + 1 == budget)
+            return True
+        self.ids[len(self.tokens)] = token
+        answer.tokens.append(token)
+        stop = generator.decoding.stop
+        answer.finished = stop is not None and bool(stop(torch.from_numpy(self.tokens)[None], None)[0])
+        return answer.finished or len(answer.tokens) == budget
+
+
+class _Running:
+    """The rows that run together.
+
+    Rows that have ended stay until so many have that it pays to take them out; they cost a little until then.
+    """
+
+    def __init__(self, generator: Generator, slots: int) -> None:
+        self._generator, self._slots = generator, slots
+        self._cache = RaggedCache(generator.device)
+        self._all: list[_Row | None] = []
+
+    @property
+    def rows(self) -> list[_Row]:
+        """Rows whose answers go on."""
+        return [row for row in self._all if row is not None]
+
+    @property
+    def free(self) -> int:
+        """Rows that can join."""
+        return self._slots - len(self.rows)
+
+    def add(self, prompts: Sequence[tuple[int, Prompt]]) -> Iterator[tuple[int, Answer]]:
+        """Let rows join; answers that end with their first token are given."""
+        new = [_Row.begin(place, prompt, self._generator) for place, prompt in prompts]
+        self._compact([len(row.prompt.input_ids) for row in new])
+        self._all += new
+        with torch.inference_mode():
+            states = self._generator.read_prompts([row.prompt for row in new], self._cache)
+            tokens = self._generator.choose(states, new)
+        yield from self._take(new, tokens)
+
+    def step(self) -> Iterator[tuple[int, Answer]]:
+        """Make one more token of every row; answers that end with it are given."""
+        if len(self._all) - len(self.rows) >= max(1, len(self._all) // _REFILL):
+            self._compact([])
+        with torch.inference_mode():
+            last = torch.tensor([0 if row is None else row.last for row in self._all])
+            states = self._generator.read_tokens(last.to(self._generator.device), self._cache)
+            going = [place for place, row in enumerate(self._all) if row is not None]
+            if len(going) < len(self._all):
+                states = states[torch.tensor(going, device=states.device)]
+            rows = self.rows
+            tokens = self._generator.choose(states, rows)
+        yield from self._take(rows, tokens)
+
+    def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        done = [row for row, token in zip(rows, tokens, strict=True) if row.take(token, self._generator)]
+        ended = {id(row) for row in done}
+        self._all = [None if id(row) in ended else row for row in self._all]
+        for row in done:
+            yield row.place, row.answer
+
+    def _compact(self, add: Sequence[int]) -> None:
+        keep = [place for place, row in enumerate(self._all) if row is not None]
+        self._cache.change(keep, add)
+        self._all = [self._all[place] for place in keep]
+
+
+def _draw(logits: Tensor, draws: Tensor) -> Tensor:
+    """Tokens [B] by inversion: where the running sum of probabilities passes a number in [0, 1)."""
+    sums = torch.softmax(logits.double(), -1).cumsum(-1)
+    places = torch.searchsorted(sums, draws[:, None] * sums[:, -1:], right=True)[:, 0]
+    return places.clamp_(max=logits.shape[-1] - 1)
+
+
+def _groups(prompts: Sequence[Prompt]) -> list[tuple[int, int]]:
+    """Runs of prompts that are read together: within the bounds, one at least."""
+    groups, first, tokens, samples = [], 0, 0, 0
+    for row, prompt in enumerate(prompts):
+        tokens, samples = tokens + len(prompt.input_ids), samples + len(prompt.waveform)
+        if row > first and (tokens > PREFILL_TOKENS or samples > PREFILL_SAMPLES):
+            groups.append((first, row))
+            first, tokens, samples = row, len(prompt.input_ids), len(prompt.waveform)
+    return [*groups, (first, len(prompts))]

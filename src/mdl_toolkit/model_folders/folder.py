@@ -1,0 +1,89 @@
+"""What kind of model folder a path is, and where the base under it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl_toolkit.errors import ModelError
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.model_folders.manifest import Kind, ModelManifest
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles, read_json
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+OVERLAY_WEIGHTS = "overlay.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder and the stand-alone model that it rests on.
+
+    Attributes:
+        folder: As given.
+        kind: ``model``, ``adapter`` or ``overlay``.
+        manifest: What the folder says about itself; ``None`` for a model as it was published.
+        base: Holds configuration, tokenizer and base weights; ``folder`` itself where that stands alone.
+    """
+
+    folder: Path
+    kind: Kind
+    manifest: ModelManifest | None
+    base: Path
+
+
+def open_folder(folder: Path, base_model: str | Path | None = None) -> ModelFolder:
+    """Find out what a model folder is, and its base.
+
+    Args:
+        folder: Of a model, an adapter or a training checkpoint.
+        base_model: A name or folder of the base, where the folder's own record doesn't lead to it any more.
+
+    Raises:
+        ModelError: Where the folder is none of the three, or its base can't be found or isn't the right one.
+    """
+    folder = Path(folder)
+    manifest = ModelManifest.read(folder)
+    kind = manifest.kind if manifest else _kind(folder)
+    if kind == "model":
+        return ModelFolder(folder, kind, manifest, folder)
+    base = _find_base(folder, manifest, base_model)
+    below = ModelManifest.read(base)
+    if (below.kind if below else _kind(base)) != "model":
+        raise ModelError(
+            f"{folder}: its base {base} is no stand-alone model; merge that first (--merge-lora true)"
+        )
+    known = manifest.base.fingerprint if manifest and manifest.base else None
+    if known is not None and (found := WeightFiles(base).fingerprint()) != known:
+        raise ModelError(
+            f"{folder}: trained on another base than {base} (weights {known[:8]}, here {found[:8]}); "
+            "name the right one with --base-model"
+        )
+    return ModelFolder(folder, kind, manifest, base)
+
+
+def _kind(folder: Path) -> Kind:
+    if (folder / ADAPTER_CONFIG).is_file():
+        return "adapter"
+    if (folder / OVERLAY_WEIGHTS).is_file():
+        return "overlay"
+    return "model"
+
+
+def _find_base(folder: Path, manifest: ModelManifest | None, base_model: str | Path | None) -> Path:
+    if base_model is not None:
+        return resolve_model(base_model, option="--base-model")
+    name, revision = None, None
+    if manifest and manifest.base:
+        if manifest.base.path is not None and Path(manifest.base.path).is_dir():
+            return Path(manifest.base.path)
+        name, revision = manifest.base.name, manifest.base.revision
+    elif (folder / ADAPTER_CONFIG).is_file():
+        config = read_json(folder / ADAPTER_CONFIG)
+        name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"{folder}: it doesn't say what its base is; name it with --base-model")
+    try:
+        return resolve_model(name, revision=revision, option="--base-model")
+    except ModelError as error:
+        raise ModelError(f"{folder}: its base can't be found ({error}); name it with --base-model") from None

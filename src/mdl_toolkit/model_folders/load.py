@@ -1,0 +1,278 @@
+"""From a model folder to a model: memory-mapped, strictly checked, without a second copy of the weights.
+
+The model is built without storage, and every parameter then becomes the mapped file itself where its dtype is
+the wanted one, so that host memory holds each weight once at most.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from mdl_toolkit.errors import ModelError
+from mdl_toolkit.family import MODEL_TYPE, check_family
+from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
+from mdl_toolkit.model_folders.adapter import AdapterWeights, attach_adapter
+from mdl_toolkit.model_folders.folder import ModelFolder, open_folder
+from mdl_toolkit.model_folders.quantize import Quantization, quantized_parameter, replace_linears
+from mdl_toolkit.model_folders.tensorfiles.reader import (
+    FRONT_END_CONSTANTS,
+    WeightFiles,
+    read_json,
+    shown_name,
+)
+from mdl_toolkit.model_folders.trained import read_trained
+
+#: No published model comes near these; a wrong config.json must not make us build without end.
+_BOUNDS = {
+    "text_config": {
+        "num_hidden_layers": 1000, "vocab_size": 2**24, "hidden_size": 2**17, "intermediate_size": 2**20,
+    },
+    "audio_encoder_config": {
+        "depth": 1000, "embed_dim": 2**17, "n_fft": 2**16, "n_mels": 2**12, "target_length": 2**20,
+    },
+}  # fmt: skip
+
+#: Building without storage changes settings of the whole process for a moment: one thread at a time.
+_building = threading.Lock()
+
+
+def load_config(folder: Path) -> MiDashengLMConfig:
+    """Read a folder's ``config.json``. Its ``auto_map`` is kept, and never followed.
+
+    Raises:
+        ModelError: Where it is missing, broken, or of another kind of model.
+    """
+    path = Path(folder) / "config.json"
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise ModelError(f"{path}: a mapping expected")
+    check_family(fields, path)
+    if fields.get("model_type") != MODEL_TYPE:
+        raise ModelError(
+            f"{path}: model_type is {str(fields.get('model_type'))[:40]!r}; "
+            f"models of type {MODEL_TYPE!r} are supported"
+        )
+    for part, bounds in _BOUNDS.items():
+        section = fields.get(part)
+        if not isinstance(section, dict):
+            raise ModelError(f"{path}: {part} is missing")
+        for name, highest in bounds.items():
+            value = section.get(name)
+            if value is not None and (type(value) is not int or not 0 < value <= highest):
+                raise ModelError(
+                    f"{path}: {part}.{name} is {value!r:.40}; a number from 1 to {highest} expected"
+                )
+    try:
+        config = MiDashengLMConfig(**fields)
+        config.audio_encoder_config.check()
+    except ModelError as error:
+        raise ModelError(f"{path.parent}: {error}") from None
+    except Exception as error:
+        raise ModelError(f"{path}: can't be understood: {' '.join(str(error).split())[:300]}") from None
+    return config
+
+
+def build_empty(folder: Path, dtype: torch.dtype | None = None) -> MiDashengLMModel:
+    """Build a folder's model on the meta device: shapes and dtypes, no storage.
+
+    Args:
+        folder: Has a ``config.json``.
+        dtype: Of the weights; ``None`` takes float32. The audio front end is float32 always.
+
+    Raises:
+        ModelError: Where the configuration can't be built.
+    """
+    config = load_config(folder)
+    _building.acquire()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or torch.float32)
+    try:
+        with torch.device("meta"), no_init_weights():
+            model = MiDashengLMModel(config)
+        model.use_own_layers()
+        model.tie_weights()
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: config.json describes no model that can be built: {reason}") from None
+    finally:
+        torch.set_default_dtype(before)
+        _building.release()
+    model.config.dtype = dtype or torch.float32
+    model.eval()
+    return model
+
+
+def load_model(
+    folder: Path | ModelFolder,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    quantization: Quantization | None = None,
+    base_model: str | Path | None = None,
+) -> MiDashengLMModel:
+    """Open a model folder of any kind.
+
+    Args:
+        folder: A model, an adapter (opened unmerged) or a training checkpoint.
+        dtype: Of the weights; by default what most of the file's are. The audio front end is float32 always.
+        device: Where the weights shall be.
+        quantization: ``8bit`` or ``4bit`` for the decoder's linear layers; head and audio parts never are.
+        base_model: The base of an adapter or checkpoint, where its own record doesn't lead to it any more.
+
+    Returns:
+        The model in evaluation mode. On the CPU, weights whose dtype needed no change are the mapped files.
+
+    Raises:
+        ModelError: Where anything of the folder is missing, broken, or doesn't fit; one line that names it.
+    """
+    place = folder if isinstance(folder, ModelFolder) else open_folder(folder, base_model)
+    files = WeightFiles(place.base)
+    dtype = dtype or main_dtype(files)
+    model = build_empty(place.base, dtype)
+    trained = read_trained(place.folder) if place.kind != "model" else AdapterWeights({})
+    device = torch.device(device)
+    quantized = replace_linears(model.decoder, quantization, dtype, "decoder.") if quantization else set()
+    check_names(place.base, model, files, trained.full)
+    fill(model, files, trained.full, device, quantized)
+    model.recompute_constants()
+    if quantization:
+        setattr(model, f"is_loaded_in_{quantization}", True)  # PEFT chooses its layers by this
+    if trained.lora:
+        attach_adapter(model, trained)
+    model.eval()
+    return model
+
+
+def main_dtype(files: WeightFiles) -> torch.dtype:
+    """The floating-point dtype that most bytes of the weights have."""
+    sizes: dict[torch.dtype, int] = {}
+    for info in files.values():
+        if info.dtype in (torch.float32, torch.bfloat16, torch.float16):
+            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.bytes
+    return max(sizes, key=lambda dtype: sizes[dtype]) if sizes else torch.float32
+
+
+def check_names(
+    where: Path, model: nn.Module, files: WeightFiles, replaced: Mapping[str, Tensor] | None = None
+) -> None:
+    """Compare the tensors of files with those of a model.
+
+    Raises:
+        ModelError: Naming every tensor (of many, the first) that is missing, unexpected or of another shape.
+    """
+    replaced = replaced or {}
+    groups = tied_names(model)
+    wanted = {name for group in groups for name in group}
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
+    missing = [group[0] for group in groups if not any(name in files for name in group)]
+    unexpected = sorted(set(files) - wanted - FRONT_END_CONSTANTS) + sorted(set(replaced) - wanted)
+    found = {name: info.shape for name, info in files.items()}
+    found.update({name: tuple(tensor.shape) for name, tensor in replaced.items()})
+    wrong = [
+        f"{shown_name(name)} {list(shape)} instead of {list(shapes[name])}"
+        for name, shape in sorted(found.items())
+        if name in wanted and shape != shapes[name]
+    ]
+    problems = [
+        f"{what} {_some(names)}"
+        for what, names in (
+            ("missing tensors:", missing),
+            ("unexpected tensors:", unexpected),
+            ("tensors of another shape than config.json says:", wrong),
+        )
+        if names
+    ]
+    if problems:
+        raise ModelError(f"{where}: {'; '.join(problems)}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(shown_name, names[:8])) + more
+
+
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and persistent buffers by every name that they have (tied ones more than once)."""
+    found: list[tuple[str, Tensor]] = list(model.named_parameters(remove_duplicate=False))
+    for prefix, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                found.append((f"{prefix}.{name}" if prefix else name, buffer))
+    return found
+
+
+def tied_names(model: nn.Module) -> list[list[str]]:
+    """The names of a model's tensors; those of one tied tensor stand together, embeddings first."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in named_tensors(model):
+        groups.setdefault(id(tensor), []).append(name)
+    return list(groups.values())
+
+
+def fill(
+    model: nn.Module,
+    files: WeightFiles,
+    replaced: Mapping[str, Tensor],
+    device: torch.device,
+    quantized: Iterable[str] = (),
+) -> None:
+    """Give a model of the meta device its tensors, one after the other.
+
+    Args:
+        model: Its tensors say which dtype each shall have.
+        files: The base's.
+        replaced: Tensors that stand in for the base's; any name of a tied tensor serves.
+        device: Where they shall be.
+        quantized: Names of weights to quantise on the way.
+
+    Buffers that no file has get storage alone: call ``model.recompute_constants()`` afterwards.
+    """
+    quantized = set(quantized)
+    tensors = dict(named_tensors(model))
+    for group in tied_names(model):
+        source = next((name for name in group if name in replaced), None)
+        if source is not None:
+            tensor = replaced[source]
+        else:
+            tensor = files.tensor(next(name for name in group if name in files))
+        shape = tensors[group[0]]
+        made: Tensor
+        if group[0] in quantized:
+            made = quantized_parameter(_owner(model, group[0]), tensor.to(shape.dtype), device)
+        else:
+            made = tensor.to(device=device, dtype=shape.dtype)
+            if isinstance(shape, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=shape.requires_grad)
+        for name in group:
+            _set(model, name, made)
+    for name, buffer in list(model.named_buffers()):
+        if buffer.is_meta:  # of no file: the caller recomputes it
+            _set(model, name, torch.empty_like(buffer, device=device))
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
+
+
+def _set(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, leaf = _owner(model, name), name.rpartition(".")[2]
+    table: Any = owner._parameters if leaf in owner._parameters else owner._buffers
+    table[leaf] = tensor
+
+
+def map_tensors(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Replace every tensor of a model by what ``change`` makes of its first name and it; ties stay tied."""
+    tensors = dict(named_tensors(model))
+    for group in tied_names(model):
+        made = change(group[0], tensors[group[0]])
+        for name in group:
+            _set(model, name, made)

@@ -1,0 +1,19 @@
+"""Typed settings of every command. Flags and YAML fill them; all problems are reported at once.
+
+Only the standard library is imported here, so that ``--help`` is immediate and no torch is loaded before the
+settings are valid. How settings are declared and read is in ``options.py``.
+"""
+
+from mdl_toolkit.settings.convert import ConvertOptions, ConvertSettings
+from mdl_toolkit.settings.demo import DemoSettings
+from mdl_toolkit.settings.inference import InferenceSettings
+from mdl_toolkit.settings.train import TRAIN_TARGETS, TrainSettings
+
+__all__ = [
+    "TRAIN_TARGETS",
+    "ConvertOptions",
+    "ConvertSettings",
+    "DemoSettings",
+    "InferenceSettings",
+    "TrainSettings",
+]

@@ -1,0 +1,1 @@
+"""What a person sees and says: the console, the standard streams, and Ctrl-C."""

@@ -1,0 +1,1 @@
+"""``train``: a run from settings to ``final/``."""

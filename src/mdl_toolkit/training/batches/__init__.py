@@ -1,0 +1,1 @@
+"""Which micro-batch comes when, and the worker processes that prepare them."""

@@ -1,0 +1,370 @@
+"""Micro-batches, prepared ahead by data workers, in exactly the order of the run.
+
+A worker (``data/batching/preparing.py``) is a new process that shares nothing with the run: it opens the
+dataset itself, sends batches through a socket, hears none of the signals that a scheduler or terminal sends
+to all processes of a job, and ends with the run, be it killed. For each there is a thread of the run that
+gives it one batch to do after the other and takes what comes. The run waits for the batch that is next,
+looks meanwhile after the worker that has it, and hears signals: whatever becomes of a worker ends the wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGBUS, SIGKILL
+from typing import Any
+
+import torch
+
+from mdl_toolkit.data.batching.collate import PackedBatch
+from mdl_toolkit.data.batching.packing import Letter
+from mdl_toolkit.data.batching.preparing import Failure, Preparer
+from mdl_toolkit.data.channel import Child, Notes, receive, send
+from mdl_toolkit.errors import DataError, MdlError
+from mdl_toolkit.terminal.console import duration, say
+
+Indices = tuple[int, ...]
+
+#: Micro-batches that are kept ready or in work, for each worker.
+PREFETCH = 4
+#: Bytes of ready micro-batches after which none but the next one is begun.
+MAX_READY = 256 << 20
+#: Seconds that a single row, or opening the dataset, may take before it is named.
+NAMED_SECONDS = 30.0
+#: And before the run ends: a network drive that answers again within that time does no harm.
+STALL_SECONDS = 600.0
+#: Seconds to wait for a worker that somebody has stopped.
+STOPPED_SECONDS = 10.0
+#: Seconds between two looks while waiting.
+TICK = 0.2
+
+
+class WaitEnded(MdlError):
+    """A signal asked the run to stop while it waited for a batch."""
+
+
+def _never() -> bool:
+    return False
+
+
+class MicroBatches:
+    """Micro-batches of a dataset, on the device, in the order of the tasks.
+
+    In a ``with`` block the workers serve all calls until its end; else they end with a call's generator.
+
+    Args:
+        paths: Folders of the dataset.
+        audio_token_id: Of the model.
+        device: Where the tensors go; to a GPU they are copied from pinned memory, without waiting.
+        workers: Processes that prepare them; 0: this process does it when a batch is asked for.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], audio_token_id: int, device: torch.device, workers: int
+    ) -> None:
+        self._source = ([Path(path) for path in paths], audio_token_id)
+        self._device, self._workers = device, workers
+        self._team: _Team | None = None
+        self._kept = False
+
+    def __enter__(self) -> MicroBatches:
+        self._kept = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept = False
+        self._end_team()
+
+    def start(self) -> None:
+        """Start the workers, which else start with the first call: they get ready while others work."""
+        if self._workers and self._team is None:
+            self._team = _Team(self._source, self._device, self._workers)
+
+    def __call__(
+        self, tasks: Iterable[Indices], interrupted: Callable[[], bool] = _never
+    ) -> Generator[PackedBatch, None, None]:
+        """The micro-batches of some tasks, in order. Close it where it isn't used to its end.
+
+        Args:
+            tasks: Rows of each.
+            interrupted: Whether not to wait any longer; asked now and then while waiting.
+
+        Raises:
+            DataError: A row can't be used; its name is in the message.
+            MdlError: A worker has ended, is stopped, or has been at one row for too long.
+            WaitEnded: ``interrupted`` says so.
+        """
+        return self._by_workers(tasks, interrupted) if self._workers else self._by_itself(tasks)
+
+    def _by_itself(self, tasks: Iterable[Indices]) -> Generator[PackedBatch, None, None]:
+        preparer = Preparer(*self._source)
+        for indices in tasks:
+            made = preparer(indices)
+            if isinstance(made, Failure):
+                raise _error(made)
+            batch = PackedBatch.of(made)
+            if self._device.type == "cuda":
+                batch = batch.pin_memory()
+            yield batch.to(self._device, non_blocking=True)
+
+    def _by_workers(
+        self, tasks: Iterable[Indices], interrupted: Callable[[], bool]
+    ) -> Generator[PackedBatch, None, None]:
+        self.start()
+        team, drained = self._team, False
+        assert team is not None
+        try:
+            yield from team.batches(iter(tasks), interrupted)
+            drained = True
+        finally:
+            if not (drained and self._kept):
+                self._end_team()
+
+    def _end_team(self) -> None:
+        if self._team is not None:
+            self._team.close()
+            self._team = None
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A batch as it came from a worker, in memory from which the device can copy it."""
+
+    letter: Letter
+    body: torch.Tensor
+
+
+class _Worker(Child):
+    """A data worker.
+
+    Attributes:
+        place: Its number.
+        task: Number of the batch that it has in work.
+        thread: Talks with it.
+    """
+
+    def __init__(self, place: int, notes: Notes) -> None:
+        self.place = place
+        self.task: int | None = None
+        self.thread: threading.Thread | None = None
+        try:
+            super().__init__(
+                "mdl_toolkit.data.batching.preparing", (notes.fileno(), place), (notes.fileno(),)
+            )
+        except OSError as error:
+            raise MdlError(
+                f"a data worker can't be started ({error.strerror or error}); try fewer --data-workers, or 0"
+            ) from error
+
+
+class _Team:
+    """Workers that make batches ahead; :meth:`batches` gives them in order.
+
+    Args:
+        source: Folders of the dataset and the placeholder's id.
+        device: Where the batches will go.
+        count: Number of workers.
+    """
+
+    def __init__(self, source: tuple[list[Path], int], device: torch.device, count: int) -> None:
+        self._source, self._device = source, device
+        # All that follows is shared with the threads, and touched while this is held.
+        self._changed = threading.Condition()
+        self._tasks: deque[tuple[int, Indices]] = deque()
+        self._ready: dict[int, _Arrived | Failure] = {}
+        self._ready_bytes = self._given = self._taken = 0
+        self._problem: MdlError | None = None
+        self._closed = False
+        self._notes = Notes()
+        self._workers: list[_Worker] = []
+        try:
+            for place in range(count):
+                worker = _Worker(place, self._notes)
+                self._workers.append(worker)
+                worker.thread = threading.Thread(target=self._serve, args=(worker,), daemon=True)
+                worker.thread.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def batches(self, tasks: Iterator[Indices], interrupted: Callable[[], bool]) -> Iterator[PackedBatch]:
+        """The batches of some tasks; arguments and errors as :meth:`MicroBatches.__call__`."""
+        while True:
+            while self._given - self._taken < PREFETCH * len(self._workers):
+                indices = next(tasks, None)
+                if indices is None:
+                    break
+                with self._changed:
+                    self._tasks.append((self._given, indices))
+                    self._given += 1
+                    self._changed.notify_all()
+            if self._taken == self._given:
+                return
+            found = self._next(interrupted)
+            if isinstance(found, Failure):
+                raise _error(found)
+            yield PackedBatch.received(found.letter, found.body, self._device)
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.close()
+        for worker in self._workers:
+            if worker.thread is not None and worker.thread.ident is not None:
+                worker.thread.join(timeout=5)
+        self._notes.close()
+
+    def _next(self, interrupted: Callable[[], bool]) -> _Arrived | Failure:
+        """Wait for the batch that is next."""
+        wait = _Wait()
+        with self._changed:
+            while self._problem is None and self._taken not in self._ready:
+                if interrupted():
+                    raise WaitEnded("a batch was awaited when a signal asked to stop")
+                self._changed.wait(TICK)
+                if self._problem is None and self._taken not in self._ready:
+                    self._look_after(wait)
+            if self._problem is not None:
+                raise self._problem
+            found = self._ready.pop(self._taken)
+            self._ready_bytes -= _size(found)
+            self._taken += 1
+            self._changed.notify_all()
+        return found
+
+    def _look_after(self, wait: _Wait) -> None:
+        """Name a row that takes long, and end the wait for one that takes for ever."""
+        worker = next((worker for worker in self._workers if worker.task == self._taken), None)
+        at = self._notes.read(worker.place) if worker else ""
+        wait.go_on((worker, at))
+        where = f"reads {at}" if at else "prepares a batch"
+        pid = worker.process.pid if worker else 0
+        if worker is not None and wait.seconds >= STOPPED_SECONDS and worker.is_stopped():
+            raise MdlError(
+                f"data worker {pid} is stopped (by SIGSTOP) while it {where}; let it run (kill -CONT "
+                f"{pid}) or don't stop it"
+            )
+        if wait.seconds >= STALL_SECONDS:
+            raise MdlError(
+                f"nothing has moved for {duration(STALL_SECONDS)} while data worker {pid} {where}: its disk "
+                "doesn't answer. Look after the disk or network drive, or copy the data to a local one"
+            )
+        if wait.seconds >= NAMED_SECONDS and not wait.named:
+            wait.named = True
+            say(
+                f"no batch for {duration(NAMED_SECONDS)}: data worker {pid} still {where} (the run "
+                f"waits {duration(STALL_SECONDS)} for a row)",
+                everywhere=True,
+            )
+
+    def _serve(self, worker: _Worker) -> None:
+        """In a thread: give a worker its tasks and take its batches."""
+        try:
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)  # else memory would be pinned by way of the first GPU
+            send(worker.socket, self._source)
+            while (indices := self._task_for(worker)) is not None:
+                send(worker.socket, indices)
+                arrived = self._receive(worker)
+                if arrived is None:
+                    raise ConnectionResetError
+                with self._changed:
+                    assert worker.task is not None
+                    self._ready[worker.task] = arrived
+                    self._ready_bytes += _size(arrived)
+                    worker.task = None
+                    self._changed.notify_all()
+        except OSError:
+            self._tell(worker, None)
+        except BaseException as error:
+            self._tell(worker, error)
+
+    def _task_for(self, worker: _Worker) -> Indices | None:
+        """Wait for something to do; ``None``: there will be no more."""
+        with self._changed:
+            while not self._closed:
+                if self._tasks:
+                    number, indices = self._tasks[0]
+                    # However much is ready, the batch that is waited for is made.
+                    if self._ready_bytes < MAX_READY or number == self._taken:
+                        self._tasks.popleft()
+                        worker.task = number
+                        return indices
+                self._changed.wait()
+        return None
+
+    def _receive(self, worker: _Worker) -> _Arrived | Failure | None:
+        body = torch.empty(0, dtype=torch.uint8)
+
+        def allocate(size: int) -> memoryview:
+            nonlocal body
+            body = torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+            return memoryview(body.numpy())  # type: ignore[arg-type]
+
+        message = receive(worker.socket, allocate)
+        if message is None:
+            return None
+        said: Any = message[0]
+        return said if isinstance(said, Failure) else _Arrived(said, body)
+
+    def _tell(self, worker: _Worker, error: BaseException | None) -> None:
+        """Let the run know that there is nothing more to expect of a worker."""
+        if self._closed:
+            return
+        at = self._notes.read(worker.place)
+        where = f" while it read {at}" if at else ""
+        if error is not None:
+            problem = f"a batch can't be taken from data worker {worker.process.pid}: {error}"
+        else:
+            how, code = worker.how_it_ended()
+            problem = f"data worker {worker.process.pid} {how}{where}{self._hint(code)}"
+        with self._changed:
+            self._problem = self._problem or MdlError(problem)
+            self._changed.notify_all()
+
+    def _hint(self, code: int | None) -> str:
+        if code == -SIGKILL:
+            return ", most likely for want of memory: try fewer --data-workers, or a smaller --batch-size"
+        if code == -SIGBUS:
+            folders = ", ".join(map(str, self._source[0]))
+            return f": a file of {folders} was cut short, or its disk can't be read"
+        return "; --data-workers 0 prepares batches in the run itself"
+
+
+@dataclass
+class _Wait:
+    """How long a batch has been waited for since something last moved.
+
+    Time in which this process itself was stopped (Ctrl-Z, a scheduler's suspension) doesn't count.
+    """
+
+    seconds: float = 0.0
+    named: bool = False
+    _clock: float = 0.0
+    _state: object = None
+
+    def __post_init__(self) -> None:
+        self._clock = time.monotonic()
+
+    def go_on(self, state: object) -> None:
+        """Count the time since the last look, from 0 where the state is another one."""
+        now = time.monotonic()
+        self.seconds += min(now - self._clock, 2 * TICK)
+        self._clock = now
+        if state != self._state:
+            self._state, self.seconds, self.named = state, 0.0, False
+
+
+def _size(found: _Arrived | Failure) -> int:
+    return found.body.nbytes if isinstance(found, _Arrived) else 0
+
+
+def _error(failure: Failure) -> MdlError:
+    return (DataError if failure.of_data else MdlError)(failure.message)

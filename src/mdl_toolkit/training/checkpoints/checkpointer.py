@@ -1,0 +1,193 @@
+"""What goes into a checkpoint, and how a run takes it up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdl_toolkit.distributed.group import Ranks
+from mdl_toolkit.errors import UserError
+from mdl_toolkit.model_folders.export import write_trained
+from mdl_toolkit.model_folders.manifest import Kind, ModelManifest, package_versions
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
+from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
+from mdl_toolkit.training.loop import Progress
+from mdl_toolkit.training.optimizer import Optimizer
+from mdl_toolkit.training.schedule import LearningRates
+from mdl_toolkit.training.trainable.adapters import kind_of, load_trained, trained_tensors, trained_weights
+from mdl_toolkit.training.trainable.wrap import Wrapped
+
+#: Settings that decide which tensors are trained: a checkpoint of others can't be taken up.
+SHAPE_OPTIONS = ("method", "train_target", "lora_rank", "lora_attention", "rslora", "dora", "lora_alpha")
+#: Settings that change neither what is learnt nor in which order: resuming with others needs no word.
+FREE_OPTIONS = frozenset(
+    {
+        "output", "overwrite", "resume_from_checkpoint", "save_steps", "save_total_limit", "eval_steps",
+        "eval_dataset", "eval_batch_size", "eval_accumulation_steps", "logging_steps", "report_to",
+        "data_workers", "merge_lora", "merge_onto", "final_dtype", "on_nonfinite", "gradient_checkpointing",
+        "compile", "sharding",
+        # What these lead to is compared by fingerprints.
+        "train_dataset", "model_name", "revision", "from_modelscope", "cache_dir", "num_workers",
+        "tokenizing_batch_size", "base_dir", "encoding", "on_error", "max_audio_seconds",
+        "allow_private_urls", "allow_outside_base_dir", "url_timeout", "url_max_mib", "audio_storage",
+        "system_prompt", "user_prompt", "prompt_order",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a run is made of; a checkpoint belongs to the run that has the same.
+
+    Attributes:
+        dataset: Fingerprint of the training data.
+        eval_dataset: Fingerprint of the evaluation data.
+        model: Fingerprint of the base model's weights.
+        options: All settings.
+    """
+
+    dataset: str
+    eval_dataset: str | None
+    model: str
+    options: Mapping[str, Any]
+
+    def check(self, state: RunState, checkpoint: Path) -> None:
+        """Refuse a checkpoint of another dataset, model or set of trained tensors; warn of changed options.
+
+        Raises:
+            UserError: Naming what differs.
+        """
+        if state.dataset != self.dataset:
+            raise UserError(
+                f"{checkpoint} is of a run on another dataset ({state.dataset}, now {self.dataset}); resume "
+                "with the same data, or train anew with another --output"
+            )
+        if state.model != self.model:
+            raise UserError(
+                f"{checkpoint} is of a run from another base model (weights {state.model}, now "
+                f"{self.model}); resume with the same --model-name, or train anew with another --output"
+            )
+        changed = [
+            (name, state.options.get(name), value)
+            for name, value in self.options.items()
+            if name in state.options and state.options[name] != value
+        ]
+        for name, before, now in changed:
+            if name in SHAPE_OPTIONS:
+                raise UserError(
+                    f"{checkpoint} is of a run with --{name.replace('_', '-')} {_shown(before)}, now "
+                    f"{_shown(now)}: other tensors are trained; resume with the old value, or train anew "
+                    "with another --output"
+                )
+        for name, before, now in changed:
+            if name not in FREE_OPTIONS:
+                warn(
+                    f"resuming with --{name.replace('_', '-')} {_shown(now)}; before, it was {_shown(before)}"
+                )
+        if state.eval_dataset is not None and self.eval_dataset not in (None, state.eval_dataset):
+            warn("resuming with another --eval-dataset: eval_loss can't be compared with what it was before")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Checkpointer:
+    """Writes a run's checkpoints.
+
+    Args:
+        output: The run's folder.
+        ranks: Its processes.
+        wrapped: The model.
+        optimizer: Over what is trained.
+        rates: The learning rates.
+        settings: Of the run.
+        identity: What the run is made of.
+        base_folder: Of the base model.
+        manifest: Makes a folder's ``mdl_toolkit.json`` of its kind and where the run stands.
+        newest: The checkpoint that the run has begun from.
+
+    Attributes:
+        newest: The last one written, or begun from.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        ranks: Ranks,
+        wrapped: Wrapped,
+        optimizer: Optimizer,
+        rates: LearningRates,
+        settings: TrainSettings,
+        identity: Identity,
+        base_folder: Path,
+        manifest: Callable[[Kind, Progress], ModelManifest],
+        newest: Path | None = None,
+    ) -> None:
+        self.output, self.ranks, self.wrapped, self.optimizer = output, ranks, wrapped, optimizer
+        self.rates, self.settings, self.identity = rates, settings, identity
+        self._base_folder, self._manifest = base_folder, manifest
+        self.newest = newest
+
+    def save(self, progress: Progress) -> str:
+        """Write ``checkpoint-N``; every process calls it, the main one writes.
+
+        Returns:
+            What was done, for a person.
+
+        Raises:
+            MdlError: It could not be written; older checkpoints are intact.
+        """
+        path = self.output / f"checkpoint-{progress.step}"
+        if self.ranks.is_main:
+            with writing_checkpoint(self.output, self._state(progress)) as folder:
+                trained = trained_weights(self.wrapped.model, self.settings)
+                manifest = self._manifest(kind_of(trained), progress)
+                write_trained(folder, self._base_folder, trained, manifest)
+                write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
+            prune(self.output, self.settings.save_total_limit, path)
+        else:
+            # Gathering sharded tensors is everyone's work.
+            for _ in trained_tensors(self.wrapped.model):
+                raise AssertionError("the main process alone is given tensors")
+            for _ in self.optimizer.tensors():
+                raise AssertionError("the main process alone is given tensors")
+        self.ranks.barrier()
+        self.newest = path
+        return f"saved {path}"
+
+    def _state(self, progress: Progress) -> RunState:
+        return RunState(
+            step=progress.step,
+            epoch=progress.place.epoch,
+            first_sample=progress.place.first_sample,
+            schedule_position=self.rates.position(progress.step),
+            schedule_total=self.rates.total,
+            counts=dict(progress.counts),
+            seconds=progress.seconds,
+            world_size=self.ranks.world_size,
+            dataset=self.identity.dataset,
+            eval_dataset=self.identity.eval_dataset,
+            model=self.identity.model,
+            options=dict(self.identity.options),
+            versions=package_versions(),
+        )
+
+
+def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer) -> None:
+    """Put a checkpoint's weights and optimizer state into a run; every process reads its part of them.
+
+    Raises:
+        ModelError: Where they don't fit what the run trains.
+    """
+    load_trained(wrapped.model, read_trained(checkpoint).named())
+    files = WeightFiles(checkpoint, OPTIMIZER)
+    optimizer.load({name: files.tensor(name) for name in files})

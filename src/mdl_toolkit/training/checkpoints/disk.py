@@ -1,0 +1,166 @@
+"""Whether the disk has room for what a run will write: known before torch is imported.
+
+Sizes come from the headers of the base's weight files, and are those of the tensors: what lies beside them
+(tokenizer, records) is small.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.errors import ModelError, SettingsError
+from mdl_toolkit.files import free_bytes
+from mdl_toolkit.model_folders.names import HEAD, part_of
+from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
+from mdl_toolkit.training.checkpoints.storage import RunState, checkpoints
+from mdl_toolkit.training.schedule import interval
+from mdl_toolkit.training.trainable.targets import adapted_modules
+
+#: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
+_BYTES_IN_CHECKPOINT = 12
+_BYTES_IN_ADAPTER = 4
+#: Of dtypes in safetensors' words, and in those of ``--final-dtype``.
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+#: What never learns.
+_FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a run writes, or what is left of one that is gone on with.
+
+    Attributes:
+        checkpoint: One of its checkpoints.
+        final: ``final/``.
+        kept: New checkpoints that are on the disk at the same time; 0 where all steps are made and saved.
+    """
+
+    checkpoint: int
+    final: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.kept * self.checkpoint + self.final
+
+
+def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> None:
+    """Refuse a disk without room for the next checkpoint and ``final/``; warn where not all will fit.
+
+    Raises:
+        SettingsError: With what is needed, what is free, and what to do.
+    """
+    need = needed(settings, launch, model_folder, data)
+    free = free_bytes(settings.output)
+    if need is None or free is None:
+        return
+    if settings.overwrite:
+        free += _earlier(settings.output)
+    if free < min(need.kept, 1) * need.checkpoint + need.final:
+        final = f"final/ of {_size(need.final)}"
+        what = f"a checkpoint of {_size(need.checkpoint)} and {final} are" if need.kept else f"{final} is"
+        raise SettingsError(
+            [
+                f"--output {settings.output}: {_size(free)} are free there, and {what} to be written: free "
+                "some space, or name a folder on another disk"
+            ]
+        )
+    if free < need.total:
+        warn(
+            f"{settings.output}: {need.kept} checkpoints of {_size(need.checkpoint)} and final/ of "
+            f"{_size(need.final)} need {_size(need.total)}, and {_size(free)} are free; a smaller "
+            "--save-total-limit keeps fewer checkpoints"
+        )
+
+
+def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> Need | None:
+    """What a run will write; ``None`` where the weight files don't tell (whoever loads them says why)."""
+    tensors = base_tensors(model_folder)
+    if tensors is None:
+        return None
+    trained = _trained(settings, tensors)
+    saves = _saves(settings, launch, data)
+    limit = settings.save_total_limit
+    return Need(
+        checkpoint=trained * _BYTES_IN_CHECKPOINT,
+        final=_final(settings, tensors, trained),
+        # A new one is complete before the oldest goes.
+        kept=saves if limit is None else min(saves, limit + 1),
+    )
+
+
+def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
+    """Checkpoints that are to come, about: batches in tokens are never quite full."""
+    slots = launch.world_size * settings.gradient_accumulation_steps
+    if settings.max_tokens:
+        epoch = math.ceil(int(data.tokens.sum()) / (settings.max_tokens * slots))
+    else:
+        epoch = math.ceil(len(data) / (settings.batch_size * slots))
+    steps = settings.max_steps or max(1, math.ceil(epoch * settings.num_epochs))
+    every, done = interval(settings.save_steps, steps), _done(settings)
+    if done >= steps:
+        # Of batches in tokens there may be more steps than were counted.
+        return int(bool(settings.max_tokens and not settings.max_steps))
+    return math.ceil(steps / every) - done // every  # the last step saves too
+
+
+def _done(settings: TrainSettings) -> int:
+    """Steps of the checkpoint that is gone on from, whole or not (to know takes long); 0 without one."""
+    wanted = wants_resume(settings, counts_restart())
+    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
+    try:
+        return RunState.read(found[0]).step if found else 0
+    except ModelError:
+        return 0  # whoever takes it up says what is wrong with it
+
+
+def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
+    """How many numbers learn."""
+    pattern = adapted_modules(settings)
+    whole = set(settings.train_target)
+    if settings.method == "lora":
+        whole &= {"embed_tokens", "lm_head"}
+    if "lm_head" in whole and HEAD not in tensors:
+        whole.add("embed_tokens")  # they are one tensor
+    count = 0
+    for name, (_, shape) in tensors.items():
+        if part_of(name) in whole and not name.startswith(_FIXED):
+            count += math.prod(shape)
+        elif pattern and re.fullmatch(pattern, name.removesuffix(".weight")) and name.endswith(".weight"):
+            count += settings.lora_rank * sum(shape) + settings.dora * shape[0]
+    return count
+
+
+def _final(settings: TrainSettings, tensors: Mapping[str, Header], trained: int) -> int:
+    """Bytes of ``final/``. ``--final-dtype auto`` counts as the base's: it may become float32 later."""
+    if settings.method == "lora" and not settings.merge_lora:
+        return trained * _BYTES_IN_ADAPTER
+    each = _BYTES.get(settings.final_dtype)
+    return sum(
+        math.prod(shape) * (each if each and not name.startswith(_FIXED) else _BYTES.get(dtype, 1))
+        for name, (dtype, shape) in tensors.items()
+    )
+
+
+def _earlier(output: Path) -> int:
+    """Bytes of the earlier run that ``--overwrite`` removes."""
+    total = 0
+    for part in (*output.glob("checkpoint-*"), output / "final"):
+        for path in part.rglob("*"):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,171 @@
+"""Where a run begins: anew, or from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl_toolkit.errors import ModelError, UserError
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.settings.options import fill
+from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.training.checkpoints.storage import (
+    RUN_STATE,
+    RunState,
+    checkpoints,
+    clean_partials,
+    clear_run,
+    flaw,
+    newest_complete,
+    refuse_strangers,
+    step_of,
+    stranger_in,
+    work_of_a_run,
+)
+
+if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
+    from mdl_toolkit.distributed.group import Ranks
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to go on from, and what it says of its run."""
+
+    checkpoint: Path
+    state: RunState
+
+
+def counts_restart() -> bool:
+    """Whether this machine's launcher has started this process again (``torchrun --max-restarts``).
+
+    Of several machines the others don't count it: there, ``Ranks.restarted`` knows.
+    """
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
+
+
+def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
+    """``"true"`` for the newest complete checkpoint, a path, or ``None`` to begin anew.
+
+    A restart goes on from what the first start has saved, whatever that was told to begin with.
+    """
+    if restarted:
+        return "true"
+    wanted = settings.resume_from_checkpoint
+    if wanted is not None and wanted.lower() in ("false", "no", "off", "0", "none", "null", ""):
+        wanted = None
+    if wanted is not None and wanted.lower() in ("true", "yes", "on", "1"):
+        wanted = "true"
+    return wanted
+
+
+def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
+    """Take the base model of the run that is to be gone on with, and say so; called where none was given."""
+    wanted = wants_resume(settings, restarted)
+    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
+    try:
+        options = RunState.read(found[0]).options if found else {}
+    except ModelError:
+        return settings  # whoever takes it up says what is wrong with it
+    name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
+    if not isinstance(name, str) or name == settings.model_name:
+        return settings
+    say(f"model: {name}, as in {found[0]} (--model-name names another)")
+    return fill(
+        settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
+    )
+
+
+def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
+    """Refuse to mix a new run with an earlier one's work, or to replace another's. Before anything costly.
+
+    Raises:
+        UserError: OUTPUT has a run's work in it, and neither resuming nor replacing it was asked for; or
+            under the names of a run's work something that no run has written.
+    """
+    if settings.output.exists() and not settings.output.is_dir():
+        raise UserError(f"--output {settings.output}: a file; name a folder")
+    wanted = wants_resume(settings, restarted)
+    there = work_of_a_run(settings.output)
+    if wanted is None and not settings.overwrite and any(stranger_in(path) != path for path in there):
+        raise UserError(
+            f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
+            "true), replace it (--overwrite), or name another folder"
+        )
+    # A run that is gone on with writes later checkpoints only, and says so where one is in its way.
+    refuse_strangers(there if wanted is None else [path for path in there if step_of(path) < 0])
+    if wanted not in (None, "true"):
+        _check_given(Path(wanted))
+
+
+def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
+    """Find the checkpoint to go on from; the main process chooses for all, and clears what a killed run left.
+
+    Returns:
+        ``None`` to begin anew.
+
+    Raises:
+        UserError: OUTPUT has another run in it, or a checkpoint that was named is not complete or not visible
+            from every machine.
+    """
+    restarted = ranks.restarted or counts_restart()
+    chosen = None
+    if ranks.is_main:
+        refuse_foreign_output(settings, restarted)
+        chosen = _choose(settings, restarted)
+    chosen = ranks.broadcast_object(chosen)
+    if chosen is None:
+        return None
+    blind = [
+        rank for rank, sees in enumerate(ranks.gather_objects((chosen / RUN_STATE).is_file())) if not sees
+    ]
+    if blind:
+        raise UserError(
+            f"rank {blind[0]} doesn't see {chosen}: to resume on several machines --output has to be on a "
+            "file system that all of them share"
+        )
+    return Start(chosen, RunState.read(chosen))
+
+
+def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
+    output, wanted = settings.output, wants_resume(settings, restarted)
+    clean_partials(output)
+    if wanted is None:
+        if settings.overwrite:
+            clear_run(output)
+        return None
+    if wanted != "true":
+        return _named(Path(wanted), output)
+    found = newest_complete(output)
+    for path in reversed(checkpoints(output)):
+        if path == found:
+            break
+        warn(f"{path} is passed over: {flaw(path)}")
+    named = wants_resume(settings, restarted=False)
+    if found is None and named not in (None, "true"):
+        return _named(Path(named), output)
+    if found is None:
+        say(f"no complete checkpoint in {output}: starting anew")
+        clear_run(output)
+    return found
+
+
+def _check_given(path: Path) -> None:
+    if not path.is_dir():
+        raise UserError(f"--resume-from-checkpoint {path}: no such folder")
+    reason = flaw(path)
+    if reason is not None:
+        raise UserError(f"--resume-from-checkpoint {path}: not a complete checkpoint: {reason}")
+
+
+def _named(path: Path, output: Path) -> Path:
+    _check_given(path)
+    state = RunState.read(path)
+    later = [other for other in checkpoints(output) if step_of(other) > state.step]
+    if later:
+        warn(
+            f"{later[-1]} is later than {path}: it stays until this run reaches its step, and 'true' would "
+            "choose it"
+        )
+    return path

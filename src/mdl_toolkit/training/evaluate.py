@@ -1,0 +1,125 @@
+"""The loss on the evaluation data: every row exactly once, whatever the number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mdl_toolkit.terminal.console import Progress
+from mdl_toolkit.training.batches.supply import NoBatch, Supply
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mdl_toolkit.data.batching.collate import PackedBatch
+    from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.training.trainable.wrap import Wrapped
+
+
+#: Turns tuples of rows into micro-batches; the second argument says when not to wait for one any longer.
+Load = Callable[[Iterable[tuple[int, ...]], Callable[[], bool]], Generator["PackedBatch", None, None]]
+
+
+class Rows(Protocol):
+    """What of a dataset decides how it is divided."""
+
+    tokens: np.ndarray[tuple[int], np.dtype[np.int64]]
+    supervised: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+def evaluation_batches(rows: Rows, batch_size: int, max_tokens: int | None) -> list[tuple[int, ...]]:
+    """Divide all rows into batches of like length, the longest first; the same for any number of processes.
+
+    Args:
+        rows: The dataset.
+        batch_size: Rows of a batch.
+        max_tokens: Where given, decoder tokens of a batch instead; a single longer row stands alone.
+    """
+    order = np.argsort(-rows.tokens, kind="stable").tolist()
+    if max_tokens is None:
+        return [tuple(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    batches: list[tuple[int, ...]] = []
+    current: list[int] = []
+    used = 0
+    for index in order:
+        tokens = int(rows.tokens[index])
+        if current and used + tokens > max_tokens:
+            batches.append(tuple(current))
+            current, used = [], 0
+        current.append(index)
+        used += tokens
+    return [*batches, tuple(current)] if current else batches
+
+
+def share_of(batches: Sequence[tuple[int, ...]], rank: int, world_size: int) -> list[tuple[int, ...]]:
+    """The batches of one process: every ``world_size``-th, so that all have like work."""
+    return list(batches[rank::world_size])
+
+
+class Evaluation:
+    """Evaluates on all rows of a dataset.
+
+    Args:
+        rows: The dataset.
+        load: Turns tasks (tuples of rows) into micro-batches.
+        ranks: The processes of the run.
+        batch_size: Rows of a micro-batch.
+        max_tokens: Decoder tokens of a micro-batch, in place of ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        load: Load,
+        ranks: Ranks,
+        batch_size: int,
+        max_tokens: int | None = None,
+    ) -> None:
+        self._ranks, self._load = ranks, load
+        self.rows = len(rows.tokens)
+        batches = evaluation_batches(rows, batch_size, max_tokens)
+        self._own = share_of(batches, ranks.rank, ranks.world_size)
+        self._rounds = math.ceil(len(batches) / ranks.world_size)
+        self._filler = batches[-1]  # the shortest rows
+        self._supervised = int(rows.supervised.sum())
+
+    def __call__(self, wrapped: Wrapped, interrupted: Callable[[], bool] = lambda: False) -> float:
+        """The mean cross-entropy of all supervised tokens, the same number on every process.
+
+        Args:
+            wrapped: The model.
+            interrupted: Whether not to wait any longer for a batch.
+
+        Raises:
+            NoBatch: A process got no further batch.
+        """
+        tasks = list(self._own)
+        if wrapped.lockstep:
+            # All processes have to make the same number of passes; these further ones count for nothing.
+            tasks += [self._filler] * (self._rounds - len(tasks))
+        was_training = wrapped.model.training
+        wrapped.model.eval()
+        losses: list[Tensor] = []
+        try:
+            progress = Progress("evaluating", len(tasks), "batches", every=60.0)
+            with closing(self._load(tasks, interrupted)) as batches:
+                supply = Supply(batches, self._ranks)
+                for _ in tasks:
+                    batch = supply.take()
+                    if supply.cause is not None and not wrapped.lockstep:
+                        break
+                    losses.append(wrapped.loss_sum(batch))
+                    progress.update()
+            del losses[len(self._own) :]
+            progress.clear()
+            total = math.fsum(float(loss) for loss in losses)
+        finally:
+            wrapped.model.train(was_training)
+        total, missing = self._ranks.sum([total, float(supply.cause is not None)])
+        if missing:
+            raise NoBatch(supply.cause)
+        return total / self._supervised

@@ -1,0 +1,222 @@
+"""``final/``: what a run leaves for use, in the form that is closest to what was validated."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdl_toolkit.distributed.group import Ranks
+from mdl_toolkit.errors import MdlError, OutOfMemoryError, Stopped, StorageError
+from mdl_toolkit.memory import available_bytes, gib, is_out_of_memory
+from mdl_toolkit.model_folders.export import ExportReport, export_merged, export_trained
+from mdl_toolkit.model_folders.manifest import Kind, ModelManifest
+from mdl_toolkit.model_folders.merge import MergeForm
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import duration, say, warn
+from mdl_toolkit.training.batches.supply import NoBatch
+from mdl_toolkit.training.checkpoints.storage import FINAL, stranger_in
+from mdl_toolkit.training.evaluate import Evaluation
+from mdl_toolkit.training.loop import Progress
+from mdl_toolkit.training.signals import StopSignals
+from mdl_toolkit.training.trainable.adapters import kind_of
+from mdl_toolkit.training.trainable.wrap import Wrapped, open_for_evaluation
+
+
+def write_final(
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    base_folder: Path,
+    checkpoint: Path,
+    manifest: Callable[[Kind, Progress], ModelManifest],
+    progress: Progress,
+    signals: StopSignals,
+) -> bool:
+    """Write ``final/``: a stand-alone model, or the adapter (``--merge-lora false``). Every process calls it.
+
+    It is made of the last checkpoint's files, tensor by tensor, so a sharded model isn't gathered again.
+
+    Args:
+        settings: Of the run.
+        ranks: Its processes; the main one writes.
+        wrapped: What was trained, for the precision that it computed in.
+        base_folder: Of the base model.
+        checkpoint: Has everything that was trained.
+        manifest: Makes the folder's ``mdl_toolkit.json``.
+        progress: Where the run stands.
+        signals: Its signals.
+
+    Returns:
+        Whether the model in ``final/`` differs from the one that was validated in training, by more than the
+        order of sums.
+
+    Raises:
+        Stopped: A signal came; the last checkpoint has everything that ``final/`` is made of.
+        StorageError: It could not be written.
+    """
+    target = settings.output / FINAL
+    message = f"stopped before {target} was written; go on with --resume-from-checkpoint true"
+    stopped: Stopped | None = None
+    differs = False
+    if ranks.is_main:
+        try:
+            with signals.stop_at_once(message):
+                if (stranger := stranger_in(target)) is not None:
+                    raise MdlError(
+                        f"{target} could not be written: {stranger} is in the way and was not written by a "
+                        "run; move it elsewhere, then go on with --resume-from-checkpoint true"
+                    )
+                say(f"writing {target}")
+                trained = read_trained(checkpoint)
+                if settings.method == "full" or settings.merge_lora:
+                    form = _form(settings, ranks, wrapped)
+                    report = export_merged(base_folder, trained, target, manifest("model", progress), form)
+                    _say_rounding(target, report, form)
+                    differs = settings.quantization is not None or report.rounds
+                else:
+                    export_trained(target, base_folder, trained, manifest(kind_of(trained), progress))
+        except Stopped as error:
+            stopped = error
+        except StorageError as error:
+            last = settings.output / f"checkpoint-{progress.step}"
+            raise StorageError(
+                f"{error}; {last} has all that was learned: make room, then go on with "
+                "--resume-from-checkpoint true, which writes it"
+            ) from error
+    # All processes stop for a signal that the writing one got.
+    number, differs = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, differs))
+    if number is not None:
+        raise Stopped(number, message)
+    return differs
+
+
+def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
+    quantization: Any = settings.quantization if settings.merge_onto != "original" else None
+    dtype: Any = settings.final_dtype
+    return MergeForm(
+        dtype=dtype,
+        quantization=quantization,
+        device=ranks.device,
+        # Adapters are added to what they adapt after both were rounded.
+        rounded_to=wrapped.dtype if settings.method == "full" and wrapped.dtype != torch.float32 else None,
+    )
+
+
+def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
+    """Tell what a smaller dtype has taken of the training, or would have taken."""
+    total = report.rounding.total
+    if not total.rounded:
+        return
+    parts = ", ".join(f"{name} {_percent(kept.share)}" for name, kept in report.rounding.parts.items())
+    survived = _percent(total.survived / max(1, total.changed))
+    left = (
+        f"{_percent(total.share)} of what was learned ({parts}); {survived} of the changed weights still "
+        "differ from the base's"
+    )
+    name = str(report.stored).removeprefix("torch.")
+    if form.dtype == "auto" and report.dtype == "float32":
+        part, worst = min(report.rounding.parts.items(), key=lambda item: item[1].share)
+        say(
+            f"{target} is float32: rounding to the dtype of the base would leave {_percent(worst.share)} of "
+            f"what {part} learned ({parts}), and {survived} of the changed weights would still differ from "
+            "the base's (--final-dtype base: half the size)"
+        )
+    elif form.rounded_to == report.stored:
+        say(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
+    elif report.rounding.is_harmless:
+        say(f"{target} is {name}: rounding leaves {left}")
+    else:
+        warn(f"{target} is {name}: rounding leaves {left}; --final-dtype float32 keeps all of it")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.9995 else "100 %"
+
+
+def evaluate_final(
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    evaluation: Evaluation,
+    validated: float | None,
+    signals: StopSignals,
+) -> dict[str, float]:
+    """Evaluate ``final/`` as it is on disk, and tell its loss beside the one that was validated in training.
+
+    The trained model's memory is given back first. ``final/`` is whole: nothing that happens here takes it
+    away.
+
+    Args:
+        settings: Of the run.
+        ranks: Its processes.
+        wrapped: The trained model, of no use any more afterwards.
+        evaluation: On the run's evaluation data.
+        validated: The loss of its last evaluation.
+        signals: Of the run.
+
+    Returns:
+        What belongs into the run's metrics; nothing where there is no memory for it, or it can't be seen.
+
+    Raises:
+        Stopped: A signal came.
+        OutOfMemoryError: One of several processes ran out of memory, while the others were at work.
+    """
+    target = settings.output / FINAL
+    message = f"stopped: {target} is ready, its evaluation was left out"
+    # All begin, or none.
+    number = max(ranks.gather_objects(int(signals.received or 0)))
+    if number:
+        raise Stopped(number, message)
+    with signals.stop_at_once(message):
+        return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated)
+
+
+def _evaluate_final(
+    target: Path,
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    evaluation: Evaluation,
+    validated: float | None,
+) -> dict[str, float]:
+    if not all(ranks.gather_objects(target.is_dir())):
+        warn(f"{target} can't be seen from every machine: it isn't evaluated once more")
+        return {}
+    wrapped.release()
+    # Of a run on quantised weights there may be no room for the whole model.
+    weights = sum(math.prod(info.shape) for info in WeightFiles(target).values()) * wrapped.dtype.itemsize
+    needed = weights if settings.sharding == "none" else weights // ranks.local_world_size
+    free = available_bytes(ranks.device, ranks.local_world_size)
+    if ranks.any(needed > free):
+        warn(f"{target} isn't evaluated once more: its weights take {gib(needed)}, and {gib(free)} are free")
+        return {}
+    began = time.monotonic()
+    try:
+        loss = evaluation(open_for_evaluation(target, settings, ranks))
+    except NoBatch as missing:
+        warn(f"{target} isn't evaluated once more: {missing.cause or 'another process got no batch'}")
+        return {}
+    except Exception as error:
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+            raise
+        if ranks.world_size > 1:  # the others wait for this process in a collective
+            raise OutOfMemoryError(
+                f"{target} is ready, but there was no memory to evaluate it: {error}"
+            ) from error
+        warn(f"{target} isn't evaluated once more: {error}")
+        return {}
+    seconds = time.monotonic() - began
+    if ranks.is_main:
+        say(
+            f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
+            f"{duration(seconds)}" + ("" if validated is None else f"; in training it was {validated:.4f}")
+        )
+    found = {"final_eval_loss": loss, "final_eval_seconds": seconds}
+    return found if validated is None else {**found, "validated_eval_loss": validated}

@@ -1,0 +1,385 @@
+"""The training loop: one optimizer step after the other, and what is due between them.
+
+The loss of a step is the mean over the supervised tokens of all its micro-batches on all processes. Their
+number is known before the step begins, so each micro-batch's summed loss is scaled by its inverse and
+gradients are summed: how a step is cut into processes and micro-batches doesn't change it.
+
+The host doesn't wait for a GPU's results. A step's loss and gradient norm are read while the next step runs;
+an update with a gradient that isn't finite is held back on the device, and so are all after it until the host
+knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from mdl_toolkit.errors import MdlError, NonFiniteError, Stopped
+from mdl_toolkit.memory import peak_bytes
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.training.batches.loader import WaitEnded
+from mdl_toolkit.training.batches.nonfinite import find_culprits
+from mdl_toolkit.training.batches.order import Place, RunOrder, Scheduled
+from mdl_toolkit.training.batches.supply import NoBatch, Supply
+from mdl_toolkit.training.evaluate import Evaluation, Load
+from mdl_toolkit.training.memory.split import shown_rows
+from mdl_toolkit.training.metrics.flops import FlopCounter
+from mdl_toolkit.training.metrics.reporter import Journal
+from mdl_toolkit.training.optimizer import Optimizer
+from mdl_toolkit.training.schedule import LearningRates, interval
+from mdl_toolkit.training.signals import StopSignals, agreed_signal
+
+if TYPE_CHECKING:
+    from mdl_toolkit.data.batching.collate import PackedBatch
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
+    from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.training.trainable.wrap import Wrapped
+
+_COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "flops", "loss")
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Sums count from its very beginning, resumed or not."""
+
+    step: int = 0
+    place: Place = field(default_factory=Place)
+    counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0.0))
+    seconds: float = 0.0
+
+
+@dataclass
+class _Pending:
+    """A step whose numbers are still on their way from the device."""
+
+    scheduled: Scheduled
+    learning_rate: float
+    batches: list[PackedBatch | None]
+    numbers: _Readback
+    padding: tuple[int, int]
+    #: Why this process had no batch for it: it was made for the others' sake, and its update held back.
+    missing: MdlError | None
+
+
+class _Readback:
+    """A few numbers on their way to the host; asking for them waits until they are there."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if numbers.is_cuda:
+            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._host.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+        else:
+            self._host = numbers
+
+    def read(self) -> list[float]:
+        if self._event is not None:
+            self._event.synchronize()
+        return [float(number) for number in self._host.tolist()]
+
+
+def seed_dropout(seed: int, step: int, slot: int) -> None:
+    """Seed what a micro-batch draws by its place in the run alone.
+
+    So a resumed run draws the same without any saved random state, and so do other numbers of processes.
+    """
+    digest = hashlib.blake2b(f"{seed}/{step}/{slot}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _sum_of(losses: list[float]) -> float:
+    return math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
+
+
+class Loop:
+    """Trains from where ``progress`` stands to the end of ``order``.
+
+    Args:
+        settings: Of the run.
+        ranks: Its processes.
+        wrapped: The model.
+        optimizer: Over what is trained.
+        dataset: What is trained on.
+        order: The steps to make.
+        rates: Their learning rates.
+        load: Turns tuples of rows into micro-batches, in order.
+        journal: Takes the numbers.
+        save: Writes a checkpoint of where the run stands (called by every process); says what it wrote.
+        evaluation: Where there is evaluation data.
+        flops: Counts the model's arithmetic.
+        progress: Where the run stands; kept up to date.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: TrainSettings,
+        ranks: Ranks,
+        wrapped: Wrapped,
+        optimizer: Optimizer,
+        dataset: ClipDataset,
+        order: RunOrder,
+        rates: LearningRates,
+        load: Load,
+        journal: Journal,
+        save: Callable[[Progress], str],
+        evaluation: Evaluation | None,
+        flops: FlopCounter,
+        progress: Progress,
+    ) -> None:
+        self.settings, self.ranks, self.wrapped, self.optimizer = settings, ranks, wrapped, optimizer
+        self.dataset, self.order, self.rates = dataset, order, rates
+        self.journal, self.evaluation, self.progress = journal, evaluation, progress
+        self._load, self._save, self._flops = load, save, flops
+        self._accumulation = settings.gradient_accumulation_steps
+        self._save_every = interval(settings.save_steps, order.total_steps)
+        self._eval_every = interval(settings.eval_steps, order.total_steps)
+        # On a GPU a step's numbers are read one step later.
+        self._lag = 1 if ranks.device.type == "cuda" else 0
+        self._pending: deque[_Pending] = deque()
+        self._held_back = torch.zeros((), device=ranks.device)
+        self._saved_at = progress.step
+        self._clock = 0.0
+
+    def run(self, signals: StopSignals) -> None:
+        """Make all steps, with evaluations and checkpoints where they are due.
+
+        Raises:
+            Stopped: A signal asked for it; everything is saved.
+            NonFiniteError: A loss or gradient is not finite; the weights are those before that step.
+        """
+        self.wrapped.model.train()
+        self._clock = time.perf_counter()
+        try:
+            if not len(self.order) and self.evaluation is not None and not self.journal.evaluated(self.ranks):
+                self._evaluate(self.progress.step, self.progress.place.epoch, signals)
+            with closing(self._load(self._tasks(), lambda: signals.received is not None)) as batches:
+                if len(self.order):
+                    self._make_steps(Supply(batches, self.ranks), signals)
+        except NoBatch as missing:
+            self._end_early(missing.cause, signals)
+
+    def _make_steps(self, supply: Supply, signals: StopSignals) -> None:
+        for scheduled in self.order:
+            self._pending.append(self._step(scheduled, supply))
+            stop = self._settle(signals, self._lag)
+            number, last = scheduled.number, scheduled.number == self.order.total_steps
+            evaluates = self.evaluation is not None and (last or number % self._eval_every == 0)
+            saves = last or number % self._save_every == 0
+            if stop is not None or evaluates or saves:
+                stop = self._settle(signals, 0) or stop
+            if stop is not None:
+                self._stop(stop)
+            if evaluates:
+                self._evaluate(number, scheduled.epoch, signals)
+            if saves:
+                self._saved_at = number
+                say(self._save(self.progress))
+            if evaluates or saves:
+                self._clock = time.perf_counter()  # no part of a step
+
+    def _tasks(self) -> Iterator[tuple[int, ...]]:
+        """The rows of this process's micro-batches, in the order of the run."""
+        for scheduled in self.order:
+            for indices in self._own(scheduled):
+                yield tuple(indices) or (self._filler(scheduled),)
+
+    def _own(self, scheduled: Scheduled) -> list[list[int]]:
+        first = self.ranks.rank * self._accumulation
+        return [list(indices) for indices in scheduled.step.micro[first : first + self._accumulation]]
+
+    def _filler(self, scheduled: Scheduled) -> int:
+        """A row for a process that has none in this slot: it counts for nothing, but all work alike."""
+        rows = (index for indices in scheduled.step.micro for index in indices)
+        return min(rows, key=lambda index: int(self.dataset.tokens[index]))
+
+    def _step(self, scheduled: Scheduled, supply: Supply) -> _Pending:
+        counted = dict(self.wrapped.model.counted)
+        own, number = self._own(scheduled), scheduled.number
+        scale = 1.0 / max(1, scheduled.step.supervised)
+        losses: list[Tensor] = []
+        kept: list[PackedBatch | None] = []
+        for i, indices in enumerate(own):
+            batch = supply.take()
+            if supply.cause is not None:
+                scale = math.nan  # no process makes an update from a gradient with this in it
+            seed_dropout(self.settings.seed, number, self.ranks.rank * self._accumulation + i)
+            last = i + 1 == len(own)
+            counts = bool(indices) or supply.cause is not None
+            loss = self.wrapped.micro_batch(batch, scale if counts else 0.0, last)
+            losses.append(loss.double() if indices else torch.zeros_like(loss, dtype=torch.float64))
+            kept.append(batch if indices else None)
+        norm = self.wrapped.clip_grad_norm(self.settings.max_grad_norm)
+        learning_rate = self.rates.rate(number - 1)
+        self.optimizer.step(learning_rate, self._hold_back(norm, losses))
+        self.wrapped.zero_grad()
+        after = self.wrapped.model.counted
+        padding = (after["computed"] - counted["computed"], after["real"] - counted["real"])
+        numbers = _Readback(torch.stack([norm.double(), *losses]))
+        return _Pending(scheduled, learning_rate, kept, numbers, padding, supply.cause)
+
+    def _hold_back(self, norm: Tensor, losses: list[Tensor]) -> Tensor:
+        """Not 0 where this step's update must not be made. The norm is of all processes, so all agree."""
+        bad = ~torch.isfinite(norm)
+        if self.ranks.world_size == 1:
+            for loss in losses:
+                bad = bad | ~torch.isfinite(loss)
+        flag = bad.to(torch.float32)
+        if self.settings.on_nonfinite == "stop":
+            # Steps that were launched before the host knew must not go on from here either.
+            flag = self._held_back = torch.maximum(self._held_back, flag)
+        return flag
+
+    def _settle(self, signals: StopSignals, lag: int) -> int | None:
+        """Read the numbers of all but the last ``lag`` steps; the signal to stop for, if all agree on one.
+
+        Raises:
+            NoBatch: A process had no batch for the step that is next; it and those after it are dropped.
+        """
+        stop = None
+        while len(self._pending) > lag:
+            pending = self._pending.popleft()
+            norm, *losses = pending.numbers.read()
+            total, computed, real, spoiled, *flags = self.ranks.sum(
+                [_sum_of(losses), *pending.padding, float(pending.missing is not None), *signals.flags()]
+            )
+            if spoiled:
+                self._pending.clear()
+                raise NoBatch(pending.missing)
+            loss = total / max(1, pending.scheduled.step.supervised)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            if not finite:
+                self._not_finite(pending, loss, norm, losses)
+            self._record(pending, loss, norm, 1 - real / computed if computed else 0.0, finite)
+            stop = stop if stop is not None else agreed_signal(flags)
+        if self.ranks.world_size == 1 and stop is None:
+            stop = signals.received  # no one to agree with: no further step
+        return stop
+
+    def _record(self, pending: _Pending, loss: float, norm: float, padding: float, finite: bool) -> None:
+        scheduled, progress = pending.scheduled, self.progress
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        progress.step, progress.place = scheduled.number, scheduled.after
+        progress.seconds += seconds
+        if not self.ranks.is_main:
+            return
+        rows = [index for indices in scheduled.step.micro for index in indices]
+        tokens, samples = self.dataset.tokens[rows], self.dataset.samples[rows]
+        sums: dict[str, float] = {
+            "tokens": int(tokens.sum()),
+            "supervised_tokens": scheduled.step.supervised,
+            "audio_tokens": sum(self.dataset.geometry.audio_tokens(int(count)) for count in samples),
+            "clips": len(rows),
+        }
+        for key, value in sums.items():
+            progress.counts[key] += value
+        progress.counts["flops"] += self._flops.step(tokens, samples, scheduled.step.supervised)
+        progress.counts["loss"] += loss if finite else 0.0
+        progress.counts["skipped"] += not finite
+        values: dict[str, Any] = {
+            "step": scheduled.number,
+            "epoch": round(scheduled.epoch, 6),
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": pending.learning_rate,
+            **sums,
+            "padding_share": padding,
+            "memory": peak_bytes(self.ranks.device),
+            "seconds": round(seconds, 6),
+        }
+        if not finite:
+            values["skipped"] = True
+        self.journal.step(values, self.order.total_steps)
+
+    def _not_finite(self, pending: _Pending, loss: float, norm: float, losses: list[float]) -> None:
+        """Name the rows; stop, or go on without this update."""
+        suspects = [
+            index
+            for batch, value in zip(pending.batches, losses, strict=True)
+            if batch is not None and not math.isfinite(value)
+            for index in find_culprits(batch, self.wrapped)
+        ]
+        everyones: list[list[int]] = self.ranks.gather_objects(suspects)
+        rows = [index for indices in everyones for index in indices]
+        if not rows:
+            rows = [index for indices in pending.scheduled.step.micro for index in indices]
+        names = shown_rows([self.dataset.row_names.name(index) for index in rows], limit=16)
+        what = f"loss {loss}" if not math.isfinite(loss) else f"loss {loss:.4f}, but gradient norm {norm}"
+        which = "because of" if len(rows) == 1 else "one of these rows:"
+        found = f"step {pending.scheduled.number}: {what}; {which} {names}"
+        if self.settings.on_nonfinite == "skip":
+            warn(f"{found}; this update is skipped")
+            return
+        self._pending.clear()  # they were held back as well
+        saved = self._save_before_failing()
+        kept = f"; {saved} has them as they were before this step" if saved else ""
+        raise NonFiniteError(
+            f"{found}. The weights were not updated{kept}. Look at these rows, lower --lr, or go on without "
+            "such updates: --on-nonfinite skip --resume-from-checkpoint true"
+        )
+
+    def _save_before_failing(self) -> str:
+        """Save the last finished step where that is not done yet; what was done."""
+        if self.progress.step == self._saved_at:
+            return ""
+        return self._save(self.progress)
+
+    def _stop(self, number: int) -> None:
+        if self.progress.step == 0:
+            raise Stopped(number, "stopped before the first step was finished; nothing is saved")
+        saved = self._save(self.progress)
+        raise Stopped(
+            number, f"stopped at step {self.progress.step}; {saved}; go on with --resume-from-checkpoint true"
+        )
+
+    def _end_early(self, cause: MdlError | None, signals: StopSignals) -> NoReturn:
+        """Save the last finished step and end: a process, this one or another, has no further batch.
+
+        Raises:
+            Stopped: Because it was asked to stop while it waited for one.
+            MdlError: ``cause``, with what was saved, on the process that has one.
+        """
+        self._settle(signals, 0)
+        failed = cause is not None and not isinstance(cause, WaitEnded)
+        failures, *flags = self.ranks.sum([float(failed), *signals.flags()])
+        stop = agreed_signal(flags)
+        if not failures and stop is not None:
+            self._stop(stop)
+        try:
+            saved = self._save_before_failing()
+            saved = f"; {saved}; go on with --resume-from-checkpoint true" if saved else ""
+        except MdlError as error:
+            saved = f"; and {error}"
+        if cause is None or not failed:
+            self.ranks.barrier()  # ends with the process that has the cause, which tells it to all
+            cause = MdlError("another process has no further batch")
+        cause.args = (f"{cause}{saved}",)
+        raise cause from None
+
+    def _evaluate(self, step: int, epoch: float, signals: StopSignals) -> None:
+        assert self.evaluation is not None
+        started = time.perf_counter()
+        loss = self.evaluation(self.wrapped, lambda: signals.received is not None)
+        if self.ranks.is_main:
+            self.journal.evaluation(
+                {
+                    "step": step,
+                    "epoch": round(epoch, 6),
+                    "eval_loss": loss,
+                    "eval_rows": self.evaluation.rows,
+                    "eval_seconds": round(time.perf_counter() - started, 6),
+                }
+            )

@@ -1,0 +1,264 @@
+"""Before training: what it will need of memory, and the largest micro-batch tried first.
+
+Letters: H decoder width, I width of its MLP, Q and K widths of queries and keys, D encoder width, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mdl_toolkit.distributed.group import Ranks
+from mdl_toolkit.distributed.sharding import local_bytes
+from mdl_toolkit.memory import available_bytes, gib
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import say, warn
+
+if TYPE_CHECKING:
+    from mdl_toolkit.data.batching.collate import PackedBatch
+    from mdl_toolkit.data.batching.plan import Plan
+    from mdl_toolkit.geometry import AudioGeometry
+    from mdl_toolkit.training.trainable.wrap import Wrapped
+
+#: The estimate is good to this factor: kernels' workspaces and the allocator's cuttings come on top.
+MARGIN = 1.15
+#: Logits, their softmax and one more copy, of the chunk of positions that the loss works on at a time.
+_LOSS_BYTES = 3 * 4 * 2**25
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that a forward pass keeps for the backward pass.
+
+    Attributes:
+        token: For each decoder token.
+        target: For each supervised token besides, in the last layer's MLP.
+        patch: For each encoder patch.
+        token_once: While one decoder layer is recomputed, for each token.
+        patch_once: While one encoder block is recomputed, for each patch.
+        token_kept: With recomputation, for each token: the layers' inputs.
+        patch_kept: With recomputation, for each patch: the blocks' inputs.
+    """
+
+    token: float
+    target: float
+    patch: float
+    token_once: float
+    patch_once: float
+    token_kept: float
+    patch_kept: float
+
+    @classmethod
+    def of(cls, config: Any, settings: TrainSettings, itemsize: int) -> Activations:
+        """Counted from the shapes: what autograd keeps of each layer.
+
+        A frozen linear layer keeps nothing; one with an adapter or a trained weight keeps its input.
+
+        Args:
+            config: The model's.
+            settings: What is trained.
+            itemsize: Bytes of a number in the passes.
+        """
+        text, audio = config.text_config, config.audio_encoder_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        queries, keys = head * text.num_attention_heads, head * text.num_key_value_heads
+        width, inner = text.hidden_size, text.intermediate_size
+        encoder, outer = audio.embed_dim, audio.embed_dim * audio.mlp_ratio
+        full, targets = settings.method == "full", settings.train_target
+        in_decoder, in_encoder = "decoder" in targets, "encoder" in targets
+        # Autocast's norms and residuals are float32.
+        wide = 8 if full and itemsize == 2 else 0
+        # RMSNorms keep their input.
+        attention = (itemsize + wide / 2) * width + itemsize * (2 * queries + 2 * keys)
+        # Gate, up, activation, product.
+        mlp = (itemsize + wide / 2) * width + itemsize * 3 * inner
+        if in_decoder:
+            mlp += itemsize * (width + inner)
+            if full or settings.lora_attention:
+                attention += 2.5 * itemsize * width
+            if settings.dora:
+                mlp += itemsize * (2 * inner + width)
+        patch = itemsize * (8 * encoder + outer) + wide * encoder
+        if full:
+            patch += itemsize * outer
+        elif settings.dora:
+            patch += itemsize * 4 * encoder
+        if not in_encoder:
+            patch = 0.0  # nothing before the projector needs a gradient
+        return cls(
+            token=attention * text.num_hidden_layers + mlp * (text.num_hidden_layers - 1),
+            target=mlp,
+            patch=patch * audio.depth,
+            token_once=attention + mlp,
+            patch_once=patch,
+            token_kept=1.5 * itemsize * width * text.num_hidden_layers,
+            patch_kept=1.5 * itemsize * encoder * audio.depth if in_encoder else 0.0,
+        )
+
+    def bytes(self, tokens: int, targets: int, patches: int, recompute: bool) -> int:
+        """Of a micro-batch."""
+        if recompute:
+            kept = tokens * self.token_kept + patches * self.patch_kept
+            return int(kept + max(tokens * self.token_once, patches * self.patch_once)) + _LOSS_BYTES
+        return int(tokens * self.token + targets * self.target + patches * self.patch) + _LOSS_BYTES
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What training needs of memory beyond the loaded model, on the process that has the least.
+
+    Attributes:
+        weights: Bytes of the loaded model, or of this process's share of it.
+        state: Gradients, optimizer state and gathered weights to come.
+        activations: Of the largest micro-batch, as decided.
+        available: Bytes still free.
+        gradient_checkpointing: What was decided.
+        fits: Whether the estimate says so.
+        worst: Rows of the largest micro-batch.
+        tokens: Their decoder tokens.
+        patches: Their encoder patches.
+    """
+
+    weights: int
+    state: int
+    activations: int
+    available: int
+    gradient_checkpointing: bool
+    fits: bool
+    worst: tuple[int, ...]
+    tokens: int
+    patches: int
+
+    def line(self) -> str:
+        """The plan for people."""
+        parts = (
+            f"memory: {gib(self.weights)} model, {gib(self.state)} gradients and optimizer, "
+            f"{gib(self.activations)} activations of the largest micro-batch ({len(self.worst)} clips, "
+            f"{self.tokens} tokens); {gib(self.available)} free after loading"
+        )
+        decided = f"gradient checkpointing {'on' if self.gradient_checkpointing else 'off'}"
+        if self.fits:
+            return f"{parts}: {decided}"
+        return (
+            f"{parts}: {decided}, and still it may not fit; save memory by a smaller --batch-size or "
+            "--max-tokens, --quantization 4bit, or --sharding full"
+        )
+
+
+def plan_memory(wrapped: Wrapped, plan: Plan, settings: TrainSettings, ranks: Ranks) -> MemoryPlan:
+    """Estimate memory, decide on gradient checkpointing where it is left to ``auto``, apply and say it.
+
+    Checkpointing costs up to a third of the speed, so it is on only where the largest micro-batch would not
+    fit without. On a CPU that is where the host's free memory is short.
+
+    Args:
+        wrapped: The loaded model, before any optimizer state exists.
+        plan: The order of the data.
+        settings: Of the run.
+        ranks: Its processes; all come to the same decision.
+    """
+    geometry = wrapped.model.geometry
+    worst = worst_micro_batch(plan, geometry)
+    tokens, targets = int(plan.tokens[worst].sum()), int(plan.supervised[worst].sum())
+    patches = sum(geometry.patches(int(samples)) for samples in plan.samples[worst])
+    activations = Activations.of(wrapped.model.config, settings, wrapped.itemsize)
+    weights = sum(local_bytes(tensor) for tensor in wrapped.model.parameters())
+    state, available = wrapped.state_bytes(), available_bytes(ranks.device, ranks.local_world_size)
+    free = available / MARGIN - state
+
+    def short(recompute: bool) -> bool:
+        return ranks.any(activations.bytes(tokens, targets, patches, recompute) > free)
+
+    asked = settings.gradient_checkpointing
+    too_much = short(recompute=False)
+    recompute = too_much if asked == "auto" else asked
+    decided = MemoryPlan(
+        weights=weights,
+        state=state,
+        activations=activations.bytes(tokens, targets, patches, recompute),
+        available=available,
+        gradient_checkpointing=recompute,
+        fits=not (short(recompute=True) if recompute else too_much),
+        worst=tuple(worst),
+        tokens=tokens,
+        patches=patches,
+    )
+    if recompute:
+        wrapped.model.recompute_blocks()
+        if settings.compile:
+            # PyTorch turns its compiler off within a checkpointed region.
+            warn("--compile does nothing for blocks that are recomputed: choose one of it and checkpointing")
+    say(decided.line())
+    return decided
+
+
+def worst_micro_batch(plan: Plan, geometry: AudioGeometry, epoch: int = 0) -> list[int]:
+    """Rows of the micro-batch with the most to keep in memory, of all in an epoch.
+
+    Steps are looked at in the order of what they could hold at most, so few have to be cut into
+    micro-batches.
+    """
+    size = _sizes(plan, geometry)
+    steps = plan.epoch(epoch)
+    # Balanced micro-batches exceed the mean by one clip at most.
+    bounds = [
+        (-(size[step.samples].sum() / plan.micro_batches + size[step.samples].max()), number)
+        for number, step in enumerate(steps)
+    ]
+    heapq.heapify(bounds)
+    best: list[int] = []
+    found = -1.0
+    for _ in range(min(len(bounds), 64)):
+        bound, number = heapq.heappop(bounds)
+        if -bound <= found:
+            break
+        for rows in steps[number].micro:
+            if rows and (total := float(size[rows].sum())) > found:
+                best, found = list(rows), total
+    return best
+
+
+def try_worst(wrapped: Wrapped, batch: PackedBatch, ranks: Ranks) -> None:
+    """Run the largest micro-batch forward and backward: what does not fit shows before hours are spent.
+
+    Gradients are dropped and random states put back: training goes on as if nothing had been. The place of
+    the optimizer's state is held meanwhile.
+
+    Raises:
+        OutOfMemoryError: Where even a single clip does not fit.
+    """
+    devices = [ranks.device] if ranks.device.type == "cuda" else []
+    counted = dict(wrapped.model.counted)
+    was_training = wrapped.model.training
+    wrapped.model.train()
+    with torch.random.fork_rng(devices=devices), _held(wrapped, ranks.device):
+        wrapped.micro_batch(batch, 1.0 / max(1, len(batch.targets)), last=True)
+    wrapped.zero_grad()
+    wrapped.model.train(was_training)
+    wrapped.model.counted.update(counted)
+
+
+def _sizes(plan: Plan, geometry: AudioGeometry) -> NDArray[np.float64]:
+    """What each clip keeps in memory, in decoder tokens; a 7B model's patch keeps a sixth of a token's."""
+    patches = np.fromiter((geometry.patches(int(n)) for n in plan.samples), np.float64, len(plan))
+    return plan.tokens + patches / 6
+
+
+@contextlib.contextmanager
+def _held(wrapped: Wrapped, device: torch.device) -> Iterator[None]:
+    """Hold the place of each trained parameter's two moments, on a GPU; a host gives memory when written."""
+    if device.type != "cuda":
+        yield
+        return
+    moments = 2 * sum(map(local_bytes, wrapped.trainable.values()))
+    place = torch.empty(moments, dtype=torch.uint8, device=device)
+    yield
+    del place

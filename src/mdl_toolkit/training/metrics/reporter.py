@@ -1,0 +1,112 @@
+"""Where a run's numbers go: ``metrics.jsonl``, the trackers, and the screen. On the main process alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mdl_toolkit.memory import gib
+from mdl_toolkit.terminal.console import Ticker, duration, is_live, say
+from mdl_toolkit.training.metrics.file import MetricsLog
+from mdl_toolkit.training.metrics.trackers import Trackers
+
+if TYPE_CHECKING:
+    from mdl_toolkit.distributed.group import Ranks
+
+#: Seconds between lines where nobody said how often: at first, and after hours.
+_SHORTEST, _LONGEST = 10.0, 300.0
+
+
+class Journal:
+    """Takes a run's numbers.
+
+    Args:
+        log: ``metrics.jsonl``; ``None`` on processes that write nothing.
+        trackers: Of ``--report-to``.
+        every: Steps between lines on the screen. ``None``: a terminal has its live line alone; elsewhere is
+            a line after the first step, after the last, and now and then between, more rarely the longer it
+            takes.
+        done: Steps made before this process began.
+    """
+
+    def __init__(
+        self, log: MetricsLog | None, trackers: Trackers | None, every: int | None = None, done: int = 0
+    ) -> None:
+        self._log, self._trackers, self._every, self._done = log, trackers, every, done
+        self._began = self._due = time.monotonic()
+        self._live = Ticker()
+        kept = log.kept if log is not None else []
+        self._validated: float | None = next(
+            (line["eval_loss"] for line in reversed(kept) if "eval_loss" in line), None
+        )
+
+    def evaluated(self, ranks: Ranks) -> bool:
+        """Whether the run that is gone on with has made the evaluation at its end; all processes ask."""
+        lines = self._log.kept if self._log is not None else []
+        return ranks.any(any("eval_loss" in line and line["step"] == self._done for line in lines))
+
+    @property
+    def validated(self) -> float | None:
+        """The loss of the last evaluation, of this process or of the run that it goes on with."""
+        return self._validated
+
+    def step(self, values: Mapping[str, Any], total_steps: int) -> None:
+        """Numbers of an optimizer step."""
+        self._write(values)
+        number = values["step"]
+        elapsed = time.monotonic() - self._began
+        left = elapsed / max(1, number - self._done) * (total_steps - number)
+        rate = values["clips"] / max(values["seconds"], 1e-9)
+        if self._prints(number, total_steps, elapsed):
+            say(
+                f"step {number}/{total_steps}, epoch {values['epoch']:.2f}: loss {values['loss']:.4f}, "
+                f"learning rate {values['learning_rate']:.3g}, grad norm {values['grad_norm']:.3g}, "
+                f"{rate:.1f} clips/s, {gib(values['memory'])}, {duration(left)} left"
+            )
+        elif is_live() and self._live.due():
+            self._live.show(
+                f"step {number}/{total_steps} ({100 * number // total_steps} %), "
+                f"loss {values['loss']:.4f}, {rate:.1f} clips/s, {duration(left)} left"
+            )
+
+    def _prints(self, number: int, total_steps: int, elapsed: float) -> bool:
+        """Whether a step gets a line that stays."""
+        if number == total_steps:
+            return True
+        if self._every is not None:
+            return number % self._every == 0
+        now = time.monotonic()
+        if is_live() or now < self._due:
+            return False
+        self._due = now + min(max(_SHORTEST, elapsed / 100), _LONGEST)
+        return True
+
+    def evaluation(self, values: Mapping[str, Any]) -> None:
+        """Numbers of an evaluation."""
+        self._validated = values["eval_loss"]
+        self._write(values)
+        say(
+            f"evaluation after step {values['step']}: loss {values['eval_loss']:.4f} on "
+            f"{values['eval_rows']} rows in {duration(values['eval_seconds'])}"
+        )
+
+    def end(self, values: Mapping[str, Any], step: int) -> None:
+        """Numbers of the whole run."""
+        if self._log is not None:
+            self._log.write(values)
+        if self._trackers is not None:
+            self._trackers.log(values, step)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        if self._log is not None:
+            self._log.write(values)
+        if self._trackers is not None:
+            self._trackers.log(values, values["step"])
+
+    def close(self) -> None:
+        """Close the file and finish the trackers."""
+        if self._log is not None:
+            self._log.close()
+        if self._trackers is not None:
+            self._trackers.close()

@@ -1,0 +1,170 @@
+"""All that can be made sure of before torch is imported: output, trackers, model, datasets.
+
+A wrong command is told so in a blink, and files are converted before any process group exists. What one
+process alone can see (the main one: the output) is looked at by that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from mdl_toolkit.data.conversion.command import convert_once
+from mdl_toolkit.data.dataset.converted import settle
+from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.data.input.kinds import check_dataset
+from mdl_toolkit.data.input.records import check_table
+from mdl_toolkit.distributed.launch import Launch, launch_of, settings_for
+from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
+from mdl_toolkit.gpu import require_usable_gpu
+from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.settings.options import flag, given
+from mdl_toolkit.settings.paths import dataset_paths
+from mdl_toolkit.terminal.console import tell_torchrun, warn
+from mdl_toolkit.training.checkpoints.disk import check_disk
+from mdl_toolkit.training.checkpoints.resume import counts_restart, refuse_foreign_output, with_model_of_run
+from mdl_toolkit.training.defaults import fit_to_base
+from mdl_toolkit.training.metrics.trackers import check_trackers
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is trained, on what.
+
+    Attributes:
+        model_folder: Of the base model.
+        data: The training data.
+        data_folders: Its folders.
+        evaluation: The evaluation data, if any.
+        evaluation_folders: Its folders.
+        trackers: Of ``--report-to``, on the main process.
+    """
+
+    model_folder: Path
+    data: ClipDataset
+    data_folders: Sequence[Path]
+    evaluation: ClipDataset | None
+    evaluation_folders: Sequence[Path]
+    trackers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run before its processes know each other.
+
+    Attributes:
+        settings: As given, with what the launcher's config, the datasets and the base decide filled in.
+        launch: The place of this process in it.
+        inputs: What was found; an error instead, on a process that isn't the one to end the run.
+    """
+
+    settings: TrainSettings
+    launch: Launch
+    inputs: Inputs | MdlError
+
+
+def make_ready(settings: TrainSettings) -> Ready:
+    """Check everything that can be checked, and convert what has to be converted.
+
+    Raises:
+        SettingsError: Wrong options, on every process.
+        MdlError: Anything else that is wrong, on the main process. Another one takes the error along:
+            most likely the main process says the same and ends all, and if not, everyone shall hear of it.
+    """
+    launch = launch_of()
+    settings = settings_for(settings, launch)
+    try:
+        trackers, settings = _check(settings, launch)
+        folder = resolve_model(
+            settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
+        )
+        inputs = _inputs(settings, launch, folder, trackers)
+        settings = fit_to_base(settings, folder)
+        if launch.rank == 0:
+            check_disk(settings, launch, folder, inputs.data)
+        return Ready(settings, launch, inputs)
+    except MdlError as error:
+        if launch.rank == 0:
+            tell_torchrun(str(error))
+            raise
+        return Ready(settings, launch, error)
+
+
+def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSettings]:
+    """All that takes no time; what is wrong is told together."""
+    problems: list[str] = []
+    trackers: list[str] = []
+    if launch.rank == 0:
+        if launch.nodes == 1:
+            _noting(problems, lambda: refuse_foreign_output(settings, counts_restart()))
+        trackers = _noting(problems, lambda: check_trackers(settings.report_to)) or []
+        for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
+            _noting(problems, partial(_check_dataset, path, settings.encoding))
+    settled = _noting(problems, lambda: settle(settings))
+    if settings.eval_dataset is None:
+        idle = [name for name in ("eval_steps", "eval_batch_size") if name in given(settings)]
+        for name in idle:
+            warn(f"{flag(name)} has no effect: there is no --eval-dataset")
+    if problems or settled is None:
+        raise SettingsError(list(dict.fromkeys(problems)))
+    if settled is settings and "model_name" not in given(settings):  # the datasets named none
+        settled = with_model_of_run(settings, counts_restart())
+    return trackers, settled
+
+
+def _check_dataset(path: Path, encoding: str) -> None:
+    """Refuse what is neither a converted folder nor a table to train on, before a model is fetched for it."""
+    if path.is_dir():
+        check_dataset(path)
+    else:
+        check_table(path, encoding)
+
+
+def _noting(problems: list[str], check: Callable[[], T]) -> T | None:
+    """The result of a check; what it finds wrong goes into ``problems``."""
+    try:
+        return check()
+    except SettingsError as error:
+        problems += error.problems
+    except UserError as error:
+        problems.append(str(error))
+    return None
+
+
+def _inputs(settings: TrainSettings, launch: Launch, folder: Path, trackers: Sequence[str]) -> Inputs:
+    named = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
+    if not all(path.is_dir() for path in named):
+        require_usable_gpu(launch.use_cpu)  # before hours of conversion
+    folders = _folders(settings.train_dataset, settings, folder)
+    evaluation_folders = _folders(settings.eval_dataset, settings, folder)
+    return Inputs(
+        model_folder=folder,
+        data=_open(folders, folder),
+        data_folders=folders,
+        evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
+        evaluation_folders=evaluation_folders,
+        trackers=trackers,
+    )
+
+
+def _folders(value: Sequence[str] | str | None, settings: TrainSettings, model_folder: Path) -> list[Path]:
+    """The converted folders of a dataset option; files are converted, or found converted."""
+    cache = settings.cache_dir or settings.output / "cache"
+    return [
+        path if path.is_dir() else convert_once(path, settings, model_folder, cache)
+        for path in dataset_paths(value)
+    ]
+
+
+def _open(folders: Sequence[Path], model_folder: Path) -> ClipDataset:
+    data = ClipDataset.open(folders)
+    data.check_model(model_folder)
+    if not data.supervised.any():
+        raise DataError(f"{folders[0]}: no row has a prediction to learn from; fill the column `prediction`")
+    return data

@@ -1,0 +1,1 @@
+"""What is trained: adapters or weights, their layers, and the model as the loop sees it."""

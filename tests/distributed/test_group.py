@@ -1,0 +1,261 @@
+"""Processes join, talk and end together, whoever started them and whatever ends one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mdl_toolkit.distributed import group as distributed
+from mdl_toolkit.distributed.failure import Failure, FailureWatch, end_together, is_peer_loss
+from mdl_toolkit.distributed.group import Ranks, choose_device, joined
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.errors import SettingsError, Stopped
+from mdl_toolkit.terminal import console
+from support.processes.ranks import ROOT, start_ranks
+
+PEERS = str(ROOT / "tests" / "support" / "processes" / "peers.py")
+
+
+def lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.strip()]
+
+
+def test_alone_nothing_is_joined() -> None:
+    with joined(Launch()) as ranks:
+        assert ranks.is_main and ranks.nodes == 1
+        assert ranks.sum([1.5, 2]) == [1.5, 2.0] and ranks.any(True)
+        assert ranks.broadcast_object("x") == "x" and ranks.gather_objects(3) == [3]
+        ranks.barrier()
+        assert not torch.distributed.is_initialized()
+
+
+def test_processes_talk_and_accelerate_sees_them() -> None:
+    for code, output in start_ranks([PEERS, "talk"], 2):
+        assert code == 0 and lines(output) == ["done"], output
+
+
+@pytest.mark.parametrize("what", ["fail", "fail while another is busy"])
+def test_a_failure_ends_all_with_its_cause(what: str) -> None:
+    (first_code, first), (second_code, second) = start_ranks([PEERS, what, "1"], 2)
+    assert (first_code, second_code) == (2, 2)
+    assert lines(second) == ["error: rank 1: train.csv row 17 (a.wav): is empty"]
+    assert lines(first) == []
+
+
+def test_the_cause_outlives_the_process_that_keeps_the_meeting_point() -> None:
+    """Rank 0 fails; the other one, which is busy, must still learn why."""
+    (first_code, first), (second_code, second) = start_ranks([PEERS, "fail while another is busy", "0"], 2)
+    assert (first_code, second_code) == (2, 2)
+    assert lines(first) == ["error: rank 0: train.csv row 17 (a.wav): is empty"]
+    assert lines(second) == []
+
+
+def test_another_machine_is_told_the_cause() -> None:
+    (first_code, first), (second_code, second) = start_ranks([PEERS, "fail", "1"], 2, local_world_size=1)
+    assert (first_code, second_code) == (2, 2)
+    for output in (first, second):
+        assert lines(output) == ["error: rank 1: train.csv row 17 (a.wav): is empty"]
+
+
+def test_when_all_fail_one_says_so() -> None:
+    ended = start_ranks([PEERS, "all fail"], 2)
+    assert [code for code, _ in ended] == [2, 2]
+    said = [line for _, output in ended for line in lines(output)]
+    assert len(said) == 1 and said[0].endswith("train.csv row 17 (a.wav): is empty")
+
+
+def test_a_bug_shows_where_it_is() -> None:
+    (first_code, first), (second_code, second) = start_ranks([PEERS, "bug", "1"], 2)
+    assert first_code == 1 and lines(first) == []
+    assert second_code == 1 and "Traceback" in second
+    assert "something is wrong here" in lines(second)[-1]
+
+
+def test_a_killed_process_is_missed() -> None:
+    (first_code, first), (second_code, second) = start_ranks([PEERS, "killed", "1"], 2)
+    assert second_code == -9 and not second
+    assert first_code == 1
+    assert len(lines(first)) == 1 and "rank 0: another process of the run is gone without a word" in first
+
+
+def test_stopping_together_is_no_failure() -> None:
+    (first_code, first), (second_code, second) = start_ranks([PEERS, "stop"], 2)
+    assert (first_code, second_code) == (143, 143)
+    assert lines(first) == ["error: stopped at step 3"] and lines(second) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("return 0", 0, ""),
+        ("sys.exit(143)", 143, ""),
+        ("raise SystemExit", 0, ""),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_whatever_ends_it_a_process_of_a_group_isnt_cleared_up(end: str, code: int, said: str) -> None:
+    """A backend's thread that lives longer than the interpreter would abort it: ``Late`` stands for one."""
+    script = f"""
+import atexit, os, sys
+from mdl_toolkit import cli
+from mdl_toolkit.distributed import failure
+
+class Late:
+    def __del__(self):
+        os.abort()
+
+def work(settings):
+    sys.modules["late"] = Late()
+    failure.FailureWatch.started = True
+    atexit.register(print, "exit functions ran")
+    {end}
+
+cli.run = work
+cli.main([])
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stdout == "exit functions ran\n"
+    assert ended.stderr.strip().endswith(said) and bool(ended.stderr) == bool(said)
+
+
+def test_torchrun_is_told_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    start_ranks([PEERS, "fail", "1"], 2)
+    report = json.loads((tmp_path / "error.json").read_text())
+    assert report["message"]["message"] == "rank 1: train.csv row 17 (a.wav): is empty"
+    assert "py_callstack" not in report["message"]["extraInfo"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "cause", "waits"),
+    [
+        ("torchrun", Failure(rank=0, node=0, code=2, message="rank 0: it is empty"), True),
+        # Its launcher can't see the process with the cause, which is on another machine.
+        ("torchrun", Failure(rank=9, node=1, code=2, message="rank 9: it is empty"), False),
+        ("none", Failure(rank=0, node=0, code=2, message="rank 0: it is empty"), False),
+        ("torchrun", Stopped(15, "stopped at step 3"), True),
+    ],
+)
+def test_the_process_with_the_cause_is_seen_to_end_first(
+    launcher: str, cause: Failure | Stopped, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun reports whom it sees ended first; a peer that ended in the same moment would be named."""
+    slept: list[float] = []
+    monkeypatch.setattr(console.time, "sleep", slept.append)
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    if launcher == "torchrun":
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "unused")
+    monkeypatch.setattr(FailureWatch, "started", False)
+    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=1, world_size=2, local_world_size=2))
+    watch.start()
+    stopped = isinstance(cause, Stopped)
+    monkeypatch.setattr(watch, "first", lambda patience: None if stopped else cause)
+    monkeypatch.setattr("mdl_toolkit.distributed.failure._end_for_sure", lambda code: None)
+    with pytest.raises(SystemExit) as left, end_together(watch):
+        raise cause if isinstance(cause, Stopped) else RuntimeError("Connection closed by peer")
+    watch.stop()
+    assert left.value.code == (143 if stopped else 2)
+    assert (slept == [5.0]) == waits and len(slept) == waits
+
+
+def test_processes_that_never_come_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datetime
+
+    from mdl_toolkit.errors import MdlError
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
+    launch = Launch(rank=1, world_size=2, local_rank=1, local_world_size=2)
+    with pytest.raises(MdlError, match=r"rank 1: could not join .* at 127\.0\.0\.1:1: "), joined(launch):
+        pass
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GLOO_SOCKET_IFNAME"):
+        os.environ.pop(name, None)
+
+
+def test_several_machines_need_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError, match="MASTER_ADDR is not set"), joined(Launch(rank=0, world_size=2)):
+        pass
+
+
+class TestDevice:
+    def test_no_gpu_means_the_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose_device(Launch(rank=1, world_size=2, local_rank=1, local_world_size=2)).type == "cpu"
+
+    def test_each_process_has_its_own_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        chosen: list[int] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        device = choose_device(Launch(rank=7, world_size=8, local_rank=3, local_world_size=4))
+        assert str(device) == "cuda:3" and chosen == [3]
+
+    def test_a_config_can_leave_gpus_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert choose_device(Launch(use_cpu=True)).type == "cpu"
+
+    def test_more_processes_than_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        with pytest.raises(SettingsError, match=r"4 processes .* 2 GPU.*--nproc-per-node 2"):
+            choose_device(Launch(rank=3, world_size=4, local_rank=3, local_world_size=4))
+
+
+def test_the_interface_of_the_meeting_point_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "to-be-removed")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    distributed._choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    distributed._choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+def test_only_lost_peers_count_as_lost() -> None:
+    assert is_peer_loss(RuntimeError("[../pair.cc:544] Connection closed by peer [10.0.0.2]:1234"))
+    assert not is_peer_loss(RuntimeError("shape '[2]' is invalid for input of size 3"))
+    assert not is_peer_loss(ValueError("connection closed by peer"))
+
+
+def test_an_mpi_launch_counts_machines() -> None:
+    ranks = Ranks(Launch(rank=5, world_size=8, local_rank=1, local_world_size=4), torch.device("cpu"))
+    assert ranks.nodes == 2 and not ranks.is_main
+
+
+def test_a_process_of_a_group_ends_without_the_interpreters_clearing_up(tmp_path: Path) -> None:
+    """Exit functions run and nothing printed is lost; modules stay while the backend's threads do."""
+    script = tmp_path / "ends.py"
+    script.write_text(
+        "import atexit, os, sys\n"
+        "from mdl_toolkit import cli\n"
+        "from mdl_toolkit.distributed import failure\n"
+        "class Late:\n"
+        "    def __del__(self, write=os.write): write(1, b'cleared up\\n')\n"
+        "late = Late()\n"
+        "atexit.register(print, 'exit function')\n"
+        "failure.FailureWatch.started = sys.argv[1] == 'group'\n"
+        "cli.run = lambda argv: print('done') or 3\n"
+        "cli.main([])\n"
+    )
+    said = {}
+    for kind in ("group", "alone"):
+        ended = subprocess.run([sys.executable, str(script), kind], capture_output=True, text=True)
+        assert ended.returncode == 3, ended.stderr
+        said[kind] = ended.stdout.split("\n")
+    assert said == {
+        "group": ["done", "exit function", ""],
+        "alone": ["done", "exit function", "cleared up", ""],
+    }

@@ -1,0 +1,57 @@
+"""Lower bounds are what was tried: pyproject.toml, ``make bounds`` and README say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Tools of the house, whose age changes nothing for those who use the package.
+_TOOLS = {"ruff", "mypy", "types-pyyaml", "setuptools"}
+
+
+def _pinned(file: str) -> dict[str, Version]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def _bounds() -> dict[str, Version]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    sections = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    found: dict[str, Version] = {}
+    for name, version in re.findall(r'"([\w.-]+)>=([\d.]+)"', sections):
+        name = canonicalize_name(name)
+        assert found.setdefault(name, Version(version)) == Version(version), f"two bounds for {name}"
+    return {name: version for name, version in found.items() if name not in _TOOLS}
+
+
+def test_the_oldest_versions_that_are_tested_are_the_bounds() -> None:
+    bounds = _bounds()
+    assert {"torch", "transformers", "peft", "huggingface-hub", "modelscope", "pytest"} <= bounds.keys()
+    assert _pinned("constraints-lowest.txt") == bounds
+
+
+def test_every_dependency_has_a_bound_and_no_ceiling() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text[text.index("dependencies = [") : text.index("]", text.index("dependencies = ["))]
+    wanted = re.findall(r'^  "([^"]+)"', listed, re.MULTILINE)
+    assert len(wanted) > 10 and all(re.fullmatch(r"[\w.-]+>=[\d.]+", requirement) for requirement in wanted)
+
+
+def test_what_make_installs_is_within_the_bounds() -> None:
+    newest, bounds = _pinned("constraints.txt"), _bounds()
+    assert not [name for name in newest if name in bounds and newest[name] < bounds[name]]
+
+
+def test_readme_names_them() -> None:
+    bounds = _bounds()
+    for file in ("README.md", "README_zh.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for name in ("torch", "transformers", "peft", "accelerate"):
+            assert re.search(rf"\b{name} {re.escape(str(bounds[name]))}\b", text), (
+                f"{file}: {name} {bounds[name]}"
+            )

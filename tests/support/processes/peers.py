@@ -1,0 +1,67 @@
+"""One process of a run that talks, fails or stops: ``python peers.py WHAT [RANK]``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from mdl_toolkit.distributed.failure import leave_group
+from mdl_toolkit.distributed.group import joined
+from mdl_toolkit.distributed.launch import launch_of
+from mdl_toolkit.errors import DataError, MdlError, Stopped
+
+
+def talk(ranks: Any) -> None:
+    assert ranks.sum([1.0, ranks.rank]) == [ranks.world_size, ranks.world_size - 1]
+    assert ranks.max([ranks.rank, -ranks.rank]) == [ranks.world_size - 1, 0]
+    assert ranks.any(ranks.rank == 1) and not ranks.any(False)
+    assert ranks.broadcast_object({"rank": ranks.rank}) == {"rank": 0}
+    assert ranks.gather_objects(f"r{ranks.rank}") == [f"r{rank}" for rank in range(ranks.world_size)]
+    from accelerate import PartialState
+
+    state = PartialState()
+    assert state.num_processes == ranks.world_size and state.process_index == ranks.rank
+    assert state.is_main_process == ranks.is_main
+
+
+def fail(ranks: Any, chosen: int) -> None:
+    if ranks.rank == chosen:
+        raise DataError("train.csv row 17 (a.wav): is empty")
+
+
+def main(what: str, chosen: int) -> None:
+    with joined(launch_of()) as ranks:
+        ranks.barrier()
+        if what == "talk":
+            talk(ranks)
+        elif what == "fail":
+            fail(ranks, chosen)
+            ranks.barrier()
+        elif what == "fail while another is busy":
+            fail(ranks, chosen)
+            time.sleep(600)
+        elif what == "all fail":
+            fail(ranks, ranks.rank)
+        elif what == "bug":
+            assert ranks.rank != chosen, "something is wrong here"
+            ranks.barrier()
+        elif what == "killed":
+            if ranks.rank == chosen:
+                os.kill(os.getpid(), signal.SIGKILL)
+            ranks.barrier()
+        elif what == "stop":
+            raise Stopped(signal.SIGTERM, "stopped at step 3")
+    print("done")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    except MdlError as error:  # as the command line does
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    finally:
+        leave_group()

@@ -1,0 +1,121 @@
+"""Signals in real processes: what can be gone on with says so, and the exit code says which signal it was."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mdl_toolkit.training.checkpoints.storage import newest_complete
+from support.processes.launch import environment, launched, run
+from support.training.shop import TRAIN
+
+pytestmark = pytest.mark.system
+
+CONVERT = ["convert-dataset", "train.csv", "--config", "convert.yaml", "--output"]
+PREDICT = [
+    "inference",
+    "test.csv",
+    "--model-name",
+    "alone/final",
+    "--num-workers",
+    "1",
+    "--batch-size",
+    "1",
+    "--output",
+]
+ENDLESS = [*TRAIN, "--num-epochs", "5000"]
+
+#: Makes a function dawdle after its first calls, and runs the command line.
+SLOWLY = """
+import importlib, time, sys
+from mdl_toolkit.cli import main
+place, name = sys.argv[1].rsplit(".", 1)
+module, owner = place.rsplit(".", 1)
+owner = getattr(importlib.import_module(module), owner)
+original, calls = getattr(owner, name), []
+def slowly(*words, **named):
+    calls.append(1)
+    if len(calls) == 4:
+        print("slow now", file=sys.stderr, flush=True)
+    if len(calls) > 3:
+        time.sleep(600)
+    return original(*words, **named)
+setattr(owner, name, slowly)
+main(sys.argv[2:])
+"""
+
+
+def slowly(function: str, words: list[str]) -> list[str]:
+    return [sys.executable, "-c", SLOWLY, function, *words]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_conversion(number: signal.Signals, shop: Path):
+    output = shop / f"stopped-{number.name}"
+    words = slowly("mdl_toolkit.data.conversion.work.Conversion._write", [*CONVERT, output.name])
+    with launched(words, cwd=shop) as launch:
+        launch.until(lambda: "slow now" in launch.output, "its fourth row")
+        launch.signal(number)
+        finished = launch.wait()
+    assert finished.code == 128 + number, finished.output
+    said = f"stopped by {number.name}: no half dataset is left; the same command starts again"
+    assert finished.lines[-1] == said and "Traceback" not in finished.output
+    assert not list(shop.glob(f"*{output.name}*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop: Path):
+    output = shop / f"stopped-{number.name}.csv"
+    words = [*PREDICT, output.name]
+    with launched(slowly("mdl_toolkit.infer.journal.Journal.add", words), cwd=shop) as launch:
+        launch.until(lambda: "slow now" in launch.output, "its fourth answer")
+        launch.signal(number)
+        finished = launch.wait()
+    assert finished.code == 128 + number, finished.output
+    said = f"stopped by {number.name}: the answers so far are kept; the same command goes on with them"
+    assert finished.lines[-1] == said and "Traceback" not in finished.output
+    assert not output.exists()
+    finished = run(["mdl-toolkit", *words], cwd=shop)
+    assert finished.code == 0 and "going on with the unfinished" in finished.output, finished.output
+
+
+def test_an_inference_does_not_wait_for_clips_that_are_being_read(shop: Path):
+    """Their threads can't be ended, and Python would wait for them."""
+    words = [*PREDICT, "reading.csv"]
+    with launched(slowly("mdl_toolkit.infer.prompts.RowReader.read", words), cwd=shop) as launch:
+        launch.until(lambda: "slow now" in launch.output, "its fourth clip")
+        launch.signal(signal.SIGTERM)
+        assert launch.wait().code == 143
+
+
+def test_a_terminal_that_is_closed_saves(shop: Path):
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(shop)
+        os.execvpe(ENDLESS[0], [*ENDLESS, "--output", "hung-up/"], environment(shop))
+    metrics, until = shop / "hung-up" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert newest_complete(shop / "hung-up") is not None
+
+
+def test_torchrun_passes_a_hangup_on_and_the_run_saves(shop: Path):
+    words = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", *ENDLESS]
+    with launched([*words, "--output", "torchrun-hung-up/"], cwd=shop) as launch:
+        metrics = shop / "torchrun-hung-up" / "metrics.jsonl"
+        launch.until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 3, "the fourth step")
+        launch.signal(signal.SIGHUP)
+        finished = launch.wait()
+    assert finished.code != 0
+    assert "SIGHUP: finishing this step, then saving" in finished.output, finished.output
+    newest = newest_complete(shop / "torchrun-hung-up")
+    assert newest is not None and f"saved torchrun-hung-up/{newest.name}" in finished.output

@@ -1,0 +1,303 @@
+"""Checkpoints on disk: whole or not at all, whatever fails while they are written."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import load_file
+
+from mdl_toolkit.errors import MdlError, ModelError
+from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
+from mdl_toolkit.training.checkpoints import storage as state_module
+from mdl_toolkit.training.checkpoints.storage import (
+    RunState,
+    checkpoints,
+    clean_partials,
+    flaw,
+    newest_complete,
+    prune,
+    writing_checkpoint,
+)
+from mdl_toolkit.training.run import train
+from support.training.runs import assert_same_bytes, run_settings
+
+OPTIONS: dict[str, Any] = {"lora_dropout": 0.2, "max_steps": 4, "save_steps": 2, "merge_lora": False}
+
+
+def a_state(step: int = 2) -> RunState:
+    return RunState(
+        step=step, epoch=0, first_sample=8, schedule_position=2.0, schedule_total=4, counts={"tokens": 5.0},
+        seconds=1.0, world_size=1, dataset="d", eval_dataset=None, model="m", options={"lr": 0.1},
+    )  # fmt: skip
+
+
+def write(output: Path, step: int) -> Path:
+    with writing_checkpoint(output, a_state(step)) as folder:
+        (folder / "weights.bin").write_bytes(b"weights" * 100)
+    return output / f"checkpoint-{step}"
+
+
+def test_a_checkpoint_is_complete_and_says_where_it_stands(tmp_path: Path):
+    path = write(tmp_path, 2)
+    assert flaw(path) is None and newest_complete(tmp_path) == path
+    assert RunState.read(path) == a_state(2)
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def _cut(path: Path) -> None:
+    (path / "weights.bin").write_bytes(b"weights")
+
+
+def _flip(path: Path) -> None:
+    (path / "weights.bin").write_bytes(b"Weights" + b"weights" * 99)
+
+
+def _unlist(path: Path) -> None:
+    (path / "complete.json").write_text('{"files": {}}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_cut, "weights.bin has 7 bytes instead of 700"),
+        (_flip, "weights.bin has changed since it was written"),
+        (lambda path: (path / "weights.bin").unlink(), "weights.bin can't be read"),
+        (lambda path: (path / "complete.json").unlink(), "complete.json can't be read"),
+        (lambda path: (path / "complete.json").write_text("{"), "complete.json is not readable"),
+        (lambda path: (path / "complete.json").write_text("[]"), "complete.json is not readable"),
+        (_unlist, "run_state.json is not listed"),
+    ],
+)
+def test_readers_pass_over_what_is_not_whole(tmp_path: Path, spoil: Callable[[Path], None], why: str):
+    older, newer = write(tmp_path, 9), write(tmp_path, 10)
+    spoil(newer)
+    assert why in str(flaw(newer))
+    assert newest_complete(tmp_path) == older
+
+
+def test_newest_is_by_number_and_by_name_alone(tmp_path: Path):
+    for step in (2, 10, 9):
+        write(tmp_path, step)
+    (tmp_path / "checkpoint-99x").mkdir()
+    (tmp_path / "checkpoint-100").write_text("a file")
+    shutil.copytree(tmp_path / "checkpoint-10", tmp_path / ".partial-checkpoint-11-1")
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-9", "checkpoint-10"]
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_an_older_checkpoint_of_the_same_step_is_replaced_whole(tmp_path: Path):
+    write(tmp_path, 2)
+    with writing_checkpoint(tmp_path, a_state(2)) as folder:
+        (folder / "other.bin").write_bytes(b"other")
+    assert sorted(path.name for path in (tmp_path / "checkpoint-2").iterdir()) == [
+        "complete.json", "other.bin", "run_state.json",
+    ]  # fmt: skip
+    assert flaw(tmp_path / "checkpoint-2") is None
+
+
+def test_pruning_keeps_the_newest(tmp_path: Path):
+    paths = [write(tmp_path, step) for step in (1, 2, 3, 4)]
+    prune(tmp_path, None, paths[3])
+    assert len(checkpoints(tmp_path)) == 4
+    prune(tmp_path, 2, paths[3])
+    assert checkpoints(tmp_path) == paths[2:]
+    # Later ones, of a run that began again from an earlier one, are not its business.
+    prune(tmp_path, 1, paths[2])
+    assert checkpoints(tmp_path) == paths[2:]
+
+
+def test_a_partial_folder_is_cleared_and_nothing_else(tmp_path: Path):
+    write(tmp_path, 1)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    (tmp_path / ".partial-checkpoint-3-77").symlink_to(outside)
+    (tmp_path / ".partial-checkpoint-2-77").mkdir()
+    clean_partials(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert (outside / "kept").exists(), "a link is removed, not what it leads to"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"step": 1}', "null"])
+def test_a_strange_state_is_told_in_one_line(tmp_path: Path, text: str):
+    (tmp_path / "run_state.json").write_text(text)
+    with pytest.raises(ModelError, match="is not the state of a run"):
+        RunState.read(tmp_path)
+
+
+def test_tensors_are_written_one_by_one_as_safetensors(tmp_path: Path):
+    tensors = {
+        "a": torch.randn(3, 5), "b": torch.arange(7, dtype=torch.int64), "c": torch.randn(2, 2).bfloat16(),
+        "d": torch.tensor(2.0), "e": torch.empty(0, 4), "f": torch.randn(4, 6).t(),
+    }  # fmt: skip
+    layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    write_tensors(tmp_path / "t.safetensors", layout, iter(tensors.items()))
+    read = load_file(tmp_path / "t.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+
+
+class FailingWrites:
+    """Lets the n-th operation that changes the disk fail as a full disk does; n = 0 counts them only."""
+
+    def __init__(self, number: int, folder: Path, short: bool = False) -> None:
+        self.number, self.folder, self.short, self.count = number, folder, short, 0
+        self.told: list[str] = []
+
+    def due(self, what: str, path: Any) -> bool:
+        if not str(path).startswith(str(self.folder)):
+            return False
+        self.count += 1
+        self.told.append(what)
+        return self.count == self.number
+
+    @contextmanager
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            for name in ("mkdir", "replace", "rename"):
+                patch.setattr(os, name, self._guarded(name, getattr(os, name)))
+            fsync = os.fsync
+            patch.setattr(
+                os, "fsync", lambda fd: self._fail("fsync", os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd)
+            )
+            patch.setattr(builtins, "open", self._open(builtins.open))
+            patch.setattr(io, "open", self._open(io.open))
+            accessor = getattr(
+                pathlib, "_NormalAccessor", None
+            )  # Python 3.10's paths hold on to the functions
+            for name in ("mkdir", "replace", "rename") if accessor else ():
+                patch.setattr(accessor, name, staticmethod(getattr(os, name)))
+            if accessor:
+                patch.setattr(accessor, "open", staticmethod(io.open))
+            save = safetensors.torch.save_file
+            patch.setattr(
+                safetensors.torch,
+                "save_file",
+                lambda tensors, path, **rest: self._fail("save_file", path) or save(tensors, path, **rest),
+            )
+            yield
+
+    def _fail(self, what: str, path: Any) -> None:
+        if self.due(what, path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(path: Any, *rest: Any, **more: Any) -> Any:
+            self._fail(name, path)
+            return function(path, *rest, **more)
+
+        return guarded
+
+    def _open(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            stream = function(path, mode, *rest, **more)
+            if isinstance(path, int) or not set(mode) & set("wax+"):
+                return stream
+            write = stream.write
+
+            def guarded_write(data: Any) -> Any:
+                if self.due("write", path):
+                    if self.short:
+                        write(data[: len(data) // 2])
+                    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+                return write(data)
+
+            return _Stream(stream, guarded_write)
+
+        return guarded
+
+
+class _Stream:
+    """A file whose ``write`` is another."""
+
+    def __init__(self, stream: Any, write: Callable[[Any], Any]) -> None:
+        self._stream, self.write = stream, write
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._stream)
+
+
+def test_every_write_of_a_run_fails_once_and_nothing_saved_is_lost(
+    shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An operation on the disk fails; the next run goes on from what is complete, to the same end."""
+    whole = tmp_path / "whole"
+    train(run_settings(shop.model, shop.data, whole, **OPTIONS))
+
+    counting = FailingWrites(0, tmp_path / "counted")
+    with counting.installed(monkeypatch):
+        train(run_settings(shop.model, shop.data, tmp_path / "counted", **OPTIONS))
+    assert_same_bytes(tmp_path / "counted" / "final", whole / "final")
+    assert {"mkdir", "replace", "rename", "fsync", "write", "save_file"} <= set(counting.told)
+
+    # All of them would take a minute: each kind at its first times, and a spread over all the others.
+    chosen = {counting.told.index(what) + 1 for what in set(counting.told)}
+    chosen |= set(range(1, counting.count + 1, max(1, counting.count // 8)))
+    for number in sorted(chosen):
+        output = tmp_path / f"out-{number}"
+        failing = FailingWrites(number, output, short=number % 2 == 0)
+        with failing.installed(monkeypatch), pytest.raises(MdlError, match="No space left") as caught:
+            train(run_settings(shop.model, shop.data, output, **OPTIONS))
+        assert caught.value.exit_code == 1, failing.told[-1]
+        assert "\n" not in str(caught.value)
+        for path in checkpoints(output):
+            assert flaw(path) is None, f"{path.name} has its name but is not whole ({failing.told[-1]})"
+        train(run_settings(shop.model, shop.data, output, **OPTIONS, resume_from_checkpoint="true"))
+        assert_same_bytes(output / "final", whole / "final")
+        assert not list(output.glob(".partial-*"))
+        shutil.rmtree(output)
+
+
+def test_a_failed_save_says_what_is_left(tmp_path: Path):
+    write(tmp_path, 2)
+    with (
+        pytest.raises(
+            MdlError, match=r"checkpoint-4 could not be saved: No space left on device.*checkpoint-2 is"
+        ),
+        writing_checkpoint(tmp_path, a_state(4)),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(MdlError, match="Permission denied"), writing_checkpoint(tmp_path, a_state(4)):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), writing_checkpoint(tmp_path, a_state(4)):
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_pickle_is_in_a_checkpoint(shop, tmp_path: Path):
+    train(run_settings(shop.model, shop.data, tmp_path / "out", max_steps=1))
+    suffixes = {path.suffix for path in (tmp_path / "out" / "checkpoint-1").iterdir()}
+    assert suffixes <= {".json", ".safetensors", ".jinja", ".txt"}
+    listed = json.loads((tmp_path / "out" / "checkpoint-1" / "complete.json").read_text())["files"]
+    assert {"adapter_model.safetensors", "optimizer.safetensors", "run_state.json"} <= listed.keys()
+    assert state_module.FINAL == "final"
