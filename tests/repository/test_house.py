@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "mdl_toolkit"
 LEVELS = {
     "errors": 0, "geometry": 0,
     "settings": 1,
-    "files": 1, "memory": 1, "family": 1,
+    "files": 1, "memory": 1, "family": 1, "compat": 1,
     "terminal": 2,
     "gpu": 3, "hub": 3,
     "data": 4, "model": 4,
