@@ -1,7 +1,7 @@
 """Every Python that ``requires-python`` lets in: what can be told without installing torch for each.
 
 Types and the standard library's names are mypy's to check, for the oldest (``python_version`` in
-pyproject.toml); ``make bounds`` runs the tests with the oldest of everything.
+pyproject.toml); ``make test-oldest`` runs the tests with the oldest of everything.
 """
 
 from __future__ import annotations
