@@ -106,7 +106,7 @@ dist: venv-release
 	    { test -z "$$TAG" || test "$$version" = "mdl-toolkit $${TAG#v}"; }
 
 bench: venv
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 # Trains the small base model that ships with the package anew.
 base: venv

@@ -9,7 +9,12 @@ import statistics
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Real recordings, where the repository has them beside it.
+RECORDINGS = ROOT.parent / "shared" / "data"
 
 #: A model of 113 M parameters, for tests' ``make_model_folder``.
 SHAPE: dict[str, Any] = {

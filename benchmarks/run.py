@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other, nothing else meanwhile: JSON lines on standard output.
 
-    python benchmarks/run.py [--list] [--only startup balance …] [--save results.jsonl]
+    python -m benchmarks.run [--list] [--only startup balance …] [--save results.jsonl]
 
 What needs a GPU or a folder of recordings is left out where that isn't at hand. The comparison with the
 public version (against_public.py) needs its installation and is started by itself.
@@ -13,29 +13,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-BENCHMARKS: dict[str, list[str]] = {
-    "startup": ["startup.py"],
-    "feeding": ["feeding.py"],
-    "conversion": ["conversion.py"],
-    "balance": ["balance.py"],
-    "model_attention": ["model_attention.py"],
-    "products": ["products.py"],
-    "model_step": ["model_step.py"],
-    "training_cpu": ["training_cpu.py"],
-    "inference": ["inference.py"],
-    "loading": ["loading.py"],
-    "growth": ["growth.py"],
-    "waiting": ["waiting.py"],
-    "digits": ["digits.py"],
-    "training_gpu": ["training_gpu.py"],
+from benchmarks.common import RECORDINGS, ROOT
+
+#: Module of each benchmark, in the order in which they run.
+BENCHMARKS = {
+    "startup": "commands.startup",
+    "feeding": "data.feeding",
+    "conversion": "data.conversion",
+    "balance": "data.balance",
+    "attention": "model.attention",
+    "products": "model.products",
+    "model_step": "model.step",
+    "training_cpu": "training.cpu",
+    "inference": "commands.inference",
+    "loading": "model.loading",
+    "growth": "training.growth",
+    "waiting": "training.waiting",
+    "digits": "training.digits",
+    "training_gpu": "training.gpu",
 }
 
 
 def missing(name: str) -> str | None:
     """Why a benchmark can't run here."""
-    if name == "digits" and not (HERE.parents[1] / "shared" / "data" / "fsdd-train.csv").is_file():
-        return "the recordings are not beside the repository; name them with digits.py --data"
+    if name == "digits" and not (RECORDINGS / "fsdd-train.csv").is_file():
+        return "the recordings are not beside the repository; benchmarks.training.digits takes them by --data"
     if name == "training_gpu":
         import torch
 
@@ -59,8 +61,8 @@ def main() -> int:
             print(f"{name}: left out: {reason}", file=sys.stderr)
             continue
         print(f"{name} …", file=sys.stderr)
-        script, *words = BENCHMARKS[name]
-        done = subprocess.run([sys.executable, str(HERE / script), *words], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", f"benchmarks.{BENCHMARKS[name]}"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
         print(done.stdout, end="", flush=True)
         if args.save:
             lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

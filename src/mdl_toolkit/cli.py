@@ -195,7 +195,7 @@ def _let_threads_sleep() -> None:
     By themselves they spin and hold their core meanwhile. Where other programs want it too, the thread that
     is waited for can't run: beside 8 busy processes 10 steps took minutes. With 1,000 spins before the sleep
     they take 23 s, and a machine that has nothing else to do loses a seventh on the smallest model
-    (``benchmarks/waiting.py``). It has to be said before torch is loaded.
+    (``benchmarks/training/waiting.py``). It has to be said before torch is loaded.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         # Each runtime heeds what it knows: libgomp the count, LLVM's and Intel's the policy.

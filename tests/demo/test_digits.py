@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.training import digits
 from mdl_toolkit import cli
 from mdl_toolkit.settings import options
 
@@ -21,17 +21,6 @@ DATA = ROOT.parent / "shared" / "data"
 needs_recordings = pytest.mark.skipif(
     not (DATA / "fsdd-train.csv").is_file(), reason="the recordings are not beside the repository"
 )
-
-
-def benchmark():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        spec = importlib.util.spec_from_file_location("digits_benchmark", ROOT / "benchmarks" / "digits.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -45,9 +34,8 @@ def named(words: list[str], data: str) -> list[str]:
 
 
 def test_documents_script_and_benchmark_give_the_same_commands():
-    module = benchmark()
-    epochs = module.EPOCHS
-    measured = [named(words, "/x") for words in module.commands(Path("/x"), epochs).values()]
+    epochs = digits.EPOCHS
+    measured = [named(words, "/x") for words in digits.commands(Path("/x"), epochs).values()]
     english = commands_in((ROOT / "docs/en/example-digits.md").read_text(encoding="utf-8"))
     chinese = commands_in((ROOT / "docs/zh/example-digits.md").read_text(encoding="utf-8"))
     script = commands_in((ROOT / "examples/digits.sh").read_text(encoding="utf-8"))
@@ -72,19 +60,17 @@ def test_the_commands_are_valid(tmp_path):
 
 
 def test_answers_are_counted_row_by_row(tmp_path):
-    module = benchmark()
     truth, answers = tmp_path / "truth.csv", tmp_path / "answers.csv"
     truth.write_text("audio,prediction\na.wav,one\nb.wav,two\nc.wav,two\n", encoding="utf-8")
     answers.write_text("audio,prediction\na.wav,one\nb.wav,one\nc.wav,two\n", encoding="utf-8")
-    assert module.correct(truth, answers) == (2, 3)
+    assert digits.correct(truth, answers) == (2, 3)
     answers.write_text("audio,prediction\na.wav,one\n", encoding="utf-8")
     with pytest.raises(ValueError, match="shorter"):
-        module.correct(truth, answers)
+        digits.correct(truth, answers)
 
 
 @needs_recordings
 def test_a_miniature_on_real_recordings_learns_and_answers_every_row(tmp_path):
-    module = benchmark()
     rows: list[dict[str, str]] = []
     for part, step in (("train", 90), ("test", 30)):
         with open(DATA / f"fsdd-{part}.csv", encoding="utf-8", newline="") as stream:
@@ -94,7 +80,7 @@ def test_a_miniature_on_real_recordings_learns_and_answers_every_row(tmp_path):
             writer.writeheader()
             writer.writerows({**row, "audio": str(DATA / row["audio"])} for row in rows)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    for words in module.commands(tmp_path, 1).values():
+    for words in digits.commands(tmp_path, 1).values():
         mini = ["/" if word == str(tmp_path) else word for word in words]
         subprocess.run(
             [sys.executable, "-m", "mdl_toolkit", *mini], cwd=tmp_path, env=environment, check=True

@@ -14,9 +14,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def lines(script: str, *words: str) -> list[dict[str, object]]:
+def lines(module: str, *words: str) -> list[dict[str, object]]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *words]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -25,7 +25,7 @@ def lines(script: str, *words: str) -> list[dict[str, object]]:
 def test_the_gpu_benchmark_in_a_small_shape(tmp_path: Path) -> None:
     cases = ["5s", "24gb", "mixed"]
     words = ["--smoke", "--clips", "2", "--repeats", "1", "--steps", "1", "--profile", str(tmp_path)]
-    found = lines("training_gpu.py", "--case", *cases, *words)
+    found = lines("training.gpu", "--case", *cases, *words)
     assert [line["case"] for line in found] == cases
     for line in found:
         assert line["clips_per_second"]["median"] > 0 and line["final_loss"] > 0  # type: ignore[index,operator]
@@ -35,8 +35,8 @@ def test_the_gpu_benchmark_in_a_small_shape(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "training_gpu.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "benchmarks.training.gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("no GPU here") and "Traceback" not in done.stderr
 
@@ -44,12 +44,14 @@ def test_without_a_gpu_it_says_so() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_never_waits_for_the_gpu() -> None:
-    (found,) = lines("training_gpu.py", "--case", "24gb", "--repeats", "1")
+    (found,) = lines("training.gpu", "--case", "24gb", "--repeats", "1")
     assert found["host_synchronisations_in_a_step"] == 0 and found["within_limit"]
 
 
 def test_growth() -> None:
-    found = lines("growth.py", "--doublings", "1", "--repeats", "1", "--what", "rows", "width", "processes")
+    found = lines(
+        "training.growth", "--doublings", "1", "--repeats", "1", "--what", "rows", "width", "processes"
+    )
     assert [line["what"] for line in found] == [
         "planning an epoch",
         "reading a dataset",

@@ -1,7 +1,7 @@
 """Attention over sequences that lie end to end, with no padding and no masks.
 
 On a GPU one variable-length kernel takes all sequences. Elsewhere each length is a call of
-``scaled_dot_product_attention`` of its own, which ``benchmarks/model_attention.py`` measures against padding
+``scaled_dot_product_attention`` of its own, which ``benchmarks/model/attention.py`` measures against padding
 and a block-diagonal mask.
 
 The decoder, which is the library's, reaches this through the attention interface of transformers, under the

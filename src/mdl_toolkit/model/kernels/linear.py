@@ -1,11 +1,11 @@
 """Linear layers that multiply by the fastest products that torch has for this CPU.
 
-float32 products go to MKL. On AMD's processors MKL keeps to AVX2, also where they have AVX-512; oneDNN, which
-makes its kernels for what it finds, takes half the time (``benchmarks/products.py``). Both compute in float32
-and add in different orders. bfloat16 products go to oneDNN anyway. In every call it brings the weight into a
-layout of its own, a sixth of the time with 400 rows, half of it with 8; a weight that stays as it is can be
-laid out once, where there is memory for another copy. A copy can't notice every write to its original: see
-:func:`lay_out`.
+float32 products go to MKL. On AMD's processors MKL keeps to AVX2, also where they have AVX-512; oneDNN,
+which makes its kernels for what it finds, takes half the time (``benchmarks/model/products.py``). Both
+compute in float32 and add in different orders. bfloat16 products go to oneDNN anyway. In every call it
+brings the weight into a layout of its own, a sixth of the time with 400 rows, half of it with 8; a weight
+that stays as it is can be laid out once, where there is memory for another copy. A copy can't notice every
+write to its original: see :func:`lay_out`.
 
 Letters: I and O inputs and outputs.
 """

@@ -1,6 +1,6 @@
 """How the threads of a CPU should wait for each other: spinning or asleep, on an idle and on a busy machine.
 
-    python benchmarks/waiting.py [--steps 40] [--busy 8] [--repeats 3] [--size tiny|113M]
+    python -m benchmarks.training.waiting [--steps 40] [--busy 8] [--repeats 3] [--size tiny|113M]
 
 Threads that spin start a little sooner and hold their core meanwhile: where other programs want it too, the
 thread that is waited for can't run. Each result is a training by the ``train`` command with other settings of
@@ -17,9 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import SHAPE, emit, spread
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.common import SHAPE, emit, spread
 
 #: By name: what is set in the environment. libgomp counts its spins; by itself it does 300,000 and more.
 WAYS = {

@@ -1,6 +1,6 @@
 """Matrix products of a linear layer on a CPU: torch's own choice of library beside oneDNN.
 
-    python benchmarks/products.py [--threads 2]
+    python -m benchmarks.model.products [--threads 2]
 
 For each shape (rows, inputs, outputs): GFLOP/s of ``torch.nn.functional.linear``, of oneDNN with the weight
 as it is, and of oneDNN with the weight laid out for it beforehand; forward, and backward to the inputs. Many
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from common import emit
+from benchmarks.common import emit
 
 SHAPES = [
     (400, 512, 1536), (400, 2048, 512), (400, 768, 2304), (400, 2304, 768), (96, 768, 16384), (32, 768, 2304),

@@ -1,6 +1,6 @@
 """Predicting answers: `mdl-toolkit inference` beside a padded loop in the style of the public 0.1.0.
 
-    python benchmarks/inference.py [--clips 256] [--batch-size 32] [--repeats 3] [--threads 2] [--only labels]
+    python -m benchmarks.commands.inference [--clips 256] [--batch-size 32] [--repeats 3] [--only labels]
 
 A model of 113 M parameters with random weights, clips of 0.1 to 5 s, greedy answers that are ended after some
 tokens, drawn for each row: `labels` 2 to 4, `transcripts` about three a second of sound, `fixed` 32 for all.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -25,10 +24,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from common import SHAPE, emit, spread
-from padded_model import plain_products
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.common import SHAPE, emit, spread
+from benchmarks.model.padded import plain_products
 
 CASES = ("labels", "transcripts", "fixed")
 PROMPT = "Listen to this recording and say what it is"

@@ -1,6 +1,6 @@
 """Memory and time of loading a model, against the weights that are kept: random weights in a given shape.
 
-python benchmarks/loading.py [--shape eighth|half|7b] [--folder DIR] [--case bf16 float32 8bit 4bit library]
+python -m benchmarks.model.loading [--shape eighth|half|7b] [--folder DIR] [--case bf16 8bit …]
 
 `7b` is the published shape: 16.6 GB on disk; in float32 it needs 33 GB of memory.
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import emit
+from benchmarks.common import emit
 
 # Widths, depths and vocabulary shrink together, so that each part keeps about its share of the weights.
 SHAPES = {
@@ -149,7 +149,15 @@ def main() -> None:
         if not (folder / "config.json").exists():
             make_folder(folder, args.shape)
         for case in args.case:
-            words = [sys.executable, __file__, "--folder", str(folder), "--measure", case]
+            words = [
+                sys.executable,
+                "-m",
+                "benchmarks.model.loading",
+                "--folder",
+                str(folder),
+                "--measure",
+                case,
+            ]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             lines = done.stdout.splitlines()
             result = json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-500:]}

@@ -1,21 +1,18 @@
 """How training is fed: micro-batches a second from the data workers, their start and their memory.
 
-python benchmarks/feeding.py [--workers 0 1 2] [--seconds 20 30] [--rows 64] [--batch-size 8] [--repeats 3]
+python -m benchmarks.data.feeding [--workers 0 1 2] [--seconds 20 30] [--rows 64] [--repeats 3]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
 
-from common import emit, spread
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.common import emit, spread
 
 
 def descendants() -> list[int]:

@@ -1,6 +1,6 @@
 """Forward and backward pass of the packed model against the machine's matrix-product peak.
 
-    python benchmarks/model_step.py [--steps 5] [--dtype bfloat16] [--profile]
+    python -m benchmarks.model.step [--steps 5] [--dtype bfloat16] [--profile]
 
 The shape has 116 M parameters (encoder 32 M, decoder 82 M); batches are 8 clips of 0.1 to 5 s; LoRA of rank
 16 is trained on the default targets. The peak is measured between the steps, so that other work on the
@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import SHAPE, emit, peak, spread
+from benchmarks.common import SHAPE, emit, peak, spread
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 
 AUDIO_TOKEN = 5

@@ -2,11 +2,11 @@
 
     pip install --target public-site --no-deps mdl-toolkit==0.1.0 pydantic pydantic-core pydantic-settings \
         annotated-types python-dotenv typing-inspection tqdm
-    python benchmarks/against_public.py --public-site public-site [--only convert train inference]
+    python -m benchmarks.commands.against_public --public-site public-site [--only convert train inference]
 
 The model has 113 M parameters and random weights. 0.1.0 runs a model folder's own code; the publisher's isn't
 distributed here, so the folder's code files hand over to a copy of this project's model and processor under
-another name, in which the encoder works on padded batches, as published models do (``padded_model.py``).
+another name, in which the encoder works on padded batches, as published models do (``model/padded.py``).
 Options are the same where they are named, and each program's own defaults elsewhere: 0.1.0 recomputes
 activations, ours only where memory needs it. ``--same-memory`` turns that off in both.
 """
@@ -29,10 +29,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from common import SHAPE, emit
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from benchmarks.common import ROOT, SHAPE, emit
 
 PROMPT = "Listen to this recording and say what it is"
 WORDS = ["a", "dog", "barks", "far", "away", "and", "bells", "ring", "twice", "in", "the", "rain"]
@@ -57,7 +54,7 @@ def native_copy(folder: Path) -> None:
         lines = path.read_text(encoding="utf-8").replace("mdl_toolkit", "native_mdl").splitlines()
         kept = [line for line in lines if not re.match(r"Auto\w+\.register\(", line)]
         target.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    padded = Path(__file__).with_name("padded_model.py").read_text(encoding="utf-8")
+    padded = (ROOT / "benchmarks" / "model" / "padded.py").read_text(encoding="utf-8")
     (folder / "native_padded.py").write_text(padded.replace("mdl_toolkit", "native_mdl"), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """How long a person waits for help and for an error: whole processes, wall time.
 
-python benchmarks/startup.py [--repeats 10] [--baseline PATH_OF_ANOTHER_mdl-toolkit]
+python -m benchmarks.commands.startup [--repeats 10] [--baseline PATH_OF_ANOTHER_mdl-toolkit]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import emit, spread
+from benchmarks.common import emit, spread
 
 LINES = {
     "help": ["--help"],

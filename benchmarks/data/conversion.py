@@ -1,6 +1,6 @@
 """How fast recordings become a dataset: whole commands, as a person runs them.
 
-    python benchmarks/conversion.py [--rows 1000] [--repeats 3] [--baseline-python PATH]
+    python -m benchmarks.data.conversion [--rows 1000] [--repeats 3] [--baseline-python PATH]
 
 Makes clips of 5 seconds, 44.1 kHz, mono, 16-bit wav (a tone in noise, the same in every run), then measures:
 
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from common import emit, spread
+from benchmarks.common import emit, spread
 
 PACKAGES = ("numpy", "soundfile", "soxr", "pyarrow", "tokenizers")
 

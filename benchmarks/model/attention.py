@@ -1,6 +1,6 @@
 """Attention over packed sequences on this machine: one call a length, padding, one block-diagonal mask.
 
-    python benchmarks/model_attention.py [--repeats 20]
+    python -m benchmarks.model.attention [--repeats 20]
 
 Forward and backward passes together. The result decided what ``mdl_toolkit.model.kernels.attention`` does
 where there is no variable-length kernel.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import emit, spread
+from benchmarks.common import emit, spread
 from mdl_toolkit.model.kernels.attention import Packing, packed_attention
 
 SHAPES = {

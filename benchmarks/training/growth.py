@@ -1,6 +1,6 @@
 """How time and memory grow: rows, clip length, model width and processes are doubled, one at a time.
 
-    python benchmarks/growth.py [--what rows length width processes] [--doublings 4] [--repeats 3]
+    python -m benchmarks.training.growth [--what rows length width processes] [--doublings 4] [--repeats 3]
 
 For each, every size is measured ``--repeats`` times in turn and the exponent of the growth is fitted to the
 medians by least squares (log of the time over log of the size): 1 is linear. Time is processor time on one
@@ -29,9 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import emit, spread
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.common import emit, spread
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

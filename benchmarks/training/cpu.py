@@ -1,11 +1,11 @@
 """Training on a CPU: this loop beside a padded one in the style of the public 0.1.0, step by step in turn.
 
-    python benchmarks/training_cpu.py [--steps 12] [--dtypes float32 bfloat16] [--threads 2] [--profile]
+    python -m benchmarks.training.cpu [--steps 12] [--dtypes float32 bfloat16] [--threads 2] [--profile]
 
 Both train LoRA of rank 16 on a model of 113 M parameters and the same random batches of 8 clips of 0.1 to
 5 s, from the same weights. The padded loop works as 0.1.0 does by default: clips and texts padded to the
 longest of a batch, clips kept as lists of numbers, attention with masks, logits of all positions, activations
-recomputed, PEFT's own adapters, float32. (It is a lean one: ``against_public.py`` measures 0.1.0 itself.)
+recomputed, PEFT's own adapters, float32. (``commands/against_public.py`` measures 0.1.0 itself.)
 A step of one follows a step of the other, and the machine's matrix-product peak is measured between them, so
 that other work on the machine weighs on all three. Losses are compared step by step.
 """
@@ -24,10 +24,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from common import SHAPE, emit, peak, spread
-from padded_model import padded_features, plain_products
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.common import SHAPE, emit, peak, spread
+from benchmarks.model.padded import padded_features, plain_products
 
 
 class PaddedLoop:

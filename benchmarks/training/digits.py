@@ -1,6 +1,6 @@
 """Spoken digits on real recordings, by plain commands: the example of docs/en/example-digits.md, measured.
 
-    python benchmarks/digits.py [--data ../shared/data] [--keep FOLDER]
+    python -m benchmarks.training.digits [--data ../shared/data] [--keep FOLDER]
 
 The recordings (Free Spoken Digit Dataset, CC BY-SA 4.0) are read where they lie and copied nowhere.
 """
@@ -16,9 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import emit
+from benchmarks.common import RECORDINGS, emit
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EPOCHS = 14.0
 
 
@@ -78,7 +77,7 @@ def measure(data: Path, epochs: float, work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with fsdd/ and the two CSVs")
+    parser.add_argument("--data", type=Path, default=RECORDINGS, help="folder with fsdd/ and the two CSVs")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it")
     args = parser.parse_args()

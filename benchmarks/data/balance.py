@@ -1,6 +1,6 @@
 """How evenly a step's work is divided over many ranks: a simulation, no training.
 
-    python benchmarks/balance.py [--ranks 8,64,1024] [--steps 50]
+    python -m benchmarks.data.balance [--ranks 8,64,1024] [--steps 50]
 
 One JSON line for each distribution of lengths, number of ranks and way to divide:
 
@@ -24,30 +24,28 @@ from __future__ import annotations
 
 import argparse
 import csv
-from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from common import emit
+from benchmarks.common import RECORDINGS, emit
 from mdl_toolkit.data.batching.balance import Costs, clip_work
 from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.geometry import AudioGeometry
 
 GEOMETRY = AudioGeometry()
-DIGITS = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 PROMPT_TOKENS = 40
 CLIPS_PER_RANK = 8
 
 
 def digits() -> tuple[np.ndarray, np.ndarray] | None:
     """Samples and answer tokens of the real recordings."""
-    if not DIGITS.is_dir():
+    if not RECORDINGS.is_dir():
         return None
     seconds = []
     for name in ("fsdd-train.csv", "fsdd-test.csv"):
-        with open(DIGITS / name, newline="", encoding="utf-8") as stream:
-            seconds += [soundfile.info(DIGITS / row["audio"]).duration for row in csv.DictReader(stream)]
+        with open(RECORDINGS / name, newline="", encoding="utf-8") as stream:
+            seconds += [soundfile.info(RECORDINGS / row["audio"]).duration for row in csv.DictReader(stream)]
     return np.round(np.array(seconds) * 16000).astype(np.int64), np.full(len(seconds), 2)
 
 

@@ -1,7 +1,7 @@
 """Training the 7B shape on one GPU: clips a second, memory, and how near the arithmetic comes to the peak.
 
-    python benchmarks/training_gpu.py [--case NAME ...] [--repeats 5] [--steps 4] [--profile FOLDER]
-    python benchmarks/training_gpu.py --smoke          # a tiny shape on the CPU, to see that it runs
+    python -m benchmarks.training.gpu [--case NAME ...] [--repeats 5] [--steps 4] [--profile FOLDER]
+    python -m benchmarks.training.gpu --smoke          # a tiny shape on the CPU, to see that it runs
 
 Random weights, LoRA of rank 32 on the default targets, clips of one length with 40 prompt and 10 answer
 tokens. What is timed is the step of a run: forward, backward, clipping, AdamW; batches lie on the GPU. After
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import emit, spread
+from benchmarks.common import emit, spread
 
 PROMPT, ANSWER, RATE = 40, 10, 16000
 GOALS = {"5s": 190.0, "30s": 45.0}

@@ -1,0 +1,1 @@
+"""Conversion, feeding and balance."""
