@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: import arrows, start-up without torch, file sizes."""
+"""The house rules that a machine can check: which way imports go, start-up without torch, sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,50 @@ LEVELS = {
 }  # fmt: skip
 
 
+#: Every module of the package by its name, a package by its ``__init__.py``.
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+CODE = ("src", "tests", "benchmarks", "scripts", "docs", "examples", ".github")
+
+
 def _part(module: str) -> str:
     return module.split(".")[1]
 
 
 def _imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports anywhere, in functions and for types too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "mdl_toolkit":
-                found |= {f"mdl_toolkit.{alias.name}" for alias in node.names}
-            else:
-                found.add(node.module)
-    return {name for name in found if name.startswith("mdl_toolkit.") and _part(name) in LEVELS}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return {name for name in found if name.startswith("mdl_toolkit.") and name in MODULES}
+
+
+def _circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of places from each of which an arrow leads, over others, to every other one."""
+    reached = {place: _reached(place, arrows) for place in arrows}
+    found = {frozenset(q for q in reached[p] if p in reached.get(q, ())) for p in arrows if p in reached[p]}
+    return [set(circle) for circle in found]
+
+
+def _reached(place: str, arrows: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [place]
+    while waiting:
+        new = arrows.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def _room(module: str) -> str:
+    """The folder that a module lies in."""
+    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
 
 def test_imports_go_one_way():
@@ -63,6 +93,15 @@ def test_the_walk_sees_a_wrong_arrow(tmp_path: Path):
     bad = tmp_path / "bad.py"
     bad.write_text("def f():\n    from mdl_toolkit.training import run\n    from mdl_toolkit import infer\n")
     assert {_part(name) for name in _imports(bad)} == {"training", "infer"}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert not _circles({module: _imports(path) - {module} for module, path in MODULES.items()})
+
+
+def test_a_circle_is_found():
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    assert not _circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 def _modules_after(code: str) -> set[str]:
@@ -98,13 +137,31 @@ def test_the_module_can_be_run():
     assert out.stdout.startswith("mdl-toolkit 0.")
 
 
+def _files(*endings: str) -> list[Path]:
+    """Files of the repository's rooms, without what Python and tools leave there."""
+    return [
+        path
+        for top in CODE
+        for path in sorted((ROOT / top).rglob("*"))
+        if path.is_file()
+        and not {"__pycache__"} & set(path.parts)
+        and not any(part.endswith(".egg-info") for part in path.parts)
+        and (not endings or path.suffix in endings)
+    ]
+
+
 def test_no_file_has_grown_out_of_hand():
-    long = {
-        str(p.relative_to(ROOT)): n
-        for p in PACKAGE.rglob("*.py")
-        if (n := len(p.read_text().splitlines())) > 450
+    lines = {
+        str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines())
+        for p in _files(".py")
+        if "tests" not in p.parts
     }
-    assert not long
+    assert {name: n for name, n in lines.items() if n > 450} == {}
+
+
+def test_no_folder_has_grown_out_of_hand():
+    held = Counter(str(path.parent.relative_to(ROOT)) for path in _files())
+    assert {folder: n for folder, n in held.items() if n > 12} == {}
 
 
 def test_documents_exist_in_both_languages():
