@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer import work as work_module
 from mdl_toolkit.infer.run import inference
-from mdl_toolkit.model_folders.manifest import ModelManifest, PromptRecord, PromptUse
+from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
 from support.data.clips import tone, write_csv, write_wav
 from support.models.tiny import make_model_folder

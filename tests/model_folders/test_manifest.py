@@ -11,16 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.model_folders.load import load_model
-from mdl_toolkit.model_folders.manifest import (
-    BaseRecord,
-    ModelManifest,
-    PromptRecord,
-    PromptUse,
-    package_versions,
-)
+from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest, package_versions
 from support.models.tiny import make_model_folder
 
 
@@ -119,16 +114,6 @@ def test_whatever_a_manifest_says(value, kind, prompts):
     else:
         assert ModelManifest.from_dict(json.loads(json.dumps(made.to_dict())), "f").kind == made.kind
         made.prompts.default_for("user_prompt")
-
-
-def test_the_prompt_for_a_row_that_has_none():
-    one = (PromptUse(user_prompt="a", rows=3), PromptUse(system_prompt="s", user_prompt="a", rows=1))
-    record = PromptRecord(seen=one)
-    assert record.default_for("user_prompt") == "a" and record.default_for("system_prompt") is None
-    assert PromptRecord(user_prompt="b", seen=one).default_for("user_prompt") == "b"
-    several = PromptRecord(seen=(*one, PromptUse(user_prompt="c", rows=1)))
-    assert several.default_for("user_prompt") is None
-    assert PromptRecord(seen=one, complete=False).default_for("user_prompt") is None
 
 
 def _adapter(folder: Path, config: dict | None = None, **tensors: torch.Tensor) -> Path:

@@ -12,10 +12,11 @@ from mdl_toolkit.data.audio.urls import UrlLimits
 from mdl_toolkit.data.input.noticed import NoticedRows
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder
+from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.generation.decoding import ModelSays
-from mdl_toolkit.model_folders.manifest import ModelManifest, PromptRecord
+from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import printable
 from mdl_toolkit.terminal.console import warn

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from mdl_toolkit import __version__
+from mdl_toolkit.data.prompt.record import ORDERS, PromptRecord, PromptUse
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
 from mdl_toolkit.hub import TINY, revision_of
@@ -31,42 +32,6 @@ Kind = Literal["model", "adapter", "overlay"]
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "bitsandbytes")
 _SECRETS = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=://)[^/\s@]+(?=@)")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptUse:
-    """A pair of prompts that training rows had, and how many rows had it."""
-
-    system_prompt: str | None = None
-    user_prompt: str | None = None
-    rows: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptRecord:
-    """How the model was asked in training.
-
-    Attributes:
-        order: ``audio-first`` or ``text-first``, within the user's turn.
-        system_prompt: Given to rows with none of their own (``--system-prompt``).
-        user_prompt: Given to rows with none of their own (``--user-prompt``).
-        seen: What rows really had, the most frequent first; some twenty at most.
-        complete: Whether ``seen`` has all there was.
-    """
-
-    order: str = "audio-first"
-    system_prompt: str | None = None
-    user_prompt: str | None = None
-    seen: tuple[PromptUse, ...] = ()
-    complete: bool = True
-
-    def default_for(self, name: Literal["system_prompt", "user_prompt"]) -> str | None:
-        """The prompt for a row that has none: the option of training, or the one that all its rows had."""
-        value: str | None = getattr(self, name)
-        if value is not None or not self.complete:
-            return value
-        had = {getattr(use, name) for use in self.seen}
-        return had.pop() if len(had) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +158,7 @@ def _prompts(value: Any, where: str) -> PromptRecord:
         raise ModelError(f"{where}: seen: a list expected")
     uses = tuple(_record(PromptUse, use, f"{where}: seen") for use in seen)
     record = _record(PromptRecord, {**value, "seen": uses}, where)
-    if record.order not in ("audio-first", "text-first"):
+    if record.order not in ORDERS:
         raise ModelError(f"{where}: order is {record.order[:40]!r}; audio-first or text-first expected")
     return record
 

@@ -15,7 +15,7 @@ from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.distributed.group import Ranks, joined
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
-from mdl_toolkit.model_folders.manifest import BaseRecord, Kind, ModelManifest, PromptRecord, PromptUse
+from mdl_toolkit.model_folders.manifest import BaseRecord, Kind, ModelManifest
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import as_dict
 from mdl_toolkit.terminal.console import duration, say, status, tell_torchrun, warn
@@ -314,20 +314,10 @@ def _manifest(
 ) -> ModelManifest:
     """What a folder that this run writes says about itself."""
     described = prepared.data.manifest
-    prompts = described.prompts
     return ModelManifest(
         kind=kind,
         base=prepared.base,
-        prompts=PromptRecord(
-            order=prompts.order,
-            system_prompt=prompts.system_prompt,
-            user_prompt=prompts.user_prompt,
-            seen=tuple(
-                PromptUse(system_prompt=use.system_prompt, user_prompt=use.user_prompt, rows=use.rows)
-                for use in prompts.seen
-            ),
-            complete=prompts.complete,
-        ),
+        prompts=described.prompts,
         audio=asdict(prepared.data.geometry),
         dataset={
             "fingerprint": prepared.data.fingerprint,

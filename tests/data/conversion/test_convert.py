@@ -18,6 +18,7 @@ from mdl_toolkit.data.conversion.request import Request
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.prompt.builder import PromptBuilder
+from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import DataError, UserError
 from support.data.clips import (
     MDL,
@@ -69,7 +70,7 @@ def test_the_folder_says_what_it_is(tmp_path: Path):
     assert (manifest.rows, manifest.storage, manifest.shard) == (6, "pcm16", None)
     assert manifest.seconds == pytest.approx(sum(0.3 + 0.1 * i for i in range(6)))
     assert manifest.tokens == dataset.tokens.sum() and manifest.supervised == dataset.supervised.sum()
-    assert manifest.prompts.order == "text-first" and manifest.prompts.common == ("S", None)
+    assert manifest.prompts == PromptRecord("text-first", "S", None, (PromptUse("S", None, 6),))
     assert manifest.geometry["sample_rate"] == 16000
     assert {"mdl-toolkit", "soxr", "tokenizers"} <= set(manifest.versions)
     assert sorted(os.listdir(tmp_path)) == ["out", "task"]
@@ -92,7 +93,8 @@ def test_an_empty_prompt_is_none(tmp_path: Path):
     source = small_task(tmp_path / "task", rows=1)
     dataset = convert_dataset(convert_settings(source, tmp_path / "out", system_prompt="", user_prompt=""))
     assert PromptBuilder(TINY).decode(dataset[0].input_ids).startswith("<|im_start|>user\n<|audio_bos|>")
-    assert dataset.manifest.prompts.common == (None, None)
+    assert dataset.manifest.prompts.complete
+    assert dataset.manifest.prompts.seen == (PromptUse(None, None, 1),)
 
 
 def test_a_rows_own_prompt_wins(tmp_path: Path):
@@ -108,7 +110,7 @@ def test_a_rows_own_prompt_wins(tmp_path: Path):
     assert "system\ngeneral<" in texts[1] and "own<" in texts[1]
     assert "system\ngeneral<" in texts[2] and "common<" in texts[2]
     prompts = dataset.manifest.prompts
-    assert prompts.varies and prompts.complete and len(prompts.seen) == 3
+    assert prompts.complete and len(prompts.seen) == 3
     assert prompts.system_prompt == "general"
 
 

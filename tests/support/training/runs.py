@@ -15,13 +15,12 @@ import numpy as np
 from mdl_toolkit.data.dataset.manifest import (
     DATA_NAME,
     DatasetManifest,
-    PromptRecord,
-    PromptUse,
     arrow_schema,
     dataset_info,
     dataset_state,
 )
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
+from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import flag, given
 

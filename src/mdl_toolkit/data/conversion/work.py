@@ -17,11 +17,12 @@ from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.conversion.request import Request, Survey
 from mdl_toolkit.data.conversion.worker import Job, Result, Task
 from mdl_toolkit.data.conversion.writer import FolderWriter
-from mdl_toolkit.data.dataset.manifest import MAX_SEEN, DatasetManifest, PromptRecord, PromptUse
+from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.input.badrows import BadRows
 from mdl_toolkit.data.input.noticed import SILENT, NoticedRows
 from mdl_toolkit.data.input.records import BadRow, Row, read_records
 from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, RowTokens
+from mdl_toolkit.data.prompt.record import MAX_SEEN, PromptRecord, most_frequent
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import atomic_folder, free_bytes
 from mdl_toolkit.terminal.console import Progress, duration, say, warn
@@ -269,7 +270,6 @@ class Conversion:
 
     def _manifest(self, writer: FolderWriter, files: dict[str, int], skipped: int) -> DatasetManifest:
         request, geometry = self._request, self._builder.geometry
-        seen = tuple(PromptUse(*prompts, rows) for prompts, rows in self._prompts.most_common(MAX_SEEN))
         return DatasetManifest(
             fingerprint=request.fingerprint,
             group=request.group,
@@ -280,7 +280,7 @@ class Conversion:
                 order=request.order,
                 system_prompt=request.options.system_prompt,
                 user_prompt=request.options.user_prompt,
-                seen=seen,
+                seen=most_frequent(self._prompts),
                 complete=self._every_prompt and len(self._prompts) <= MAX_SEEN,
             ),
             geometry=dict(vars(geometry)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.dataset import legacy
-from mdl_toolkit.data.dataset.manifest import (
-    MANIFEST_NAME,
-    MAX_SEEN,
-    DatasetManifest,
-    PromptRecord,
-    PromptUse,
-    arrow_types,
-)
+from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, arrow_types
 from mdl_toolkit.data.dataset.rowcheck import damaged_rows, missing_recordings
 from mdl_toolkit.data.dataset.table import Table
 from mdl_toolkit.data.input.badrows import damage
 from mdl_toolkit.data.input.kinds import check_dataset
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint, vocabulary
+from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.settings.options import printable
@@ -324,7 +317,7 @@ def _joined(parts: Sequence[_Part | legacy.LegacyPart]) -> DatasetManifest:
             "name": ", ".join(names),
             "sha256": first.source.get("sha256", "") if len(names) == 1 else "",
         },
-        prompts=_joined_prompts([m.prompts for m in manifests]),
+        prompts=PromptRecord.joined([m.prompts for m in manifests]),
         shard=None,
         rows=sum(m.rows for m in manifests),
         skipped=sum(m.skipped for m in manifests),
@@ -332,22 +325,4 @@ def _joined(parts: Sequence[_Part | legacy.LegacyPart]) -> DatasetManifest:
         tokens=sum(m.tokens for m in manifests),
         supervised=sum(m.supervised for m in manifests),
         files={},
-    )
-
-
-def _joined_prompts(records: Sequence[PromptRecord]) -> PromptRecord:
-    first = records[0]
-    seen = Counter[tuple[str | None, str | None]]()
-    for record in records:
-        for use in record.seen:
-            seen[use.system_prompt, use.user_prompt] += use.rows
-    one_order = all(record.order == first.order for record in records)
-    system = {record.system_prompt for record in records}
-    user = {record.user_prompt for record in records}
-    return PromptRecord(
-        order=first.order,
-        system_prompt=first.system_prompt if len(system) == 1 else None,
-        user_prompt=first.user_prompt if len(user) == 1 else None,
-        seen=tuple(PromptUse(*prompts, rows) for prompts, rows in seen.most_common(MAX_SEEN)),
-        complete=one_order and len(seen) <= MAX_SEEN and all(record.complete for record in records),
     )

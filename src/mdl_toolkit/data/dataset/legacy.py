@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.dataset.findings import Finding, known, look_once
-from mdl_toolkit.data.dataset.manifest import DatasetManifest, PromptRecord
+from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.dataset.table import Table
 from mdl_toolkit.data.input.badrows import damage
 from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder
+from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.terminal.console import Progress

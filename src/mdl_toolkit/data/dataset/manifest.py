@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 
@@ -28,8 +29,6 @@ INFO_NAME, STATE_NAME = "dataset_info.json", "state.json"
 #: All that a dataset of ours consists of.
 FILES = frozenset({MANIFEST_NAME, DATA_NAME, INFO_NAME, STATE_NAME})
 FORMAT = 1
-#: Pairs of prompts that a manifest lists.
-MAX_SEEN = 20
 
 #: Column name to its type in the datasets library's words.
 _COLUMNS: dict[str, Any] = {
@@ -44,46 +43,6 @@ _COLUMNS: dict[str, Any] = {
     "end": {"dtype": "float64", "_type": "Value"},
 }
 COLUMNS = tuple(_COLUMNS)
-
-
-@dataclass(frozen=True)
-class PromptUse:
-    """A pair of prompts as rows really had it, and how many rows had it."""
-
-    system_prompt: str | None
-    user_prompt: str | None
-    rows: int
-
-
-@dataclass(frozen=True)
-class PromptRecord:
-    """How the rows ask.
-
-    Attributes:
-        order: ``audio-first`` or ``text-first``.
-        system_prompt: Of ``--system-prompt``.
-        user_prompt: Of ``--user-prompt``.
-        seen: What rows really had, the most frequent first; some twenty at most.
-        complete: Whether ``seen`` has all there was.
-    """
-
-    order: str = "audio-first"
-    system_prompt: str | None = None
-    user_prompt: str | None = None
-    seen: tuple[PromptUse, ...] = ()
-    complete: bool = True
-
-    @property
-    def common(self) -> tuple[str | None, str | None] | None:
-        """System and user prompt that every row had; ``None`` where they vary by row."""
-        if self.complete and len(self.seen) == 1:
-            return self.seen[0].system_prompt, self.seen[0].user_prompt
-        return None
-
-    @property
-    def varies(self) -> bool:
-        """Whether prompts differ from row to row."""
-        return self.common is None
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.data.prompt.record import ORDERS
 from mdl_toolkit.data.prompt.template import compile_template, find_template, read_json
 from mdl_toolkit.errors import DataError, ModelError
 from mdl_toolkit.geometry import AudioGeometry
 
 IGNORED = -100
-ORDERS = ("audio-first", "text-first")
 AUDIO_TOKEN = "<|AUDIO|>"
 
 _PROBE = "\ue000probe\ue001"  # private-use characters, so that no template or cell contains it
