@@ -196,16 +196,27 @@ def run_case(args: argparse.Namespace, case: str, folder: Path, table: Path) -> 
             cpu[tool].append(time.process_time() - begun)
     RowReader.read = read  # type: ignore
     rows = {tool: predictions(path) for tool, path in outputs.items()}
-    alike = sum(a == b for a, b in zip(rows["ours"], rows["padded"], strict=True))
+    same = sum(a == b for a, b in zip(rows["ours"], rows["padded"], strict=True))
+    report(case, args.clips, times, cpu, lengths, f"{same}/{args.clips}")
+
+
+def report(
+    case: str,
+    clips: int,
+    times: dict[str, list[float]],
+    cpu: dict[str, list[float]],
+    lengths: list[int],
+    same: str,
+) -> None:
     for tool, seconds in times.items():
         emit(
             "inference",
             ("torch", "transformers"),
             case=case,
             tool=tool,
-            clips=args.clips,
-            clips_per_second=spread([args.clips / s for s in seconds], 2),
-            clips_per_cpu_second=spread([args.clips / s for s in cpu[tool]], 2),
+            clips=clips,
+            clips_per_second=spread([clips / s for s in seconds], 2),
+            clips_per_cpu_second=spread([clips / s for s in cpu[tool]], 2),
             answer_tokens={"mean": round(float(np.mean(lengths)), 1), "max": max(lengths)},
         )
     ratios = [padded / ours for ours, padded in zip(times["ours"], times["padded"], strict=True)]
@@ -216,7 +227,7 @@ def run_case(args: argparse.Namespace, case: str, folder: Path, table: Path) -> 
         case=case,
         ratio=spread(ratios, 2),
         cpu_ratio=spread(cpu_ratios, 2),
-        same_answers=f"{alike}/{args.clips}",
+        same_answers=same,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -52,6 +53,34 @@ def batch_of(model: MiDashengLMModel, rng: np.random.Generator, clips: int, prom
     }
 
 
+def make_model(dtype: torch.dtype) -> MiDashengLMModel:
+    """The model with frozen weights and adapters, as a run trains it."""
+    model = MiDashengLMModel(MiDashengLMConfig(**CONFIG))
+    model.use_own_layers()
+    model.requires_grad_(False)
+    model.to(dtype)
+    inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS), model)
+    model.train()
+    return model
+
+
+def measure(step: Callable[[dict], None], batches: Sequence[dict], dtype: torch.dtype) -> list[list[float]]:
+    """FLOPs, seconds, and the matrix-product peak around each step."""
+    # Of oneDNN's products torch knows no formula.
+    onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * math.prod(x) * w[0]}
+    flops, seconds, peaks = [], [], [peak(dtype)]
+    for batch in batches:
+        counter = FlopCounterMode(display=False, custom_mapping=onednn)
+        with counter:
+            step(batch)
+        flops.append(float(counter.get_total_flops()))
+        start = time.perf_counter()
+        step(batch)
+        seconds.append(time.perf_counter() - start)
+        peaks.append(peak(dtype))
+    return [flops, seconds, peaks]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5)
@@ -62,13 +91,7 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model = MiDashengLMModel(MiDashengLMConfig(**CONFIG))
-    model.use_own_layers()
-    parameters = sum(p.numel() for p in model.parameters())
-    model.requires_grad_(False)
-    model.to(dtype)
-    inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS), model)
-    model.train()
+    model = make_model(dtype)
     batches = [batch_of(model, rng, options.clips, 32, 12) for _ in range(options.steps)]
 
     def step(batch: dict) -> None:
@@ -76,25 +99,14 @@ def main() -> None:
         model.zero_grad()
 
     step(batches[0])
-    flops, seconds, peaks = [], [], [peak(dtype)]
-    for batch in batches:
-        # Of oneDNN's products torch knows no formula.
-        onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * math.prod(x) * w[0]}
-        counter = FlopCounterMode(display=False, custom_mapping=onednn)
-        with counter:
-            step(batch)
-        flops.append(counter.get_total_flops())
-        start = time.perf_counter()
-        step(batch)
-        seconds.append(time.perf_counter() - start)
-        peaks.append(peak(dtype))
+    flops, seconds, peaks = measure(step, batches, dtype)
     if options.profile:
         with torch.profiler.profile() as profile:
             step(batches[0])
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30))
     emit(
         "model_step",
-        parameters=parameters,
+        parameters=sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name),
         dtype=options.dtype,
         clips=options.clips,
         threads=torch.get_num_threads(),

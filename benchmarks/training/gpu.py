@@ -224,6 +224,15 @@ def host_synchronisations(bench: Bench) -> int | None:
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
+def clips_per_second(bench: Bench, case: Case, steps: int, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for number in range(steps):
+        bench.step(number)
+    synchronize(device)
+    return case.clips * steps / (time.perf_counter() - start)
+
+
 def measure(name: str, case: Case, options: argparse.Namespace) -> None:
     device, dtype, shape = options.device, options.dtype, options.shape
     if device.type == "cuda":
@@ -241,14 +250,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> None:
         for number in range(2):
             bench.step(number)
         peak_before = matrix_peak(device, dtype, options.peak_size)
-        rates = []
-        for _ in range(options.repeats):
-            synchronize(device)
-            start = time.perf_counter()
-            for number in range(options.steps):
-                bench.step(number)
-            synchronize(device)
-            rates.append(case.clips * options.steps / (time.perf_counter() - start))
+        rates = [clips_per_second(bench, case, options.steps, device) for _ in range(options.repeats)]
     except torch.OutOfMemoryError as error:
         emit("training_gpu", **settings, out_of_memory=str(error).splitlines()[0])
         return

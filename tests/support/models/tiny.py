@@ -19,6 +19,31 @@ AUTO_MAP = {
     "AutoModel": "modeling_midashenglm.MiDashengLMModel",
     "AutoModelForCausalLM": "modeling_midashenglm.MiDashengLMModel",
 }
+#: ``audio_encoder_config`` of a published configuration, but for width and depth.
+ENCODER: dict[str, Any] = {
+    "attn_drop_rate": 0.0,
+    "center": True,
+    "depth": 2,
+    "drop_rate": 0.0,
+    "embed_dim": 32,
+    "f_max": 8000,
+    "f_min": 0,
+    "hop_length": 160,
+    "init_values": None,
+    "input_channels": 1,
+    "mlp_ratio": 4.0,
+    "model_type": "midashenglm_dasheng_encoder",
+    "n_fft": 512,
+    "n_mels": 64,
+    "num_heads": 4,
+    "outputdim": 527,
+    "patch_size": [64, 4],
+    "patch_stride": [64, 4],
+    "qkv_bias": True,
+    "sample_rate": 16000,
+    "target_length": 1008,
+    "win_length": 512,
+}
 
 
 def _specials() -> dict[str, int]:
@@ -35,8 +60,28 @@ def tiny_config(decoder: str = "qwen2", tie: bool = False, **overrides: Any) -> 
         overrides: Top-level fields; dictionaries are merged into the defaults.
     """
     specials = _specials()
-    text: dict[str, Any] = {
-        "vocab_size": max(specials.values()) + 1,
+    config: dict[str, Any] = {
+        "architectures": ["MiDashengLMModel"],
+        "audio_encoder_config": dict(ENCODER),
+        "audio_token_id": specials["<|AUDIO|>"],
+        "auto_map": dict(AUTO_MAP),
+        "model_type": "midashenglm",
+        "subsample_factor": 5,
+        "text_config": _decoder_config(decoder, tie, vocabulary=max(specials.values()) + 1),
+        "torch_dtype": "float32",
+        "transformers_version": "4.52.1",
+    }
+    for key, value in overrides.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            config[key] = {**config[key], **value}
+        else:
+            config[key] = value
+    return config
+
+
+def _decoder_config(decoder: str, tie: bool, vocabulary: int) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -54,54 +99,13 @@ def tiny_config(decoder: str = "qwen2", tie: bool = False, **overrides: Any) -> 
         "tie_word_embeddings": tie,
         "use_cache": True,
     }
-    if decoder == "qwen2":
-        text |= {
-            "model_type": "qwen2_5_omni_text",
-            "init_std": 0.02,
-            "rope_scaling": {"mrope_section": [1, 2, 1], "rope_type": "default", "type": "default"},
-        }
-    else:
-        text |= {"model_type": "qwen3", "head_dim": 16, "attention_bias": False, "rope_scaling": None}
-    config: dict[str, Any] = {
-        "architectures": ["MiDashengLMModel"],
-        "audio_encoder_config": {
-            "attn_drop_rate": 0.0,
-            "center": True,
-            "depth": 2,
-            "drop_rate": 0.0,
-            "embed_dim": 32,
-            "f_max": 8000,
-            "f_min": 0,
-            "hop_length": 160,
-            "init_values": None,
-            "input_channels": 1,
-            "mlp_ratio": 4.0,
-            "model_type": "midashenglm_dasheng_encoder",
-            "n_fft": 512,
-            "n_mels": 64,
-            "num_heads": 4,
-            "outputdim": 527,
-            "patch_size": [64, 4],
-            "patch_stride": [64, 4],
-            "qkv_bias": True,
-            "sample_rate": 16000,
-            "target_length": 1008,
-            "win_length": 512,
-        },
-        "audio_token_id": specials["<|AUDIO|>"],
-        "auto_map": dict(AUTO_MAP),
-        "model_type": "midashenglm",
-        "subsample_factor": 5,
-        "text_config": text,
-        "torch_dtype": "float32",
-        "transformers_version": "4.52.1",
+    if decoder == "qwen3":
+        return common | {"model_type": "qwen3", "head_dim": 16, "attention_bias": False, "rope_scaling": None}
+    return common | {
+        "model_type": "qwen2_5_omni_text",
+        "init_std": 0.02,
+        "rope_scaling": {"mrope_section": [1, 2, 1], "rope_type": "default", "type": "default"},
     }
-    for key, value in overrides.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            config[key] = {**config[key], **value}
-        else:
-            config[key] = value
-    return config
 
 
 def make_model_folder(

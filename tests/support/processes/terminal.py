@@ -58,16 +58,19 @@ def answer(
             question = screen[answered:]
             # A menu's question has its choices below it; a field ends with a colon or a question mark.
             if "?" in question or question.rstrip().endswith(":"):
-                typed = next((text for pattern, text in answers if re.search(pattern, question)), "")
                 answered = len(screen)
-                for key in f"{typed}\r":
-                    os.write(terminal, key.encode())
-                    time.sleep(0.02)
+                _type(terminal, next((text for pattern, text in answers if re.search(pattern, question)), ""))
     finally:
         os.close(terminal)
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, screen
     return screen
+
+
+def _type(terminal: int, text: str) -> None:
+    for key in f"{text}\r":
+        os.write(terminal, key.encode())
+        time.sleep(0.02)
 
 
 def rows(written: str) -> list[str]:

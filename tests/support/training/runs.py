@@ -19,7 +19,7 @@ from mdl_toolkit.data.dataset.manifest import (
     dataset_info,
     dataset_state,
 )
-from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
+from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import flag, given
@@ -53,8 +53,6 @@ def make_dataset(
         prompt: Of the user.
         words: Numbers of sounds that an answer names, of which one is drawn.
     """
-    import pyarrow as pa
-
     path.mkdir(parents=True)
     chance, numbers = random.Random(seed), np.random.default_rng(seed)
     builder = PromptBuilder(model_folder)
@@ -65,36 +63,46 @@ def make_dataset(
         encoded = builder.encode(
             None, prompt, builder.geometry.audio_tokens(samples), answer if answers else None
         )
-        sound = np.sin(np.arange(samples) * chance.uniform(0.02, 0.9)) * 8000 + numbers.normal(
-            0, 300, samples
-        )
-        stored = sound[:-100] if line in broken else sound
-        table.append(
-            {
-                "input_ids": encoded.input_ids.tolist(),
-                "labels": encoded.labels.tolist(),
-                "audio": stored.astype("<i2").tobytes(),
-                "samples": samples,
-                "supervised": encoded.supervised,
-                "line": line + 2,
-                "source": f"clip{line}.wav",
-                "start": None,
-                "end": None,
-            }
-        )
+        tone = np.sin(np.arange(samples) * chance.uniform(0.02, 0.9))
+        sound = tone * 8000 + numbers.normal(0, 300, samples)
+        table.append(_row(line, encoded, sound, cut=100 if line in broken else 0))
+    _write_dataset(path, table, f"test-{rows}-{seed}", model_folder, PromptUse(None, prompt, rows))
+    return path
+
+
+def _row(line: int, encoded: Encoded, sound: Any, cut: int) -> dict[str, Any]:
+    return {
+        "input_ids": encoded.input_ids.tolist(),
+        "labels": encoded.labels.tolist(),
+        "audio": sound[: len(sound) - cut].astype("<i2").tobytes(),
+        "samples": len(sound),
+        "supervised": encoded.supervised,
+        "line": line + 2,
+        "source": f"clip{line}.wav",
+        "start": None,
+        "end": None,
+    }
+
+
+def _write_dataset(
+    path: Path, table: list[dict[str, Any]], fingerprint: str, model_folder: Path, prompt: PromptUse
+) -> None:
+    import pyarrow as pa
+
+    builder = PromptBuilder(model_folder)
     schema = arrow_schema()
     with pa.OSFile(str(path / DATA_NAME), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(pa.Table.from_pylist(table, schema=schema), max_chunksize=8)
     manifest = DatasetManifest(
-        fingerprint=f"test-{rows}-{seed}",
-        group=f"test-{rows}-{seed}",
+        fingerprint=fingerprint,
+        group=fingerprint,
         processing_fingerprint=processing_fingerprint(model_folder),
         source={"name": "train.csv", "sha256": "0"},
-        prompts=PromptRecord(seen=(PromptUse(None, prompt, rows),)),
+        prompts=PromptRecord(seen=(prompt,)),
         geometry=vars(builder.geometry),
         audio_token_id=builder.audio_token_id,
         storage="pcm16",
-        rows=rows,
+        rows=len(table),
         seconds=sum(row["samples"] for row in table) / 16000,
         tokens=sum(len(row["input_ids"]) for row in table),
         supervised=sum(row["supervised"] for row in table),
@@ -103,7 +111,6 @@ def make_dataset(
     (path / "mdl_dataset.json").write_text(json.dumps(manifest.to_json()))
     (path / "dataset_info.json").write_text(json.dumps(dataset_info()))
     (path / "state.json").write_text(json.dumps(dataset_state(manifest.fingerprint)))
-    return path
 
 
 def run_settings(model: Path, data: Path, output: Path, **changes: Any) -> TrainSettings:
