@@ -84,7 +84,7 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
     from transformers.initialization import no_init_weights
 
     from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
-    from mdl_toolkit.model_folders.load import map_tensors
+    from mdl_toolkit.model_folders.load import named_tensors, set_tensor, tied_names
     from mdl_toolkit.model_folders.quantize import quantized_parameter, replace_linears
 
     before = torch.get_default_dtype()
@@ -110,7 +110,11 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
             return quantized_parameter(model.get_submodule(name.rpartition(".")[0]), made, device)
         return torch.nn.Parameter(made) if isinstance(tensor, torch.nn.Parameter) else made
 
-    map_tensors(model, make)
+    tensors = dict(named_tensors(model))
+    for names in tied_names(model):
+        made = make(names[0], tensors[names[0]])
+        for name in names:
+            set_tensor(model, name, made)
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")

@@ -11,14 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from mdl_toolkit.errors import MdlError, ModelError
 from mdl_toolkit.model_folders.adapter import AdapterWeights
-from mdl_toolkit.model_folders.export import (
-    export_merged,
-    export_trained,
-    merge_folder,
-)
+from mdl_toolkit.model_folders.export import export_merged, export_trained
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.model_folders.tensorfiles.reader import FRONT_END_CONSTANTS, WeightFiles
+from mdl_toolkit.model_folders.trained import read_trained
 from support.models.tiny import make_model_folder
 
 EMBEDDINGS, HEAD = "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
@@ -136,7 +133,8 @@ def test_an_overlay_is_the_base_with_what_was_trained(tmp_path: Path):
     export_trained(tmp_path / "checkpoint-3", base, overlay, _manifest(base, "overlay"))
     opened = load_model(tmp_path / "checkpoint-3")
     assert torch.equal(opened.state_dict()[name], trained[name])
-    report = merge_folder(tmp_path / "checkpoint-3", tmp_path / "merged")
+    again = read_trained(tmp_path / "checkpoint-3")
+    report = export_merged(base, again, tmp_path / "merged", _manifest(base, "model"))
     assert report.changed == {"projector": 1}
     merged = WeightFiles(tmp_path / "merged")
     assert torch.equal(merged.tensor(name), trained[name])

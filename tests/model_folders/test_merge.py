@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model_folders.adapter import AdapterWeights, attach_adapter
-from mdl_toolkit.model_folders.export import export_merged, merge_folder
+from mdl_toolkit.model_folders.export import export_merged
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.model_folders.merge import Merge, MergeForm
@@ -247,16 +247,3 @@ def test_numbers_that_float16_can_t_hold_are_named(base: Path, tmp_path: Path) -
     with pytest.raises(ModelError, match=r"lm_head\.weight has numbers that float16 can't hold.*bfloat16"):
         export_merged(base, adapter, tmp_path / "out", _manifest(base), MergeForm(dtype="float16"))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_checkpoint_is_merged_onto_what_its_run_had(base: Path, tmp_path: Path) -> None:
-    """Of itself, from what its manifest says of the run."""
-    pytest.importorskip("bitsandbytes")
-    from mdl_toolkit.model_folders.export import export_trained
-
-    options = {"quantization": "4bit"}
-    manifest = ModelManifest(kind="adapter", base=BaseRecord.of(str(base), base), options=options)
-    export_trained(tmp_path / "checkpoint-3", base, _adapter(base), manifest)
-    merge_folder(tmp_path / "checkpoint-3", tmp_path / "out")
-    expected = dequantized(WeightFiles(base).tensor(f"{QUERY}.weight"), "4bit", CPU)
-    assert torch.equal(WeightFiles(tmp_path / "out").tensor(f"{QUERY}.weight"), expected)

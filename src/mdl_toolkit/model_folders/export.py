@@ -10,9 +10,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,17 +19,15 @@ from torch import Tensor
 from mdl_toolkit.errors import MdlError, ModelError, StorageError
 from mdl_toolkit.files import atomic_folder, storage_cause, write_json
 from mdl_toolkit.model_folders.adapter import AdapterWeights
-from mdl_toolkit.model_folders.folder import OVERLAY_WEIGHTS, open_folder
+from mdl_toolkit.model_folders.folder import OVERLAY_WEIGHTS
 from mdl_toolkit.model_folders.listing import MANIFEST_NAME
 from mdl_toolkit.model_folders.load import load_config, main_dtype
 from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.model_folders.merge import FinalDtype, Merge, MergeForm, written_dtype
 from mdl_toolkit.model_folders.names import is_tied, part_of
-from mdl_toolkit.model_folders.quantize import Quantization
 from mdl_toolkit.model_folders.rounding import Rounding
 from mdl_toolkit.model_folders.tensorfiles.reader import INDEX_NAME, TensorInfo, WeightFiles, read_json
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
-from mdl_toolkit.model_folders.trained import read_trained
 from mdl_toolkit.terminal.console import warn
 
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
@@ -268,29 +265,3 @@ def _warn_of_unchanged(report: ExportReport) -> None:
                 f"training has changed nothing in the {part}: all its {count} trained tensors are still the "
                 "base's (too low a learning rate or too few steps for the dtype of the base's weights?)"
             )
-
-
-def merge_folder(
-    folder: Path, output: Path, base_model: str | Path | None = None, form: MergeForm | None = None
-) -> ExportReport:
-    """Make a stand-alone model of an adapter or a training checkpoint.
-
-    Args:
-        folder: Of an adapter or overlay.
-        output: The folder to make.
-        base_model: Where the folder's own record of its base doesn't lead to it any more.
-        form: In which dtype, and onto which weights; by default as the run's own ``final/`` would be.
-    """
-    place = open_folder(folder, base_model)
-    if place.kind == "model":
-        raise ModelError(f"{folder}: a stand-alone model already")
-    manifest = replace(place.manifest or ModelManifest(kind="model"), kind="model")
-    form = form or _form_of(manifest)
-    return export_merged(place.base, read_trained(place.folder), output, manifest, form)
-
-
-def _form_of(manifest: ModelManifest) -> MergeForm:
-    """How the run that wrote a manifest would merge."""
-    options = manifest.options
-    quantization = options.get("quantization") if options.get("merge_onto") != "original" else None
-    return MergeForm(quantization=quantization if quantization in get_args(Quantization) else None)

@@ -7,7 +7,7 @@ the wanted one, so that host memory holds each weight once at most.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -253,26 +253,18 @@ def fill(
             if isinstance(shape, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=shape.requires_grad)
         for name in group:
-            _set(model, name, made)
+            set_tensor(model, name, made)
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:  # of no file: the caller recomputes it
-            _set(model, name, torch.empty_like(buffer, device=device))
+            set_tensor(model, name, torch.empty_like(buffer, device=device))
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.rpartition(".")[0])
 
 
-def _set(model: nn.Module, name: str, tensor: Tensor) -> None:
+def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace a parameter or buffer of a model, named as by :func:`named_tensors`. Ties are the caller's."""
     owner, leaf = _owner(model, name), name.rpartition(".")[2]
     table: Any = owner._parameters if leaf in owner._parameters else owner._buffers
     table[leaf] = tensor
-
-
-def map_tensors(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> None:
-    """Replace every tensor of a model by what ``change`` makes of its first name and it; ties stay tied."""
-    tensors = dict(named_tensors(model))
-    for group in tied_names(model):
-        made = change(group[0], tensors[group[0]])
-        for name in group:
-            _set(model, name, made)

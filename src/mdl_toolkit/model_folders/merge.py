@@ -6,7 +6,6 @@ the weights that they were made of, it is another model than the one that was va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -129,11 +128,6 @@ class Merge:
         if self._form.rounded_to == main_dtype(self.base) or rounding.is_harmless:
             return "base", rounding
         return "float32", rounding
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Place and new tensor, unrounded, one after the other."""
-        for place in self.places:
-            yield place, self.pair(place)[1]
 
 
 def written_dtype(info: TensorInfo, name: str, dtype: FinalDtype) -> torch.dtype:
