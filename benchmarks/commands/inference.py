@@ -58,7 +58,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     from mdl_toolkit.model_folders.load import load_model
 
     model: Any = load_model(model_folder, dtype=torch.float32)
-    model.decoder.config._attn_implementation = "sdpa"
+    model.decoder.config._attn_implementation = "sdpa"  # noqa: SLF001 -- transformers has no public way to change it
     plain_products(model)
     builder = PromptBuilder(model_folder)
     config = GenerationConfig(
@@ -91,7 +91,7 @@ def _answers(
     class Lengths(StoppingCriteria):
         """Ends each row's answer at its length, as an end token would."""
 
-        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        def __call__(self, input_ids: torch.Tensor, _scores: Any, **_kwargs: Any) -> torch.Tensor:
             return input_ids.shape[1] >= torch.tensor(lengths)
 
     longest = max(map(len, prompts))

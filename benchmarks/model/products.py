@@ -46,7 +46,7 @@ def measure(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> dict[st
     """GFLOP/s of each way."""
     count = min(200, max(2, int(WEIGHT_BYTES / (inputs * outputs * dtype.itemsize))))
     weights = [torch.randn(outputs, inputs).to(dtype) for _ in range(count)]
-    product, lay_out = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight
+    product, lay_out = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001 -- what the package uses is what is measured
     packed = [lay_out(weight, rows) for weight in weights]
     packed_back = [lay_out(weight.t().contiguous(), rows) for weight in weights]
     x, slope = torch.randn(rows, inputs).to(dtype), torch.randn(rows, outputs).to(dtype)

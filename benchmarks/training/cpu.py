@@ -56,7 +56,7 @@ class PaddedLoop:
         self.optimizer = torch.optim.AdamW(self.trained, weight_decay=0.0)
         # The library's own products, and its own attention, with masks.
         plain_products(self.model)
-        self.model.decoder.config._attn_implementation = "sdpa"
+        self.model.decoder.config._attn_implementation = "sdpa"  # noqa: SLF001 -- transformers has no public way to change it
         self.model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.clips = [data[index].waveform.tolist() for index in range(len(data))]
 
@@ -103,7 +103,7 @@ class RandomBatches:
     def __len__(self) -> int:
         return len(self.data)
 
-    def epoch(self, epoch: int, first_sample: int = 0) -> list[Any]:
+    def epoch(self, epoch: int, first_sample: int = 0) -> list[Any]:  # noqa: ARG002 -- the interface of the package's Plan
         from mdl_toolkit.data.batching.plan import Step
 
         return [
@@ -133,7 +133,7 @@ class Turns:
         self.peaks: list[float] = []
         self.began = time.perf_counter()
 
-    def step(self, values: Mapping[str, Any], total_steps: int) -> None:
+    def step(self, values: Mapping[str, Any], total_steps: int) -> None:  # noqa: ARG002 -- the interface of the package's Journal
         # The loop's own clock runs on while the padded loop has its turn.
         self.ours.append((time.perf_counter() - self.began, values["loss"]))
         if self.loop is not None:
@@ -205,7 +205,7 @@ def measure(
             settings=settings, ranks=ranks, wrapped=wrapped, optimizer=Optimizer(wrapped.trainable),
             dataset=data, order=order, rates=LearningRates("constant", 1e-3, 0, steps),
             load=MicroBatches([folder], wrapped.model.config.audio_token_id, ranks.device, 0),
-            journal=turns, save=lambda progress: "done", evaluation=None, flops=flops, progress=Progress(),
+            journal=turns, save=lambda _: "done", evaluation=None, flops=flops, progress=Progress(),
         ).run(StopSignals())  # fmt: skip
     of_steps = [flops.step(data.tokens[r], data.samples[r], int(data.supervised[r].sum())) for r in rows]
     return turns, data, sum(of_steps) / sum(map(len, rows))

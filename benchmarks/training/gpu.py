@@ -118,7 +118,7 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
-            model.get_submodule(owner)._buffers[leaf] = torch.empty_like(buffer, device=device)
+            model.get_submodule(owner)._buffers[leaf] = torch.empty_like(buffer, device=device)  # noqa: SLF001 -- torch has no public way to replace a buffer and keep whether it is saved
     model.recompute_constants()
     if quantization:
         setattr(model, f"is_loaded_in_{quantization}", True)

@@ -21,14 +21,13 @@ SMALL = demo_run.Size(train_clips=24, test_clips=12, epochs=10, rank=4)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, request):
+def folder(tmp_path_factory):
     """A folder in which the miniature ran once."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    patch.setenv("OMP_NUM_THREADS", "1")
-    request.addfinalizer(patch.undo)
-    made = tmp_path_factory.mktemp("demo") / "small demo"
-    return made, demo_run.perform(made, 0, SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        made = tmp_path_factory.mktemp("demo") / "small demo"
+        yield made, demo_run.perform(made, 0, SMALL)
 
 
 def test_a_miniature_goes_through_all_four_commands(folder):

@@ -57,7 +57,7 @@ def test_saying_something_is_no_error_without_a_guard_either(kind: str, monkeypa
         monkeypatch.setattr(sys, "stderr", None)
         console.say("something")
         monkeypatch.undo()
-        with pytest.raises(OSError):
+        with pytest.raises(OSError):  # noqa: PT011 -- whatever the system says of this stream
             print("the stream does refuse", file=stream, flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)  # so that it can be closed
 

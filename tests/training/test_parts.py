@@ -254,7 +254,7 @@ def test_where_no_step_is_to_be_finished_a_signal_stops():
 
 
 def test_a_signal_that_stops_at_once_is_not_taken_for_an_error_of_what_is_being_done():
-    with (
+    with (  # noqa: PT012 -- a signal is taken as an error where something else is being done
         StopSignals() as signals,
         pytest.raises(Stopped, match="nothing is lost") as stopped,
         signals.stop_at_once("nothing is lost"),

@@ -150,11 +150,12 @@ def test_it_is_said_before_the_file_is_read_through(tmp_path: Path, convert, mon
     monkeypatch.setattr(
         "mdl_toolkit.data.conversion.request._digest", lambda path: pytest.fail("read through")
     )
+    arguments = {
+        convert_dataset: (convert_settings(path, tmp_path / "out"),),
+        convert_once: (path, convert_options(path), TINY, tmp_path / "cache"),
+    }
     with pytest.raises(DataError, match="a tar archive"):
-        if convert is convert_dataset:
-            convert_dataset(convert_settings(path, tmp_path / "out"))
-        else:
-            convert_once(path, convert_options(path), TINY, tmp_path / "cache")
+        convert(*arguments[convert])
 
 
 JSON_FORMS = {
@@ -207,6 +208,12 @@ def test_parquet_by_any_name(tmp_path: Path):
     assert [row.prediction for row in read_records(tmp_path / "t.csv")] == ["zero", "null"]
 
 
+def _read_to_a_bad_row(path: Path) -> None:
+    for record in read_records(path):
+        if isinstance(record, BadRow):
+            raise DataError(f"{path} line {record.number}: {record.problem}")
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -227,9 +234,7 @@ def test_json_that_is_no_table(tmp_path: Path, text: str, parts: list[str]):
     path = tmp_path / "t.json"
     path.write_text(text)
     with pytest.raises(DataError) as caught:
-        for record in read_records(path):
-            if isinstance(record, BadRow):
-                raise DataError(f"{path} line {record.number}: {record.problem}")
+        _read_to_a_bad_row(path)
     assert all(part in str(caught.value) for part in parts), caught.value
 
 

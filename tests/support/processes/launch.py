@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
-_TOKEN = "MDL_TEST_LAUNCH"
+_MARK = "MDL_TEST_LAUNCH"
 # What an outer launcher, scheduler or configuration would tell a process; a test's launch starts without it.
 _FOREIGN = re.compile(
     r"^(RANK|WORLD_SIZE|(LOCAL|MASTER|GROUP|ROLE|TORCHELASTIC|ACCELERATE|FSDP|SLURM|PMI|OMPI|MV2|MPI|HF)_\w+)$"
@@ -71,7 +71,7 @@ class Launched:
                 continue
             try:
                 raw = (entry / "environ").read_bytes()
-                if f"{_TOKEN}={self._token}".encode() not in raw.split(b"\0"):
+                if f"{_MARK}={self._token}".encode() not in raw.split(b"\0"):
                     continue
                 if (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
                     continue
@@ -170,7 +170,7 @@ def launched(
         timeout: Seconds after which waiting for it fails.
     """
     token = uuid.uuid4().hex
-    given = {**environment(cwd), _TOKEN: token, **(env or {})}
+    given = {**environment(cwd), _MARK: token, **(env or {})}
     descriptor, name = tempfile.mkstemp(prefix="launch-", suffix=".log", dir=cwd)
     with open(descriptor, "wb") as log:
         process = subprocess.Popen(

@@ -76,18 +76,18 @@ def _type(terminal: int, text: str) -> None:
 def rows(written: str) -> list[str]:
     """What stands on an endless screen after all that was written: returns and cleared lines count."""
     lines, column = [""], 0
-    for token in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", written):
-        if token == "\n":
+    for piece in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", written):
+        if piece == "\n":
             lines.append("")
             column = 0
-        elif token == "\r":
+        elif piece == "\r":
             column = 0
-        elif token == "\x1b[2K":
+        elif piece == "\x1b[2K":
             lines[-1] = ""
-        elif not token.startswith("\x1b"):
+        elif not piece.startswith("\x1b"):
             before = lines[-1].ljust(column)
-            lines[-1] = before[:column] + token + before[column + len(token) :]
-            column += len(token)
+            lines[-1] = before[:column] + piece + before[column + len(piece) :]
+            column += len(piece)
     return [line.rstrip() for line in lines if line.strip()]
 
 

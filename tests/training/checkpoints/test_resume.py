@@ -81,9 +81,10 @@ def test_cut_anywhere_it_ends_with_the_same_bytes(
     shop, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     output = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_at_pass(patch, number)
-        train(run_settings(shop.model, shop.data, output, **HARD))
+        with pytest.raises(Cut):
+            train(run_settings(shop.model, shop.data, output, **HARD))
     train(run_settings(shop.model, shop.data, output, **HARD, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", whole / "final")
     assert numbers_of(output) == numbers_of(whole)
@@ -111,9 +112,10 @@ def test_prefetching_workers_change_nothing(
     shop, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     output = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_at_pass(patch, 9)
-        train(run_settings(shop.model, shop.data, output, **HARD, data_workers=2))
+        with pytest.raises(Cut):
+            train(run_settings(shop.model, shop.data, output, **HARD, data_workers=2))
     train(run_settings(shop.model, shop.data, output, **HARD, data_workers=2, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", whole / "final")
 
@@ -122,9 +124,10 @@ def test_full_training_resumes_exactly_too(shop, tmp_path: Path, monkeypatch: py
     options = {"method": "full", "max_steps": 5, "save_steps": 2, "weight_decay": 0.1}
     train(run_settings(shop.model, shop.data, tmp_path / "whole", **options))
     output = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_at_pass(patch, 4)
-        train(run_settings(shop.model, shop.data, output, **options))
+        with pytest.raises(Cut):
+            train(run_settings(shop.model, shop.data, output, **options))
     train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", tmp_path / "whole" / "final")
 
@@ -133,9 +136,10 @@ def test_token_budgets_resume_exactly_too(shop, tmp_path: Path, monkeypatch: pyt
     options = {"max_tokens": 130, "save_steps": 2, "lora_dropout": 0.2, "num_epochs": 2}
     train(run_settings(shop.model, shop.data, tmp_path / "whole", **options))
     output = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_at_pass(patch, 8)
-        train(run_settings(shop.model, shop.data, output, **options))
+        with pytest.raises(Cut):
+            train(run_settings(shop.model, shop.data, output, **options))
     train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", tmp_path / "whole" / "final")
 
@@ -144,9 +148,10 @@ def test_token_budgets_resume_exactly_too(shop, tmp_path: Path, monkeypatch: pyt
 def stopped(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run cut after checkpoints 3 and 6 and seven steps."""
     output = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_at_pass(patch, 15)
-        train(run_settings(shop.model, shop.data, output, **HARD))
+        with pytest.raises(Cut):
+            train(run_settings(shop.model, shop.data, output, **HARD))
     assert [path.name for path in sorted(output.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-6"]
     return output
 
@@ -204,9 +209,10 @@ def test_a_finished_run_resumed_only_writes_its_model_again(shop, whole: Path, t
 
 def test_the_evaluation_at_the_end_is_made_up_for(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output, options = tmp_path / "out", {"max_steps": 2, "eval_dataset": str(shop.held_out)}
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped at step 2"):
+    with monkeypatch.context() as patch:
         signal_at_step(patch, 2, signal.SIGTERM)
-        train(run_settings(shop.model, shop.data, output, **options))
+        with pytest.raises(Stopped, match="stopped at step 2"):
+            train(run_settings(shop.model, shop.data, output, **options))
     assert not [line for line in metrics_of(output) if "eval_loss" in line]
     for _ in range(2):  # once, however often it is resumed
         train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))

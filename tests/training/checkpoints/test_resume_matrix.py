@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from mdl_toolkit.training.run import train
 from support.models.tiny import make_model_folder
 from support.processes.ranks import start_ranks
-from support.training.resumed import __file__ as RESUMED
+from support.training import resumed
 from support.training.resumed import whole_and_resumed
 from support.training.runs import assert_same_bytes, make_dataset, steps_of
 
@@ -108,7 +108,7 @@ def sharded(
             "model": str(model), "data": str(data), "options": {**options, "batch_size": 2}
         }  # fmt: skip
     (root / "cases.json").write_text(json.dumps(asked))
-    ended = start_ranks([RESUMED, str(root / "cases.json"), str(root)], 2)
+    ended = start_ranks([resumed.__file__, str(root / "cases.json"), str(root)], 2)
     assert not any(code for code, _ in ended), "\n".join(output for code, output in ended if code)
     return {case: root / "_".join(case) for case in _SHARDED}
 
