@@ -177,7 +177,7 @@ def measure(
     """
     from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import joined
-    from mdl_toolkit.distributed.launch import launch_of
+    from mdl_toolkit.distributed.launch import read_launch
     from mdl_toolkit.settings import TrainSettings
     from mdl_toolkit.training.batches.loader import MicroBatches
     from mdl_toolkit.training.batches.order import RunOrder
@@ -193,7 +193,7 @@ def measure(
         batch_size=batch, bf16=dtype == "bfloat16", sharding="none", max_steps=steps, save_steps=10**9,
     )  # fmt: skip
     data = ClipDataset.open([folder])
-    with joined(launch_of()) as ranks:
+    with joined(read_launch()) as ranks:
         wrapped = wrap.prepare(model, settings, ranks)
         start = {name: p.detach().clone() for name, p in wrapped.trainable.items()}
         order = RunOrder(RandomBatches(data, batch), 1, steps)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, settings
-from mdl_toolkit.distributed.place import place_of
+from mdl_toolkit.distributed.environment import process_rank
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.options import OptionType, flag, settings_fields
@@ -178,7 +178,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
-    place_of(os.environ)
+    process_rank(os.environ)
     made: Any = options.build(command.settings, flags, config, problems)
     _let_threads_sleep()
     if command.first:

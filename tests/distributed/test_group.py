@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdl_toolkit.distributed import group as distributed
+from mdl_toolkit.distributed import rendezvous
 from mdl_toolkit.distributed.failure import Failure, FailureWatch, end_together, is_peer_loss
 from mdl_toolkit.distributed.group import Ranks, choose_device, joined
 from mdl_toolkit.distributed.launch import Launch
@@ -174,7 +174,7 @@ def test_processes_that_never_come_are_waited_for_in_vain(monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
-    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
     launch = Launch(rank=1, world_size=2, local_rank=1, local_world_size=2)
     with pytest.raises(MdlError, match=r"rank 1: could not join .* at 127\.0\.0\.1:1: "), joined(launch):
         pass
@@ -217,10 +217,10 @@ class TestDevice:
 def test_the_interface_of_the_meeting_point_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "to-be-removed")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    distributed._choose_interface("127.0.0.1")
+    rendezvous.choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
-    distributed._choose_interface("127.0.0.1")
+    rendezvous.choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
 
 

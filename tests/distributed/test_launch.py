@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mdl_toolkit.distributed.launch import Launch, launch_of, settings_for
-from mdl_toolkit.distributed.place import waiting_line
+from mdl_toolkit.distributed.launch import Launch, read_launch, settings_for
+from mdl_toolkit.distributed.waiting import waiting_message
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
 
@@ -85,11 +85,11 @@ def environment_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **fi
 
 class TestRanks:
     def test_alone(self) -> None:
-        assert launch_of({}) == Launch()
+        assert read_launch({}) == Launch()
 
     def test_torchrun(self) -> None:
         environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-        launch = launch_of(environment)
+        launch = read_launch(environment)
         assert (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size) == (5, 8, 1, 4)
         assert launch.nodes == 2
 
@@ -104,22 +104,22 @@ class TestRanks:
         ],
     )  # fmt: skip
     def test_mpirun(self, environment: dict[str, str]) -> None:
-        launch = launch_of(environment)
+        launch = read_launch(environment)
         assert (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size) == (3, 4, 1, 2)
 
     def test_a_size_without_a_rank_is_one_process(self) -> None:
-        assert launch_of({"WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1"}).world_size == 1
+        assert read_launch({"WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1"}).world_size == 1
 
     @pytest.mark.parametrize(
         ("rank", "said"), [("4", r"RANK=4 of 4 processes .*ranks are 0 to 3"), ("-1", "RANK=-1: at least 0")]
     )
     def test_a_rank_out_of_range(self, rank: str, said: str) -> None:
         with pytest.raises(SettingsError, match=said):
-            launch_of({"RANK": rank, "WORLD_SIZE": "4"})
+            read_launch({"RANK": rank, "WORLD_SIZE": "4"})
 
     def test_a_rank_that_is_no_number(self) -> None:
         with pytest.raises(SettingsError, match="RANK=first: a whole number expected"):
-            launch_of({"RANK": "first", "WORLD_SIZE": "4"})
+            read_launch({"RANK": "first", "WORLD_SIZE": "4"})
 
 
 @pytest.mark.parametrize(
@@ -141,18 +141,18 @@ class TestRanks:
 )
 def test_what_can_not_be_is_told_with_a_way_out(environment: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        launch_of(environment)
+        read_launch(environment)
     assert len(caught.value.problems) == 1 and "left over in this shell? unset " in str(caught.value)
 
 
 def test_who_waits_says_for_whom_and_why() -> None:
     left = {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "n1"}
-    assert waiting_line(2, "at n1:29500", left) == (
+    assert waiting_message(2, "at n1:29500", left) == (
         "waiting for 2 other processes at n1:29500, from RANK/WORLD_SIZE in the environment (RANK=0 "
         "WORLD_SIZE=3); if this process is to work alone: unset RANK WORLD_SIZE MASTER_ADDR"
     )
     # torchrun has started them all: nothing is left over.
-    assert waiting_line(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}) == (
+    assert waiting_message(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}) == (
         "waiting for 1 other process at n1:29500"
     )
 
@@ -194,7 +194,7 @@ class TestAccelerateConfigs:
     def test_sharding(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], sharding: str | None
     ) -> None:
-        launch = launch_of(environment_of_workers(tmp_path, monkeypatch, **fields))
+        launch = read_launch(environment_of_workers(tmp_path, monkeypatch, **fields))
         assert launch.sharding == sharding
         assert not launch.remarks and not launch.bf16 and not launch.use_cpu
 
@@ -202,7 +202,7 @@ class TestAccelerateConfigs:
         environment = environment_of_workers(
             tmp_path, monkeypatch, distributed_type="NO", use_cpu=True, num_processes=1
         )
-        assert launch_of(environment).use_cpu
+        assert read_launch(environment).use_cpu
 
     def test_a_cpu_config_of_several_processes_starts_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,13 +210,13 @@ class TestAccelerateConfigs:
         environment = environment_of_workers(
             tmp_path, monkeypatch, distributed_type="MULTI_CPU", use_cpu=True, num_processes=4
         )
-        launch = launch_of(environment)
+        launch = read_launch(environment)
         assert launch.world_size == 1 and "torchrun --nproc-per-node" in launch.remarks[0]
 
     def test_precision_checkpointing_and_accumulation(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        fsdp = launch_of(
+        fsdp = read_launch(
             environment_of_workers(
                 tmp_path,
                 monkeypatch,
@@ -226,7 +226,7 @@ class TestAccelerateConfigs:
             )
         )
         assert fsdp.bf16 and fsdp.checkpointing
-        deepspeed = launch_of(
+        deepspeed = read_launch(
             environment_of_workers(
                 tmp_path,
                 monkeypatch,
@@ -240,11 +240,11 @@ class TestAccelerateConfigs:
         path = tmp_path / "ds.json"
         path.write_text('{"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}')
         environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
-        launch = launch_of(environment)
+        launch = read_launch(environment)
         assert launch.sharding == "full" and "offloading" in launch.remarks[0]
         path.write_text("{")
         with pytest.raises(SettingsError, match=r"ds\.json"):
-            launch_of(environment)
+            read_launch(environment)
 
     @pytest.mark.parametrize(
         ("environment", "words"),
@@ -258,7 +258,7 @@ class TestAccelerateConfigs:
     )
     def test_what_is_not_offered(self, environment: dict[str, str], words: str) -> None:
         with pytest.raises(SettingsError, match=words):
-            launch_of(environment)
+            read_launch(environment)
 
 
 class TestSettings:

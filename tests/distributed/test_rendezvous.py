@@ -8,17 +8,17 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mdl_toolkit.distributed.rendezvous import meet
+from mdl_toolkit.distributed.rendezvous import agree_on_start
 
 SOON = timedelta(seconds=20)
 
 
 def _start(port: int, world_size: int) -> list[tuple[dist.Store, bool]]:
-    """Let as many threads, each with a connection of its own, meet."""
+    """Let as many threads, each with a connection of its own, join."""
     met: dict[int, tuple[dist.Store, bool]] = {}
 
     def join(rank: int) -> None:
-        met[rank] = meet(dist.TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
+        met[rank] = agree_on_start(dist.TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(world_size)]
     for thread in threads:
@@ -43,16 +43,16 @@ def test_each_start_has_a_store_of_its_own(server: dist.TCPStore):
     assert not any(store.check(["cause"]) for store, _ in second)
 
 
-def test_hellos_of_killed_processes_hold_no_one_up(server: dist.TCPStore):
-    """One was killed before it had said its word, one before it read the answer."""
-    server.add("hellos", 2)
-    server.set("hello/2", "a word of a process that is gone")
+def test_requests_of_killed_processes_hold_no_one_up(server: dist.TCPStore):
+    """One was killed before it had written its token, one before it read the reply."""
+    server.add("join_requests", 2)
+    server.set("join_request/2", "the token of a process that is gone")
     assert [restarted for _, restarted in _start(server.port, 4)] == [False] * 4
 
 
 def test_who_does_not_come_is_waited_for_no_longer_than_told(server: dist.TCPStore):
     with pytest.raises(RuntimeError, match="1 of 2 processes came"):
-        meet(server, 0, 2, timedelta(seconds=0.1))
+        agree_on_start(server, 0, 2, timedelta(seconds=0.1))
 
 
 def test_while_it_waits_it_says_for_how_many(server: dist.TCPStore):
@@ -64,11 +64,11 @@ def test_while_it_waits_it_says_for_how_many(server: dist.TCPStore):
             others.start()
 
     def join(rank: int) -> None:
-        meet(dist.TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
+        agree_on_start(dist.TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
 
     second = threading.Thread(target=join, args=(1,))
     others = threading.Thread(target=lambda: (second.start(), join(2)))
-    meet(server, 0, 3, SOON, waiting)
+    agree_on_start(server, 0, 3, SOON, waiting)
     others.join()
     second.join()
     assert missing[:3] == [2, 2, 2] and missing == sorted(missing, reverse=True)

@@ -357,7 +357,7 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
 
     def counting(self, *rest):
         for item in rows(self, *rest):
-            asked[self.ranks.rank] = asked.get(self.ranks.rank, 0) + 1
+            asked[self.peer.rank] = asked.get(self.peer.rank, 0) + 1
             yield item
 
     monkeypatch.setattr(work_module.Work, "_rows", counting)
@@ -373,7 +373,7 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
 
     def one(rank: int) -> None:
         try:
-            run_module._inference(settings, run_module.Ranks(rank, processes))
+            run_module._inference(settings, run_module.Peer(rank, processes))
         except BaseException as error:
             errors.append(error)
 

@@ -21,7 +21,7 @@ from typing import Any
 from mdl_toolkit import __version__
 from mdl_toolkit.demo.report import Answered, Outcome, Step, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
-from mdl_toolkit.distributed import place as launcher
+from mdl_toolkit.distributed.environment import VARIABLES
 from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
@@ -193,7 +193,7 @@ def run_command(folder: Path, command: Command) -> Step:
     """
     say(f"\n$ {command.text}")
     # Variables of a launcher are not meant for these; and signals of a terminal come to both.
-    kept = {name: value for name, value in os.environ.items() if name not in launcher.VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment = {
         **kept,
         **ON_CPU,

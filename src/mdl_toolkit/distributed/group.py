@@ -11,34 +11,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.distributed.place import (
-    DEFAULT_PORT,
-    WAITING_EVERY,
-    WAITING_FIRST,
-    is_launched,
-    speaks,
-    waiting_line,
-)
-from mdl_toolkit.distributed.rendezvous import meet
+from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, agree_on_start, export_address, open_store
+from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
-from mdl_toolkit.terminal.console import say
 
 T = TypeVar("T")
 
-#: How long the processes of a run wait for each other at its start.
-JOIN_TIMEOUT = datetime.timedelta(minutes=10)
 #: How long a process waits in a collective: longer than one process takes to write a merged 7B model.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -136,13 +124,13 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     if launch.world_size == 1:
         yield Ranks(launch, device)
         return
-    store, restarted = _join(launch, device)
+    store, restarted = _join_group(launch, device)
     group = (
         dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         if device.type == "cuda"
         else dist.group.WORLD
     )
-    _tell_accelerate(device)
+    _register_with_accelerate(device)
     watch = FailureWatch(store, launch)
     watch.start()
     with end_together(watch):
@@ -171,29 +159,17 @@ def choose_device(launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def _join(launch: Launch, device: torch.device) -> tuple[Store, bool]:
-    said = dict(os.environ)
-    # MPI's launchers name the ranks in their own way; the rendezvous and accelerate read these.
-    numbers = (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
-    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), numbers, strict=True):
-        os.environ[name] = str(value)
-    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT") or str(DEFAULT_PORT)
-    if launch.nodes == 1 and not os.environ.get("MASTER_ADDR"):
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
-    if not os.environ.get("MASTER_ADDR"):
-        raise SettingsError(
-            ["several machines, but MASTER_ADDR is not set: set it to the address of rank 0's machine"]
-        )
-    _choose_interface(os.environ["MASTER_ADDR"])
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    meeting_point = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    waiting = _Waiting(meeting_point, said)
+def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
+    """Join the default process group; the store of this start, and whether it is a restart."""
+    environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
+    address = export_address(launch)
+    waiting = WaitingMessage(f"at {address}", environ)
     try:
-        store = _open_store(launch, waiting)
-        store.set_timeout(JOIN_TIMEOUT)
-        store, restarted = meet(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
+        store, restarted = agree_on_start(
+            open_store(launch, waiting), launch.rank, launch.world_size, JOIN_TIMEOUT, waiting
+        )
         dist.init_process_group(
-            backend,
+            "nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),
             rank=launch.rank,
             world_size=launch.world_size,
@@ -211,104 +187,12 @@ def _join(launch: Launch, device: torch.device) -> tuple[Store, bool]:
             ) from None
         raise MdlError(
             f"rank {launch.rank}: could not join the other processes of the run (of {launch.world_size}) at "
-            f"{meeting_point}: {cause}. Check that all were started and that this address can be reached"
+            f"{address}: {cause}. Check that all were started and that this address can be reached"
         ) from error
     return store, restarted
 
 
-class _Waiting:
-    """Says now and then whom a process waits for, at once where it may have been told of them by mistake."""
-
-    def __init__(self, meeting_point: str, said: Mapping[str, str]) -> None:
-        self._where, self._said = f"at {meeting_point}", said
-        self._speaks = speaks(said)
-        first = WAITING_EVERY if is_launched(said) else WAITING_FIRST
-        self._due = time.monotonic() + first
-
-    def __call__(self, missing: int) -> None:
-        if self._speaks and time.monotonic() >= self._due:
-            self._due = time.monotonic() + WAITING_EVERY
-            say(waiting_line(missing, self._where, self._said), everywhere=True)
-
-
-def _open_store(launch: Launch, waiting: _Waiting) -> Store:
-    """The launcher's store, or one of our own in rank 0.
-
-    torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
-    when there is something to talk to. Its server would wait for the others in the same way; :func:`meet`
-    does that.
-    """
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if launch.rank != 0:
-        _reach(address, port, waiting)
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        store: Store = next(rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[0]
-        return store
-    # The server listens on all interfaces. Its own process doesn't need the address that the others have for
-    # it, which may be another machine's or none at all, left over in a shell: the client would wait for it.
-    return TCPStore(
-        "127.0.0.1" if launch.rank == 0 else address,
-        port,
-        launch.world_size,
-        is_master=launch.rank == 0,
-        timeout=JOIN_TIMEOUT,
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
-
-
-def _reach(address: str, port: int, waiting: _Waiting) -> None:
-    """Wait until something listens at an address.
-
-    Raises:
-        OSError: Nothing does.
-    """
-    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=5.0).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-        waiting(1)
-        time.sleep(0.2)
-
-
-def _choose_interface(address: str) -> None:
-    """Let Gloo talk over the interface that leads to the meeting point.
-
-    By itself it takes the one of the machine's host name, which often is the loopback or can't be resolved.
-    """
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 1))
-            own = probe.getsockname()[0]
-        name = next((name for _, name in socket.if_nameindex() if _interface_address(name) == own), None)
-    except OSError:
-        return
-    if own.startswith("127."):
-        name = "lo"
-    if name is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
-def _interface_address(name: str) -> str | None:
-    import fcntl
-    import struct
-
-    request_address = 0x8915  # SIOCGIFADDR
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe.fileno(), request_address, struct.pack("256s", name.encode()[:15]))
-        except OSError:
-            return None
-    return socket.inet_ntoa(answer[20:24])
-
-
-def _tell_accelerate(device: torch.device) -> None:
+def _register_with_accelerate(device: torch.device) -> None:
     """Let accelerate see the group: its trackers write on the main process alone."""
     # Sharding is ours: with these, PartialState would start DeepSpeed or change the group's backends.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):

@@ -1,6 +1,6 @@
-"""How this process was started: alone, by torchrun, accelerate or mpirun, and what the config asks.
+"""How this process was launched: its rank, and what the config of ``accelerate launch`` asks for.
 
-Standard library only, so that a process knows its place before torch is imported and any group exists.
+Standard library only: all of it is known before torch is imported and any process group exists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit.distributed.place import Place, place_of
+from mdl_toolkit.distributed.environment import ProcessRank, process_rank
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import fill
@@ -28,7 +28,7 @@ _FSDP1_STRATEGIES = {
 
 
 @dataclass(frozen=True)
-class Launch(Place):
+class Launch(ProcessRank):
     """The place of this process in the run, and what an accelerate config asks for.
 
     Attributes:
@@ -55,17 +55,17 @@ class Launch(Place):
         return max(1, self.world_size // self.local_world_size)
 
 
-def launch_of(environ: Mapping[str, str] = os.environ) -> Launch:
+def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read the launcher's environment.
 
     Raises:
         SettingsError: Where the config asks for a kind of parallelism that isn't offered, or the numbers
             contradict each other.
     """
-    place = place_of(environ)
+    process = process_rank(environ)
     sharding, remarks = _sharding(environ)
     precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if _true(environ, "ACCELERATE_USE_CPU") and place.world_size == 1 and environ.get("MASTER_ADDR"):
+    if _true(environ, "ACCELERATE_USE_CPU") and process.world_size == 1 and environ.get("MASTER_ADDR"):
         # Only a config of several processes gives an address to accelerate's launcher for one.
         remarks.append(
             "without GPUs or mpirun, accelerate starts a single process, whatever num_processes says; "
@@ -74,7 +74,7 @@ def launch_of(environ: Mapping[str, str] = os.environ) -> Launch:
     if precision in ("fp16", "fp8"):
         remarks.append(f"mixed_precision: {precision} is not offered; bfloat16 is used where it is supported")
     return Launch(
-        **vars(place),
+        **vars(process),
         use_cpu=_true(environ, "ACCELERATE_USE_CPU"),
         sharding=sharding,
         bf16=precision == "bf16",

@@ -1,42 +1,107 @@
-"""The meeting of a run's processes at one start, kept apart from the starts before it.
+"""The rendezvous of a run's processes: how they find each other when they start.
 
-torchrun restarts processes with the key-value store that they had before (seen in torch 2.13), where keys of
-those that are gone still stand: the addresses of their sockets, and the failure that ended them. Nor can a
-process tell by itself which start it belongs to: of several machines, only the one that lost a process counts
-the restart (``TORCHELASTIC_RESTART_COUNT``). So the processes agree on a name for this start first.
+Every process finds the key-value store of the run at ``MASTER_ADDR:MASTER_PORT`` (:func:`open_store`); then
+all of them agree on an id for this start (:func:`agree_on_start`), under which all further keys stand. The
+process group is made with that part of the store (``group.py``).
+
+The id is needed because torchrun restarts processes with the store that they had before (seen in torch 2.13),
+which still has the keys of the processes that are gone: the addresses of their sockets, and the failure that
+ended them. Nor can a process tell by itself which start it belongs to: of several machines, only the one that
+lost a process counts the restart (``TORCHELASTIC_RESTART_COUNT``).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[attr-defined]
 
-_PAUSE = 0.02
+from mdl_toolkit.distributed.environment import DEFAULT_PORT
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.errors import SettingsError
+
+#: How long the processes of a run wait for each other at its start.
+JOIN_TIMEOUT = timedelta(minutes=10)
+#: Seconds between two looks into the store, and between two attempts to connect to it.
+_POLL_SECONDS, _CONNECT_SECONDS = 0.02, 0.2
+
+#: Called again and again with the number of processes that have not come yet, as far as it is known.
+Waiting = Callable[[int], None]
 
 
-def meet(
-    store: Store,
-    rank: int,
-    world_size: int,
-    timeout: timedelta,
-    waiting: Callable[[int], None] = lambda missing: None,
+def export_address(launch: Launch) -> str:
+    """Set the environment variables that torch and accelerate read, and return the rendezvous's address.
+
+    Raises:
+        SettingsError: Where there are several machines and no ``MASTER_ADDR``.
+    """
+    # MPI's launchers name the ranks in their own way; the rendezvous and accelerate read these.
+    numbers = (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
+    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), numbers, strict=True):
+        os.environ[name] = str(value)
+    os.environ["MASTER_PORT"] = os.environ.get("MASTER_PORT") or str(DEFAULT_PORT)
+    if launch.nodes == 1 and not os.environ.get("MASTER_ADDR"):
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    if not os.environ.get("MASTER_ADDR"):
+        raise SettingsError(
+            ["several machines, but MASTER_ADDR is not set: set it to the address of rank 0's machine"]
+        )
+    choose_interface(os.environ["MASTER_ADDR"])
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+def open_store(launch: Launch, waiting: Waiting) -> Store:
+    """The launcher's key-value store, or one of our own in rank 0.
+
+    torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
+    when something listens at the address. Its server would wait for the others in the same way;
+    :func:`agree_on_start` does that.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if launch.rank != 0:
+        _wait_for_listener(address, port, waiting)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store: Store = next(torch_rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[
+            0
+        ]
+    else:
+        # The server listens on all interfaces. Its own process doesn't need the address that the others have
+        # for it, which may be another machine's or none at all, left over in a shell: the client would wait
+        # for it.
+        store = TCPStore(
+            "127.0.0.1" if launch.rank == 0 else address,
+            port,
+            launch.world_size,
+            is_master=launch.rank == 0,
+            timeout=JOIN_TIMEOUT,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    store.set_timeout(JOIN_TIMEOUT)
+    return store
+
+
+def agree_on_start(
+    store: Store, rank: int, world_size: int, timeout: timedelta, waiting: Waiting = lambda missing: None
 ) -> tuple[Store, bool]:
-    """Wait for the other processes of this start.
+    """Wait for the other processes, and agree with them on an id of this start.
 
-    Rank 0 thinks of a name. Each other process says hello with a word that no one used before, and is
-    answered with the name; hellos of processes that are gone are answered as well, and no one reads that.
-    All waiting is done here, in Python, where a signal is heard.
+    Rank 0 draws a random id. Each other process writes a join request that holds a random token of its own,
+    and rank 0 replies to each token with the id. Requests of processes that are gone are replied to as well,
+    and nobody reads those replies. All waiting is done here, in Python, where a signal is heard.
 
     Args:
-        store: The launcher's.
-        rank: Of this process.
-        world_size: Number of processes.
-        timeout: How long to wait for all.
-        waiting: Called again and again with the number of processes that have not come, as far as is known.
+        store: The launcher's store.
+        rank: The rank of this process.
+        world_size: The number of processes.
+        timeout: How long to wait for all of them.
+        waiting: Called while waiting.
 
     Returns:
         A part of the store that belongs to this start alone, and whether another start of the same launch
@@ -46,47 +111,99 @@ def meet(
         RuntimeError: Not all came in time, or the store can't be reached.
     """
     if rank == 0:
-        name, earlier = uuid.uuid4().hex, store.add("starts", 1) - 1
-        store.set(f"{name}/restart", "yes" if earlier else "no")
-        _welcome(store, name, world_size, timeout, waiting)
-        store.set(f"{name}/all", "here")
+        start, earlier = uuid.uuid4().hex, store.add("starts", 1) - 1
+        store.set(f"{start}/restart", "yes" if earlier else "no")
+        _reply_to_requests(store, start, world_size, timeout, waiting)
+        store.set(f"{start}/complete", "yes")
     else:
-        word = uuid.uuid4().hex
-        store.set(f"hello/{store.add('hellos', 1)}", word)
-        _wait_for(store, f"welcome/{word}", timeout, waiting, missing=1)
-        name = store.get(f"welcome/{word}").decode()
-        here = store.add(f"{name}/here", 1) + 1
-        _wait_for(store, f"{name}/all", timeout, waiting, missing=world_size - here)
-    return PrefixStore(name, store), store.get(f"{name}/restart") == b"yes"
+        token = uuid.uuid4().hex
+        store.set(f"join_request/{store.add('join_requests', 1)}", token)
+        _wait_for_key(store, f"reply/{token}", timeout, waiting, missing=1)
+        start = store.get(f"reply/{token}").decode()
+        joined = store.add(f"{start}/joined", 1) + 1
+        _wait_for_key(store, f"{start}/complete", timeout, waiting, missing=world_size - joined)
+    return PrefixStore(start, store), store.get(f"{start}/restart") == b"yes"
 
 
-def _wait_for(
-    store: Store, key: str, timeout: timedelta, waiting: Callable[[int], None], missing: int
+def _reply_to_requests(
+    store: Store, start: str, world_size: int, timeout: timedelta, waiting: Waiting
 ) -> None:
+    """On rank 0: reply to all join requests with the start's id until every process has joined."""
+    until = time.monotonic() + timeout.total_seconds()
+    seen, open_requests = 0, set[int]()
+    while (joined := store.add(f"{start}/joined", 0) + 1) < world_size:
+        made = store.add("join_requests", 0)
+        open_requests |= set(range(seen + 1, made + 1))
+        seen = made
+        # A request is counted a moment before its token is there, and never has one if the process was
+        # killed in that moment.
+        for number in [number for number in open_requests if store.check([f"join_request/{number}"])]:
+            store.set(f"reply/{store.get(f'join_request/{number}').decode()}", start)
+            open_requests.remove(number)
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"{joined} of {world_size} processes came within {timeout.total_seconds():.0f} s"
+            )
+        waiting(world_size - joined)
+        time.sleep(_POLL_SECONDS)
+
+
+def _wait_for_key(store: Store, key: str, timeout: timedelta, waiting: Waiting, missing: int) -> None:
     until = time.monotonic() + timeout.total_seconds()
     while not store.check([key]):
         if time.monotonic() > until:
             raise RuntimeError(f"rank 0 did not answer within {timeout.total_seconds():.0f} s")
         waiting(max(1, missing))
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_SECONDS)
 
 
-def _welcome(
-    store: Store, name: str, world_size: int, timeout: timedelta, waiting: Callable[[int], None]
-) -> None:
-    until = time.monotonic() + timeout.total_seconds()
-    heard, expected = 0, set[int]()
-    while (here := store.add(f"{name}/here", 0) + 1) < world_size:
-        known = store.add("hellos", 0)
-        expected |= set(range(heard + 1, known + 1))
-        heard = known
-        # A hello's number is there a moment before its word, and without it if the process was killed then.
-        for number in [number for number in expected if store.check([f"hello/{number}"])]:
-            store.set(f"welcome/{store.get(f'hello/{number}').decode()}", name)
-            expected.remove(number)
-        if time.monotonic() > until:
-            raise RuntimeError(
-                f"{here} of {world_size} processes came within {timeout.total_seconds():.0f} s"
-            )
-        waiting(world_size - here)
-        time.sleep(_PAUSE)
+def _wait_for_listener(address: str, port: int, waiting: Waiting) -> None:
+    """Wait until something listens at an address.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5.0).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        waiting(1)
+        time.sleep(_CONNECT_SECONDS)
+
+
+def choose_interface(address: str) -> None:
+    """Let Gloo talk over the network interface that leads to an address; ``GLOO_SOCKET_IFNAME`` says which.
+
+    By itself Gloo takes the interface of the machine's host name, which often is the loopback or can't be
+    resolved.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 1))
+            own = probe.getsockname()[0]
+        name = next((name for _, name in socket.if_nameindex() if _interface_address(name) == own), None)
+    except OSError:
+        return
+    if own.startswith("127."):
+        name = "lo"
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _interface_address(name: str) -> str | None:
+    import fcntl
+    import struct
+
+    request_address = 0x8915  # SIOCGIFADDR
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe.fileno(), request_address, struct.pack("256s", name.encode()[:15]))
+        except OSError:
+            return None
+    return socket.inet_ntoa(answer[20:24])

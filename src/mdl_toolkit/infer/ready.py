@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mdl_toolkit.data.input.records import read_header
-from mdl_toolkit.distributed.peers import Ranks
 from mdl_toolkit.errors import SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.infer.peer import Peer
 from mdl_toolkit.settings import InferenceSettings
 
 
@@ -15,9 +15,9 @@ def make_ready(settings: InferenceSettings) -> InferenceSettings:
     Raises:
         SettingsError: With everything that is wrong.
     """
-    ranks = Ranks.of_environment()
-    if ranks.is_main:
-        with ranks.named_errors():
+    peer = Peer.of_environment()
+    if peer.is_main:
+        with peer.named_errors():
             _check(settings)
     return settings
 

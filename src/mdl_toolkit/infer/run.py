@@ -8,13 +8,13 @@ from collections.abc import Callable
 from mdl_toolkit.data.input.misread import Misread
 from mdl_toolkit.data.input.noticed import SILENT
 from mdl_toolkit.data.input.records import Row, read_header, read_records
-from mdl_toolkit.distributed.peers import Ranks
-from mdl_toolkit.distributed.place import WAITING_EVERY, WAITING_FIRST, is_launched, speaks, waiting_line
+from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.output import Written, write_output
+from mdl_toolkit.infer.peer import Peer
 from mdl_toolkit.infer.work import Work
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
@@ -37,18 +37,18 @@ def inference(settings: InferenceSettings) -> None:
         UserError: For what a person can mend, before anything is computed.
         MdlError: Where the work can't go on; what is done is kept, and the same command continues it.
     """
-    ranks = Ranks.of_environment()
-    with ranks.named_errors():
-        _inference(settings, ranks)
+    peer = Peer.of_environment()
+    with peer.named_errors():
+        _inference(settings, peer)
 
 
-def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
-    with ranks.first_speaks():
-        work, rows = _set_up(settings, ranks)
-    journal = Journal(settings.output, ranks.rank)
+def _inference(settings: InferenceSettings, peer: Peer) -> None:
+    with peer.main_error_first():
+        work, rows = _set_up(settings, peer)
+    journal = Journal(settings.output, peer.rank)
     description, resumed = work.description(), False
-    if not ranks.is_main:
-        _until(lambda: journal.is_for(description), waiting_line(1, "to begin"), lambda: 0)
+    if not peer.is_main:
+        _until(lambda: journal.is_for(description), 1, "to begin", lambda: 0)
     elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
         say(f"going on with the unfinished {journal.folder}")
     journal.open()
@@ -60,7 +60,7 @@ def _inference(settings: InferenceSettings, ranks: Ranks) -> None:
         journal.close()
 
 
-def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[Work, int]:
+def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:
     """Everything that can be wrong before anything is computed; the work, and the number of rows."""
     _check_output(settings)
     rows, bad = _count(settings)  # before a model is fetched
@@ -71,7 +71,7 @@ def _set_up(settings: InferenceSettings, ranks: Ranks) -> tuple[Work, int]:
         ),
         settings.base_model,
     )
-    return Work(settings, place, ranks, bad), rows
+    return Work(settings, place, peer, bad), rows
 
 
 def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
@@ -83,7 +83,7 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     work.run(journal, progress)
     if (silent := work.reader.silent).count:
         warn(f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}", everywhere=True)
-    if not work.ranks.is_main:
+    if not work.peer.is_main:
         journal.leave()
         return
 
@@ -92,8 +92,8 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
         progress.update(bad + journal.rows - progress.done)
         return journal.windows == work.windows
 
-    others = waiting_line(max(1, work.ranks.size - 1), "to finish")
-    _until(all_done, others, lambda: journal.rows)
+    others = max(1, work.peer.size - 1)
+    _until(all_done, others, "to finish", lambda: journal.rows)
     if journal.rows != rows - bad:
         raise MdlError(
             f"{journal.folder} has {journal.rows} results for {rows - bad} rows: recordings were changed "
@@ -115,40 +115,38 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
 
     def all_left() -> bool:
         # Of work that went on, one may have seen the folder, and left, before this process was there.
-        return journal.left(work.ranks.size) or (resumed and time.monotonic() > patience)
+        return journal.left(work.peer.size) or (resumed and time.monotonic() > patience)
 
-    _until(all_left, waiting_line(max(1, work.ranks.size - 1), "to start"), lambda: 0)
+    _until(all_left, others, "to start", lambda: 0)
     journal.remove()
     if failed and (failed == rows or settings.on_error == "fail"):
         raise MdlError(_failure(settings, written, rows, failed))
 
 
-def _until(done: Callable[[], bool], waiting: str, news: Callable[[], int]) -> None:
+def _until(done: Callable[[], bool], missing: int, what: str, news: Callable[[], int]) -> None:
     """Wait for other processes. The launcher ends this one where another has failed.
 
     Args:
         done: Whether what is waited for is there.
-        waiting: A line that says so, soon and then now and then.
+        missing: The number of processes that are waited for.
+        what: What they are waited for to do, for the message that says so now and then.
         news: A number that changes where the others get on.
 
     Raises:
         MdlError: Where nothing was heard of them for long.
     """
     heard, since = news(), time.monotonic()
-    due = since + (WAITING_EVERY if is_launched() else WAITING_FIRST)
+    message = WaitingMessage(what)
     while not done():
-        now = time.monotonic()
         if news() != heard:
-            heard, since = news(), now
-            due = max(due, now + WAITING_EVERY)
-        if now >= due:
-            due = now + WAITING_EVERY
-            if speaks():
-                say(waiting, everywhere=True)
-        if now - since > _SILENCE:
+            heard, since = news(), time.monotonic()
+            message.postpone()
+        message(missing)
+        if time.monotonic() - since > _SILENCE:
             raise MdlError(
-                f"{waiting}: nothing was heard of them for {duration(_SILENCE)}; is --output on a file "
-                "system that all of them share? What is done is kept: start the same command again"
+                f"{waiting_message(missing, what)}: nothing was heard of them for {duration(_SILENCE)}; is "
+                "--output on a file system that all of them share? What is done is kept: start the same "
+                "command again"
             )
         time.sleep(0.2)
 

@@ -16,12 +16,12 @@ import torch
 
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
-from mdl_toolkit.distributed.peers import Ranks
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.generation.decoding import choose_decoding, describe, end_tokens, in_force, model_says
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.peer import Peer
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits, shown
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
@@ -54,17 +54,17 @@ class Work:
     Args:
         settings: Of the command.
         place: Of the model.
-        ranks: This process among others.
+        peer: This process among those of the launch.
         bad: Rows of the input that can't be tried.
 
     Raises:
         UserError: For what is wrong with the model's folder, or with options for this model.
     """
 
-    def __init__(self, settings: InferenceSettings, place: ModelFolder, ranks: Ranks, bad: int) -> None:
-        self.settings, self.place, self.ranks = settings, place, ranks
+    def __init__(self, settings: InferenceSettings, place: ModelFolder, peer: Peer, bad: int) -> None:
+        self.settings, self.place, self.peer = settings, place, peer
         self.builder = PromptBuilder(place.base)
-        self.dtype = _dtype(settings, place, ranks.device)
+        self.dtype = _dtype(settings, place, peer.device)
         self.choice = PromptChoice(settings, place.manifest.prompts if place.manifest else None)
         self.says = model_says(place, settings.generation_config)
         self.decoding = choose_decoding(settings, self.says, place)
@@ -76,7 +76,7 @@ class Work:
 
     def window_rows(self, rows: int) -> int:
         """Rows of a window, where the work begins now."""
-        return window_rows(self.settings.batch_size, rows, self.ranks.size, self.ranks.device.type)
+        return window_rows(self.settings.batch_size, rows, self.peer.size, self.peer.device.type)
 
     def description(self) -> dict[str, Any]:
         """All that decides the result, by the name that a person knows it under."""
@@ -116,11 +116,11 @@ class Work:
     def _generator(self) -> Generator:
         s = self.settings
         say(describe(s, self.says, self.decoding, self.reader.limits.describe()))
-        say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.ranks.device})")
+        say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.peer.device})")
         quantization: Any = s.quantization
-        model = load_model(self.place, dtype=self.dtype, device=self.ranks.device, quantization=quantization)
+        model = load_model(self.place, dtype=self.dtype, device=self.peer.device, quantization=quantization)
         model.requires_grad_(False)
-        lay_out(model, available_bytes(torch.device("cpu"), self.ranks.size))
+        lay_out(model, available_bytes(torch.device("cpu"), self.peer.size))
         return Generator(model, self.ends, self.decoding)
 
     @property
@@ -134,7 +134,7 @@ class Work:
         for window in read_windows(s.input, s.encoding, journal.window_rows):
             good = window.good()
             self.windows += bool(good)
-            if not good or not self.ranks.mine(window.number) or journal.is_done(window.number):
+            if not good or not self.peer.mine(window.number) or journal.is_done(window.number):
                 continue
             for place in by_length(window, self.reader.audio, pool):
                 row = window.row(place)

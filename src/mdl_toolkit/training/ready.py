@@ -17,7 +17,7 @@ from mdl_toolkit.data.dataset.converted import settle
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.input.kinds import check_dataset
 from mdl_toolkit.data.input.records import check_table
-from mdl_toolkit.distributed.launch import Launch, launch_of, settings_for
+from mdl_toolkit.distributed.launch import Launch, read_launch, settings_for
 from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
@@ -77,7 +77,7 @@ def make_ready(settings: TrainSettings) -> Ready:
         MdlError: Anything else that is wrong, on the main process. Another one takes the error along:
             most likely the main process says the same and ends all, and if not, everyone shall hear of it.
     """
-    launch = launch_of()
+    launch = read_launch()
     settings = settings_for(settings, launch)
     try:
         trackers, settings = _check(settings, launch)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mdl_toolkit.distributed.failure import leave_group
 from mdl_toolkit.distributed.group import joined
-from mdl_toolkit.distributed.launch import launch_of
+from mdl_toolkit.distributed.launch import read_launch
 from mdl_toolkit.errors import DataError, MdlError, Stopped
 
 
@@ -33,7 +33,7 @@ def fail(ranks: Any, chosen: int) -> None:
 
 
 def main(what: str, chosen: int) -> None:
-    with joined(launch_of()) as ranks:
+    with joined(read_launch()) as ranks:
         ranks.barrier()
         if what == "talk":
             talk(ranks)

@@ -98,10 +98,10 @@ def work(scenarios: Path, output: Path) -> None:
     import torch
 
     from mdl_toolkit.distributed.group import joined
-    from mdl_toolkit.distributed.launch import launch_of
+    from mdl_toolkit.distributed.launch import read_launch
 
     asked = json.loads(scenarios.read_text())
-    with joined(launch_of()) as ranks:
+    with joined(read_launch()) as ranks:
         results = {
             name: _train(Path(asked["model"]), dict(options), ranks)
             for name, options in asked["scenarios"].items()

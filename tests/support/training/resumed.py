@@ -74,9 +74,9 @@ def whole_and_resumed(
 def work(cases: Path, folder: Path) -> None:
     """One process's part of all cases, one after the other in one process group."""
     from mdl_toolkit.distributed.group import joined
-    from mdl_toolkit.distributed.launch import launch_of
+    from mdl_toolkit.distributed.launch import read_launch
 
-    with joined(launch_of()) as ranks, pytest.MonkeyPatch.context() as patch:
+    with joined(read_launch()) as ranks, pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "joined", lambda _: nullcontext(ranks))  # the group is there already
         for name, case in json.loads(cases.read_text()).items():
             output = folder / name

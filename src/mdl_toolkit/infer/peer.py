@@ -1,7 +1,7 @@
-"""The processes of a launch, as inference needs them: who am I, and which device is mine.
+"""The processes of a launch, as inference needs them: which batches and which device this one has.
 
-There are no collectives: rows are divided by number, and results meet in the journal's files. So a launcher's
-restart, a late process or one that is gone can't leave the others in the middle of an exchange.
+There are no collectives: batches are divided by number, and results meet in the journal's files. So a
+launcher's restart, a late process or one that is gone can't leave the others in the middle of an exchange.
 """
 
 from __future__ import annotations
@@ -12,30 +12,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mdl_toolkit.distributed.place import place_of
+from mdl_toolkit.distributed.environment import process_rank
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal.console import tell_torchrun
 
 if TYPE_CHECKING:
     import torch
 
-#: Seconds that the other processes wait with a mistake that the first one has found too.
-_MODESTY = 30.0
+#: Seconds that the other processes wait before they raise an error that the main process has found too.
+_MAIN_ERROR_FIRST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """One process among those of a launch; alone outside of any launcher."""
+class Peer:
+    """One process among those of a launch; the only one outside of any launcher.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        local_rank: Number of this process on its machine, from 0.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
     @classmethod
-    def of_environment(cls) -> Ranks:
-        """What torchrun, accelerate or a person says in RANK, WORLD_SIZE and LOCAL_RANK."""
-        place = place_of()
-        return cls(place.rank, place.world_size, place.local_rank)
+    def of_environment(cls) -> Peer:
+        """The process that the launcher's variables (RANK, WORLD_SIZE, LOCAL_RANK) describe."""
+        found = process_rank()
+        return cls(found.rank, found.world_size, found.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -44,7 +50,7 @@ class Ranks:
 
     @property
     def device(self) -> torch.device:
-        """This process's own device."""
+        """The device of this process."""
         import torch
 
         if not torch.cuda.is_available():
@@ -52,12 +58,12 @@ class Ranks:
         return torch.device("cuda", self.local_rank % torch.cuda.device_count())
 
     def mine(self, number: int) -> bool:
-        """Whether the batch of this number is this process's."""
+        """Whether the batch of this number is one of this process's."""
         return number % self.size == self.rank
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Name the process in its errors, and tell them to torchrun, which shows them last."""
+        """Name the process in its errors, and pass them to torchrun, which shows them last."""
         try:
             yield
         except Exception as error:
@@ -69,11 +75,11 @@ class Ranks:
             raise
 
     @contextmanager
-    def first_speaks(self) -> Iterator[None]:
-        """What is wrong for all processes is said by the first; its end makes the launcher end the others."""
+    def main_error_first(self) -> Iterator[None]:
+        """Let the main process report what is wrong for all; its end makes the launcher end the others."""
         try:
             yield
         except MdlError:
             if not self.is_main:
-                time.sleep(_MODESTY)
+                time.sleep(_MAIN_ERROR_FIRST_SECONDS)
             raise
