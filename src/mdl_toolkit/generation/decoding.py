@@ -25,7 +25,7 @@ from mdl_toolkit.model_folders.folder import ModelFolder
 from mdl_toolkit.model_folders.load import load_config
 from mdl_toolkit.model_folders.tensorfiles.reader import read_json
 from mdl_toolkit.settings import InferenceSettings
-from mdl_toolkit.settings.options import flag
+from mdl_toolkit.settings.options import flag, options_where
 from mdl_toolkit.terminal.console import warn
 
 GENERATION_FILE = "generation_config.json"
@@ -53,7 +53,6 @@ _WITHOUT_EFFECT = frozenset({
     "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "use_mtp",
     "transformers_version", "_from_model_config", "_commit_hash",
 })  # fmt: skip
-_OPTIONS = ("do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -182,10 +181,11 @@ def choose_decoding(settings: InferenceSettings, says: ModelSays, place: ModelFo
         SettingsError: Where options for sampling are given, and there is none.
         ModelError: Where the model's file holds values that the library can't take.
     """
-    given = {name: value for name in _OPTIONS if (value := getattr(settings, name)) is not None}
+    ours = options_where(InferenceSettings, generation=True)
+    given = {name: value for name in ours if (value := getattr(settings, name)) is not None}
     from_file = {name: value for name, value in says.honoured.items() if name not in _LENGTHS}
     decoding = Decoding({**from_file, **given}, settings.seed)
-    idle = [name for name in ("temperature", "top_p", "top_k") if name in given]
+    idle = [name for name in options_where(InferenceSettings, goes_with="--do-sample") if name in given]
     if idle and not decoding.samples:
         raise SettingsError([f"{flag(name)} has an effect with --do-sample only: add it" for name in idle])
     _try(says, place, decoding)

@@ -30,6 +30,7 @@ from mdl_toolkit.model_folders.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, M
 from mdl_toolkit.model_folders.load import load_model, main_dtype
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import InferenceSettings
+from mdl_toolkit.settings.options import flag, options_where
 from mdl_toolkit.terminal.console import Progress, duration, say, warn
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
@@ -84,21 +85,16 @@ class Work:
         return {
             "input": _digest(s.input),
             "model": _model_digest(self.place),
-            "--quantization": s.quantization,
             "dtype": str(self.dtype).removeprefix("torch."),
             "system prompt": self.choice.system,
             "user prompt": self.choice.user,
             "prompt order": self.choice.order,
-            **{
-                "--" + name.replace("_", "-"): getattr(s, name)
-                for name in (
-                    "batch_size", "max_new_tokens", "max_length", "seed", "max_audio_seconds", "encoding",
-                )
-            },
+            **{flag(name): getattr(s, name) for name in options_where(InferenceSettings, resume="same")},
+            # One folder, whatever the working directory is.
+            "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
             "limit": self.reader.limits.describe(),
             "end tokens": self.ends,
             **in_force(self.decoding),
-            "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
         }  # fmt: skip
 
     def run(self, journal: Journal, progress: Progress) -> None:

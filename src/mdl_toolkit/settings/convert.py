@@ -27,29 +27,52 @@ class ConvertOptions(Settings):
         "Model to convert for: a Hub id, a folder, or 'tiny' (the small base that ships with the toolkit). "
         "Its tokenizer, template and front end decide the result.",
         group="model",
+        resume="derived",
+        conversion="derived",
     )
     from_modelscope: bool = option(
         False,
         "Take the model from ModelScope instead of the Hub (needs the modelscope extra).",
         group="model",
+        resume="derived",
+        conversion="derived",
     )
     revision: str | None = option(
-        None, "Branch, tag or commit of the model on the Hub; else its main branch.", group="model"
+        None,
+        "Branch, tag or commit of the model on the Hub; else its main branch.",
+        group="model",
+        resume="derived",
+        conversion="derived",
     )
     tokenizing_batch_size: int = option(
-        8, "Rows that a process of the conversion takes at a time.", group="conversion", low=1
+        8,
+        "Rows that a process of the conversion takes at a time.",
+        group="conversion",
+        low=1,
+        resume="free",
+        conversion="free",
     )
     num_workers: int = option(
         factory=default_workers,
         help="Processes that read and resample recordings.",
         group="conversion",
         low=1,
+        resume="free",
+        conversion="free",
     )
     system_prompt: str | None = option(
-        None, "System prompt for rows that have none of their own.", group="prompt"
+        None,
+        "System prompt for rows that have none of their own.",
+        group="prompt",
+        resume="derived",
+        conversion="fingerprint",
     )
     user_prompt: str | None = option(
-        None, "User prompt for rows that have none of their own.", group="prompt"
+        None,
+        "User prompt for rows that have none of their own.",
+        group="prompt",
+        resume="derived",
+        conversion="fingerprint",
     )
     prompt_order: str | None = option(
         None,
@@ -57,36 +80,69 @@ class ConvertOptions(Settings):
         "record says otherwise.",
         group="prompt",
         choices=("audio-first", "text-first"),
+        resume="derived",
+        conversion="fingerprint",
     )
     base_dir: Path | None = option(
-        None, "Folder that relative audio paths start from; else the working directory.", group="input"
+        None,
+        "Folder that relative audio paths start from; else the working directory.",
+        group="input",
+        resume="derived",
+        conversion="fingerprint",
     )
-    encoding: str = option("utf-8", "Text encoding of a CSV, for example gbk.", group="input")
+    encoding: str = option(
+        "utf-8",
+        "Text encoding of a CSV, for example gbk.",
+        group="input",
+        resume="derived",
+        conversion="fingerprint",
+    )
     on_error: str = option(
         "fail",
         "What becomes of bad rows: fail lists all of them and makes no dataset, skip leaves them out and "
         "lists them in a quarantine CSV.",
         group="input",
         choices=("fail", "skip"),
+        resume="derived",
+        conversion="fingerprint",
     )
     max_audio_seconds: float = option(
         300.0,
         "Seconds that a clip may last; a longer one is a bad row, since audio is never cut.",
         group="input",
         above=0,
+        resume="derived",
+        conversion="fingerprint",
     )
     allow_private_urls: bool = option(
-        False, "Fetch recordings from private, loopback and link-local addresses too.", group="input"
+        False,
+        "Fetch recordings from private, loopback and link-local addresses too.",
+        group="input",
+        resume="derived",
+        conversion="fingerprint",
     )
-    allow_outside_base_dir: bool = option(False, "Let audio paths lead out of --base-dir.", group="input")
+    allow_outside_base_dir: bool = option(
+        False,
+        "Let audio paths lead out of --base-dir.",
+        group="input",
+        resume="derived",
+        conversion="fingerprint",
+    )
     url_timeout: float = option(
         30.0,
         "Seconds that fetching one recording from a URL may take, further tries included.",
         group="input",
         above=0,
+        resume="free",
+        conversion="recorded",
     )
     url_max_mib: float = option(
-        200.0, "MiB that one recording fetched from a URL may have.", group="input", above=0
+        200.0,
+        "MiB that one recording fetched from a URL may have.",
+        group="input",
+        above=0,
+        resume="free",
+        conversion="recorded",
     )
     audio_storage: str = option(
         "pcm16",
@@ -94,6 +150,8 @@ class ConvertOptions(Settings):
         "original files.",
         group="conversion",
         choices=("pcm16", "flac", "reference"),
+        resume="derived",
+        conversion="fingerprint",
     )
 
     def _model_problems(self) -> list[str]:
@@ -114,15 +172,22 @@ class ConvertSettings(ConvertOptions):
         help="Table of recordings and answers (columns audio, prediction): a CSV, JSONL or Parquet file.",
         positional=True,
         metavar="INPUT",
+        conversion="derived",
     )
-    output: Path = option(help="Folder to make, which will hold the converted dataset.", group="output")
+    output: Path = option(
+        help="Folder to make, which will hold the converted dataset.", group="output", conversion="free"
+    )
     shard: str | None = option(
         None,
         "Convert part i of n only, given as i/n (1/4 … 4/4); train takes all the parts together.",
         group="output",
+        conversion="derived",
     )
     overwrite: bool = option(
-        False, "Replace a dataset of other data or options at --output, instead of refusing.", group="output"
+        False,
+        "Replace a dataset of other data or options at --output, instead of refusing.",
+        group="output",
+        conversion="free",
     )
 
     def problems(self) -> list[str]:

@@ -21,6 +21,25 @@ from mdl_toolkit.settings.other_tools import instead_of
 
 S = TypeVar("S", bound="Settings")
 
+#: What another value of an option means where unfinished work is resumed: the checkpoint of a training, or
+#: the answers that an ended ``inference`` has left.
+#:
+#: - ``same``: the work can't be resumed with it and is refused.
+#: - ``warn``: the work goes on, with a warning.
+#: - ``free``: the work goes on without a word.
+#: - ``derived``: as ``free``; what the option leads to (data, model, prompts) is compared instead.
+Resume = Literal["same", "warn", "free", "derived"]
+
+#: What an option means for a converted dataset. "Found again" means: by the cache of ``train``, and by
+#: ``convert-dataset`` at ``--output``.
+#:
+#: - ``fingerprint``: a dataset is found again only with the same value. Its folder records the value, and
+#:   ``train`` refuses another one for that folder.
+#: - ``recorded``: recorded and refused like that, but the dataset is found again with any value.
+#: - ``derived``: what the option leads to (the input's bytes, the model's tokenizer) is in the fingerprint.
+#: - ``free``: no bearing on the dataset.
+Conversion = Literal["fingerprint", "recorded", "derived", "free"]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -103,8 +122,12 @@ def option(
     metavar: str | None = None,
     bare: bool = False,
     commas: bool = True,
+    resume: Resume | None = None,
+    conversion: Conversion | None = None,
+    goes_with: str | None = None,
+    generation: bool = False,
 ) -> Any:
-    """A setting: its default, its help, and the values it takes (bounds ``low``/``high`` inclusive).
+    """A setting: its default, its help, the values it takes, and what it means elsewhere.
 
     Args:
         default: Its value where none is given; required without one.
@@ -112,23 +135,57 @@ def option(
         factory: Makes the default.
         group: Heading in the help.
         choices: The texts that it takes.
-        low: Least value.
-        high: Greatest value.
+        low: The least value that is taken.
+        high: The greatest value that is taken.
         above: The value has to be greater than this.
         positional: Given by its place, not by a flag.
         metavar: How the help shows a value.
         bare: A text that may also be true or false; the flag alone means true.
         commas: Of one that is repeated: whether ``a,b`` is two values (else what it names decides, later).
+        resume: What another value means where work is resumed. Every option of train and inference says it.
+        conversion: What it means for a converted dataset. Every option of convert-dataset says it.
+        goes_with: The option, as typed, without which this one has no effect: ``--do-sample``.
+        generation: The model's own generation settings have one of this name, which this one replaces.
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "low": low, "high": high, "above": above,
         "positional": positional, "metavar": metavar, "bare": bare, "commas": commas,
+        "resume": resume, "conversion": conversion, "goes_with": goes_with, "generation": generation,
     }  # fmt: skip
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     if default is MISSING:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def varied(base: type[Settings], name: str, **changes: Any) -> Any:
+    """An option of a base class once more, for a command where some of what :func:`option` says differs.
+
+    Args:
+        base: The class that declares the option.
+        name: The option's name.
+        changes: Keywords of :func:`option`; what isn't named stays as it is in the base class.
+    """
+    inherited = next(f for f in _declared(base) if f.name == name)
+    return option(inherited.default, factory=inherited.default_factory, **{**inherited.metadata, **changes})
+
+
+def options_where(settings: type[Settings], **wanted: Any) -> tuple[str, ...]:
+    """The names of a command's options that say this of themselves, in order of declaration.
+
+    Args:
+        settings: The class of the command's settings.
+        wanted: Keywords of :func:`option` and the value that each has to have; of several in a tuple, one.
+    """
+    return tuple(
+        f.name
+        for f in _declared(settings)
+        if all(
+            f.metadata[key] in (value if isinstance(value, tuple) else (value,))
+            for key, value in wanted.items()
+        )
+    )
 
 
 def printable(value: object) -> str:

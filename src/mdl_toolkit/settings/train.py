@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from mdl_toolkit.settings.convert import DEFAULT_MODEL, ConvertOptions
-from mdl_toolkit.settings.options import flag, given, option, printable
+from mdl_toolkit.settings.options import flag, given, option, options_where, printable
 from mdl_toolkit.settings.paths import dataset_paths, missing_extra, missing_file, twice
 
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
@@ -27,6 +27,8 @@ class TrainSettings(ConvertOptions):
         "Model to fine-tune: a Hub id, a folder, or 'tiny' (the small base that ships with the toolkit); "
         "where it isn't given, the one that the dataset was converted for.",
         group="model",
+        resume="derived",
+        conversion="derived",
     )
     train_dataset: list[str] | str = option(
         help="Converted folder, or a CSV, JSONL or Parquet file, to train on; several, by repeating the "
@@ -34,6 +36,7 @@ class TrainSettings(ConvertOptions):
         group="data",
         metavar="PATH",
         commas=False,
+        resume="derived",
     )
     eval_dataset: list[str] | str | None = option(
         None,
@@ -41,12 +44,18 @@ class TrainSettings(ConvertOptions):
         group="data",
         metavar="PATH",
         commas=False,
+        resume="derived",
     )
     output: Path = option(
-        help="Folder of the run: checkpoints, metrics.jsonl, and in final/ the tuned model.", group="output"
+        help="Folder of the run: checkpoints, metrics.jsonl, and in final/ the tuned model.",
+        group="output",
+        resume="free",
     )
     cache_dir: Path | None = option(
-        None, "Folder where files given as datasets are converted to; else OUTPUT/cache.", group="data"
+        None,
+        "Folder where files given as datasets are converted to; else OUTPUT/cache.",
+        group="data",
+        resume="free",
     )
 
     method: str = option(
@@ -54,6 +63,7 @@ class TrainSettings(ConvertOptions):
         "What learns in the chosen parts: LoRA adapters, or every weight (full).",
         group="what is trained",
         choices=("lora", "full"),
+        resume="same",
     )
     train_target: list[str] = option(
         factory=lambda: ["encoder", "projector", "decoder"],
@@ -61,35 +71,73 @@ class TrainSettings(ConvertOptions):
         "full.",
         group="what is trained",
         choices=TRAIN_TARGETS,
+        resume="same",
     )
-    lora_rank: int = option(32, "Rank of the LoRA adapters.", group="what is trained", low=1)
+    lora_rank: int = option(
+        32,
+        "Rank of the LoRA adapters.",
+        group="what is trained",
+        low=1,
+        resume="same",
+        goes_with="--method lora",
+    )
     lora_alpha: int = option(
-        32, "Scale of the LoRA adapters, which is alpha/rank.", group="what is trained", low=1
+        32,
+        "Scale of the LoRA adapters, which is alpha/rank.",
+        group="what is trained",
+        low=1,
+        resume="same",
+        goes_with="--method lora",
     )
     lora_dropout: float = option(
-        0.0, "Dropout at the inputs of the LoRA adapters.", group="what is trained", low=0, high=0.999
+        0.0,
+        "Dropout at the inputs of the LoRA adapters.",
+        group="what is trained",
+        low=0,
+        high=0.999,
+        resume="warn",
+        goes_with="--method lora",
     )
     lora_attention: bool = option(
-        False, "LoRA on the decoder's attention too, not on its MLP alone.", group="what is trained"
+        False,
+        "LoRA on the decoder's attention too, not on its MLP alone.",
+        group="what is trained",
+        resume="same",
+        goes_with="--method lora",
     )
-    rslora: bool = option(False, "Scale LoRA adapters by alpha/sqrt(rank).", group="what is trained")
-    dora: bool = option(False, "Weight-decomposed LoRA adapters (DoRA).", group="what is trained")
+    rslora: bool = option(
+        False,
+        "Scale LoRA adapters by alpha/sqrt(rank).",
+        group="what is trained",
+        resume="same",
+        goes_with="--method lora",
+    )
+    dora: bool = option(
+        False,
+        "Weight-decomposed LoRA adapters (DoRA).",
+        group="what is trained",
+        resume="same",
+        goes_with="--method lora",
+    )
     quantization: str | None = option(
         None,
         "Keep the decoder's base weights in 8 or 4 bits (needs the quantization extra).",
         group="memory and speed",
         choices=("8bit", "4bit"),
+        resume="warn",
+        goes_with="--method lora",
     )
 
-    lr: float = option(1e-4, "Peak learning rate.", group="optimisation", above=0)
+    lr: float = option(1e-4, "Peak learning rate.", group="optimisation", above=0, resume="warn")
     lr_scheduler: str = option(
         "linear",
         "How the learning rate goes on after the warm-up.",
         group="optimisation",
         choices=("linear", "cosine", "constant"),
+        resume="warn",
     )
     warmup_steps: int = option(
-        0, "Steps in which the learning rate rises to --lr.", group="optimisation", low=0
+        0, "Steps in which the learning rate rises to --lr.", group="optimisation", low=0, resume="warn"
     )
     warmup_ratio: float | None = option(
         None,
@@ -97,44 +145,62 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=0,
         high=1,
+        resume="warn",
     )
-    weight_decay: float = option(0.0, "Weight decay of AdamW.", group="optimisation", low=0)
+    weight_decay: float = option(0.0, "Weight decay of AdamW.", group="optimisation", low=0, resume="warn")
     max_grad_norm: float = option(
         1.0,
         "Norm that a step's gradient is scaled down to where it is larger; 0: never.",
         group="optimisation",
         low=0,
+        resume="warn",
     )
     num_epochs: float = option(
-        1.0, "Passes over the training data; 0.5 is half of one.", group="optimisation", above=0
+        1.0,
+        "Passes over the training data; 0.5 is half of one.",
+        group="optimisation",
+        above=0,
+        resume="warn",
     )
     max_steps: int | None = option(
         None,
         "Steps to train, in as many passes over the data as that takes; replaces --num-epochs.",
         group="optimisation",
         low=1,
+        resume="warn",
     )
-    batch_size: int = option(8, "Clips in a micro-batch of one device.", group="optimisation", low=1)
+    batch_size: int = option(
+        8, "Clips in a micro-batch of one device.", group="optimisation", low=1, resume="warn"
+    )
     max_tokens: int | None = option(
         None,
         "Decoder tokens in a micro-batch of one device, however many clips that is; replaces --batch-size.",
         group="optimisation",
         low=1,
+        resume="warn",
     )
     gradient_accumulation_steps: int = option(
-        1, "Micro-batches of each device that make one step.", group="optimisation", low=1
+        1, "Micro-batches of each device that make one step.", group="optimisation", low=1, resume="warn"
     )
     seed: int = option(
-        42, "Seed of the data's order, of new adapters and of dropout.", group="optimisation", low=0
+        42,
+        "Seed of the data's order, of new adapters and of dropout.",
+        group="optimisation",
+        low=0,
+        resume="warn",
     )
 
     bf16: bool | None = option(
-        None, "Compute in bfloat16; by default where a GPU supports it.", group="memory and speed"
+        None,
+        "Compute in bfloat16; by default where a GPU supports it.",
+        group="memory and speed",
+        resume="warn",
     )
     gradient_checkpointing: bool | Literal["auto"] = option(
         "auto",
         "Recompute activations, which saves memory and costs time; auto: where the memory plan needs it.",
         group="memory and speed",
+        resume="free",
     )
     sharding: str = option(
         "auto",
@@ -142,12 +208,20 @@ class TrainSettings(ConvertOptions):
         "within each node (hybrid); auto: as the launcher's config says, else none.",
         group="memory and speed",
         choices=("auto", "none", "optimizer", "full", "hybrid"),
+        resume="free",
     )
     compile: bool = option(
-        False, "Compile the model's repeated blocks with torch.compile.", group="memory and speed"
+        False,
+        "Compile the model's repeated blocks with torch.compile.",
+        group="memory and speed",
+        resume="free",
     )
     data_workers: int = option(
-        2, "Processes beside each training process that prepare batches.", group="memory and speed", low=0
+        2,
+        "Processes beside each training process that prepare batches.",
+        group="memory and speed",
+        low=0,
+        resume="free",
     )
 
     eval_steps: float = option(
@@ -155,21 +229,30 @@ class TrainSettings(ConvertOptions):
         "Steps from one evaluation to the next; below 1: a share of the training.",
         group="evaluation",
         above=0,
+        resume="free",
+        goes_with="--eval-dataset",
     )
     eval_batch_size: int | None = option(
-        None, "Clips of one device at a time in evaluation; else --batch-size.", group="evaluation", low=1
+        None,
+        "Clips of one device at a time in evaluation; else --batch-size.",
+        group="evaluation",
+        low=1,
+        resume="free",
+        goes_with="--eval-dataset",
     )
     eval_accumulation_steps: int | None = option(
         None,
         "No effect, accepted for old scripts: evaluation keeps no outputs that could pile up.",
         group="evaluation",
         low=1,
+        resume="free",
     )
     report_to: list[str] = option(
         factory=list,
         help="Tracker that gets the numbers too (tensorboard, wandb, mlflow, …); several by repeating the "
         "option.",
         group="output",
+        resume="free",
     )
     logging_steps: int | None = option(
         None,
@@ -177,18 +260,24 @@ class TrainSettings(ConvertOptions):
         "and then. metrics.jsonl has every step.",
         group="output",
         low=1,
+        resume="free",
     )
     save_steps: float = option(
         500,
         "Steps from one checkpoint to the next; below 1: a share of the training.",
         group="output",
         above=0,
+        resume="free",
     )
     save_total_limit: int | None = option(
-        None, "Checkpoints to keep, the newest ones; else all.", group="output", low=1
+        None, "Checkpoints to keep, the newest ones; else all.", group="output", low=1, resume="free"
     )
     merge_lora: bool = option(
-        True, "Write final/ as a model that stands alone; false: as the adapter alone.", group="output"
+        True,
+        "Write final/ as a model that stands alone; false: as the adapter alone.",
+        group="output",
+        resume="free",
+        goes_with="--method lora",
     )
     merge_onto: str | None = option(
         None,
@@ -196,6 +285,7 @@ class TrainSettings(ConvertOptions):
         "the base's own (original).",
         group="output",
         choices=("quantized", "original"),
+        resume="free",
     )
     final_dtype: str = option(
         "auto",
@@ -203,6 +293,7 @@ class TrainSettings(ConvertOptions):
         "take more than a twentieth of what was learned.",
         group="output",
         choices=("auto", "base", "bfloat16", "float16", "float32"),
+        resume="free",
     )
     resume_from_checkpoint: str | None = option(
         None,
@@ -211,15 +302,17 @@ class TrainSettings(ConvertOptions):
         group="output",
         metavar="true|PATH",
         bare=True,
+        resume="free",
     )
     overwrite: bool = option(
-        False, "Replace an earlier run at --output, instead of refusing.", group="output"
+        False, "Replace an earlier run at --output, instead of refusing.", group="output", resume="free"
     )
     on_nonfinite: str = option(
         "stop",
         "Where a loss or gradient is not finite: stop before the update, or skip that update and go on.",
         group="optimisation",
         choices=("stop", "skip"),
+        resume="free",
     )
 
     def problems(self) -> list[str]:
@@ -242,8 +335,14 @@ class TrainSettings(ConvertOptions):
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
-            adapters = ("lora_rank", "lora_alpha", "lora_dropout", "lora_attention", "rslora", "dora")
-            idle = [n for n in adapters if n in given(self)] + ["merge_lora"] * (not self.merge_lora)
+            there = given(self)
+            # --merge-lora true asks for nothing that full training doesn't do; quantization is told below.
+            harmless = {"merge_lora": True, "quantization": self.quantization}
+            idle = [
+                name
+                for name in options_where(type(self), goes_with="--method lora")
+                if name in there and getattr(self, name) != harmless.get(name, MISSING)
+            ]
             found += [
                 f"{flag(name)} goes with --method lora only: full training has no adapters" for name in idle
             ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from mdl_toolkit.model_folders.tensorfiles.headers import base_tensors
 from mdl_toolkit.settings import TRAIN_TARGETS, TrainSettings
-from mdl_toolkit.settings.options import fill, flag, given
+from mdl_toolkit.settings.options import fill, flag, given, options_where
 from mdl_toolkit.terminal.console import say
 
 #: Bases with fewer weights are small. The smallest published MiDashengLM has 0.6 billion in its decoder.
@@ -30,19 +30,6 @@ _FULL: dict[str, Any] = {
 }
 #: Adapters take larger steps than the weights themselves.
 _LORA = {**_FULL, "method": "lora", "lr": 3e-3}
-#: Whoever gives one of these means adapters.
-_MEAN_LORA = frozenset(
-    {
-        "lora_rank",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_attention",
-        "rslora",
-        "dora",
-        "quantization",
-        "merge_lora",
-    }
-)
 #: Given, one of these makes up for another.
 _INSTEAD = {"num_epochs": "max_steps", "warmup_ratio": "warmup_steps"}
 
@@ -64,7 +51,8 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     if count >= SMALL:
         return settings
     there = given(settings)
-    method = settings.method if "method" in there else "lora" if there & _MEAN_LORA else "full"
+    of_lora = options_where(TrainSettings, goes_with="--method lora")
+    method = settings.method if "method" in there else "lora" if there & {*of_lora} else "full"
     chosen = {
         name: value
         for name, value in (_FULL if method == "full" else _LORA).items()

@@ -22,7 +22,7 @@ from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import flag, given
+from mdl_toolkit.settings.options import flag, given, options_where
 from mdl_toolkit.settings.paths import dataset_paths
 from mdl_toolkit.terminal.console import tell_torchrun, warn
 from mdl_toolkit.training.checkpoints.disk import check_disk
@@ -108,8 +108,10 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
             _noting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _noting(problems, lambda: settle(settings))
     if settings.eval_dataset is None:
-        idle = [name for name in ("eval_steps", "eval_batch_size") if name in given(settings)]
-        for name in idle:
+        there = given(settings)
+        for name in options_where(TrainSettings, goes_with="--eval-dataset"):
+            if name not in there:
+                continue
             warn(f"{flag(name)} has no effect: there is no --eval-dataset")
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))

@@ -20,7 +20,7 @@ from mdl_toolkit.data.prompt.builder import default_order, processing_fingerprin
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.hub import revision_of
 from mdl_toolkit.settings import ConvertOptions
-from mdl_toolkit.settings.options import printable
+from mdl_toolkit.settings.options import Conversion, options_where, printable
 from mdl_toolkit.terminal.console import warn
 
 #: Rows whose recordings are looked at beforehand, to say how large the dataset will be.
@@ -74,20 +74,20 @@ class Request:
 
     @property
     def effective(self) -> dict[str, Any]:
-        """The options that have a bearing on the result, for the manifest."""
-        names = (
-            "system_prompt", "user_prompt", "encoding", "on_error", "max_audio_seconds", "audio_storage",
-            "allow_private_urls", "allow_outside_base_dir",
-        )  # fmt: skip
-        options = {name: getattr(self.options, name) for name in names}
-        base_dir = self.options.base_dir
-        return {**options, "prompt_order": self.order, "base_dir": str(base_dir) if base_dir else None}
+        """The options that have a bearing on the result."""
+        return self._values("fingerprint")
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What the folder remembers of the options: also those that decide whether a URL can be had."""
+        """What the folder's manifest records of the options: also those that decide whether a URL is had."""
+        return {**self.effective, **self._values("recorded")}
+
+    def _values(self, conversion: Conversion) -> dict[str, Any]:
+        """The options that mean this for a conversion, as JSON values."""
         o = self.options
-        return {**self.effective, "url_timeout": o.url_timeout, "url_max_mib": o.url_max_mib}
+        values = {name: getattr(o, name) for name in options_where(ConvertOptions, conversion=conversion)}
+        decided = {"prompt_order": self.order, "base_dir": str(o.base_dir) if o.base_dir else None}
+        return {name: decided.get(name, value) for name, value in values.items()}
 
     @property
     def model(self) -> ModelRecord:

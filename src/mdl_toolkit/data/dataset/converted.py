@@ -9,16 +9,9 @@ from typing import Any
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, ModelRecord
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import fill, flag, given, printable
+from mdl_toolkit.settings.options import fill, flag, given, options_where, printable
 from mdl_toolkit.settings.paths import dataset_paths
 from mdl_toolkit.terminal.console import say, warn
-
-#: Options that a conversion decides for good, as its folder's manifest records them.
-_DECIDED = (
-    "system_prompt", "user_prompt", "prompt_order", "base_dir", "encoding", "on_error", "max_audio_seconds",
-    "audio_storage", "allow_private_urls", "allow_outside_base_dir", "url_timeout", "url_max_mib",
-)  # fmt: skip
-_PROMPTS = ("system_prompt", "user_prompt", "prompt_order")
 
 
 def settle(settings: TrainSettings) -> TrainSettings:
@@ -55,7 +48,7 @@ def _problems(
 ) -> list[str]:
     """Options that were given and that a folder was not converted with."""
     problems = []
-    for name in _DECIDED:
+    for name in options_where(TrainSettings, conversion=("fingerprint", "recorded")):
         if name not in given(settings):
             continue
         for path, manifest in manifests.items():
@@ -73,7 +66,7 @@ def _problems(
                     "again with the option, or leave it out here"
                 )
                 break
-            if name in _PROMPTS:
+            if name in options_where(TrainSettings, group="prompt"):
                 warn(f"{flag(name)} {_shown(wanted)} is for the files alone: {path} was converted {how}")
     return problems
 

@@ -15,6 +15,7 @@ from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.model_folders.trained import read_trained
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.settings.options import options_where
 from mdl_toolkit.terminal.console import warn
 from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
 from mdl_toolkit.training.loop import Progress
@@ -22,23 +23,6 @@ from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.trainable.adapters import kind_of, load_trained, trained_tensors, trained_weights
 from mdl_toolkit.training.trainable.wrap import Wrapped
-
-#: Settings that decide which tensors are trained: a checkpoint of others can't be taken up.
-SHAPE_OPTIONS = ("method", "train_target", "lora_rank", "lora_attention", "rslora", "dora", "lora_alpha")
-#: Settings that change neither what is learnt nor in which order: resuming with others needs no word.
-FREE_OPTIONS = frozenset(
-    {
-        "output", "overwrite", "resume_from_checkpoint", "save_steps", "save_total_limit", "eval_steps",
-        "eval_dataset", "eval_batch_size", "eval_accumulation_steps", "logging_steps", "report_to",
-        "data_workers", "merge_lora", "merge_onto", "final_dtype", "on_nonfinite", "gradient_checkpointing",
-        "compile", "sharding",
-        # What these lead to is compared by fingerprints.
-        "train_dataset", "model_name", "revision", "from_modelscope", "cache_dir", "num_workers",
-        "tokenizing_batch_size", "base_dir", "encoding", "on_error", "max_audio_seconds",
-        "allow_private_urls", "allow_outside_base_dir", "url_timeout", "url_max_mib", "audio_storage",
-        "system_prompt", "user_prompt", "prompt_order",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +62,17 @@ class Identity:
             for name, value in self.options.items()
             if name in state.options and state.options[name] != value
         ]
+        deciding = options_where(TrainSettings, resume="same")
         for name, before, now in changed:
-            if name in SHAPE_OPTIONS:
+            if name in deciding:
                 raise UserError(
                     f"{checkpoint} is of a run with --{name.replace('_', '-')} {_shown(before)}, now "
                     f"{_shown(now)}: other tensors are trained; resume with the old value, or train anew "
                     "with another --output"
                 )
+        unheeded = options_where(TrainSettings, resume=("free", "derived"))
         for name, before, now in changed:
-            if name not in FREE_OPTIONS:
+            if name not in unheeded:
                 warn(
                     f"resuming with --{name.replace('_', '-')} {_shown(now)}; before, it was {_shown(before)}"
                 )
