@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: write beside, flush to disk, rename."""
+"""Files that appear whole or not at all (write beside, flush, rename), and files that one process locks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,27 @@ def free_bytes(path: Path) -> int | None:
             continue
         return status.f_bavail * status.f_frsize if status.f_blocks else None
     return None
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file for this process, unless another process has it locked.
+
+    The lock is the kernel's: it goes when the file is closed or the process ends, however that happens. The
+    library's own ``FileLock`` isn't used: up to version 4.2 it empties the file that it locks. Here such a
+    file can be the user's, or hold what its holder says to those who wait.
+
+    Args:
+        descriptor: The open file.
+
+    Returns:
+        Whether this process has it now; ``None`` where the file system has no locks.
+    """
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError:
+        return None
 
 
 def _partial_name(target: Path) -> Path:

@@ -9,7 +9,6 @@ is the same as if nothing had happened.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import zlib
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.files import write_json
+from mdl_toolkit.files import try_lock, write_json
 
 WORK_NAME = "work.json"
 #: Names of a journal's files, unfinished ones among them.
@@ -318,12 +317,8 @@ class Journal:
 
 def _lock(stream: Any, output: Path) -> None:
     """Keep others out for as long as this process lives."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{output}: another inference is writing it; wait for it or end it") from None
-    except OSError:  # a file system without locks
-        return
+    if try_lock(stream.fileno()) is False:
+        raise UserError(f"{output}: another inference is writing it; wait for it or end it")
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:

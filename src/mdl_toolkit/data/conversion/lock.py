@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mdl_toolkit.files import try_lock
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
 
 #: Seconds between attempts, and between two messages about waiting.
 POLL_SECONDS = 0.2
 MESSAGE_SECONDS = 30.0
-#: A lock file that nobody has touched for so long has no living holder, where the filesystem has no locks.
+#: Where the file system has no locks: a holder on another machine that has shown no sign of life for so many
+#: seconds is gone. All processes that share a folder must agree on it.
 STALE_SECONDS = 60.0
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Holder:
@@ -49,17 +51,16 @@ def exclusive(path: Path, waiting: Callable[[dict[str, Any]], None]) -> Iterator
     """Hold a lock; wait for it as long as another process has it.
 
     The kernel's lock on the file vanishes with the process that holds it, however that ends. Where a
-    filesystem has no such locks, the file's existence is the lock, and its holder keeps touching it.
+    file system has no such locks, a second file is the lock as long as it exists: its holder keeps touching
+    it, and once that holder is gone another process takes it over.
 
     Args:
         path: The lock's file. Its folder must exist.
-        waiting: Called now and then while one waits, with what the holder says of itself.
+        waiting: Called now and then while this process waits, with what the holder says of itself.
     """
+    lock = _Lock(path)
     begun = said = time.monotonic() - MESSAGE_SECONDS + 1.0
-    while True:
-        release = _try_lock(path)
-        if release is not None:
-            break
+    while not lock.acquire():
         if time.monotonic() - said >= MESSAGE_SECONDS or said == begun:
             said = time.monotonic()
             waiting(_said(path))
@@ -67,7 +68,7 @@ def exclusive(path: Path, waiting: Callable[[dict[str, Any]], None]) -> Iterator
     try:
         yield Holder(path)
     finally:
-        release()
+        lock.release()
 
 
 def _said(path: Path) -> dict[str, Any]:
@@ -78,73 +79,57 @@ def _said(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _try_lock(path: Path) -> Callable[[], None] | None:
-    """A function that releases the lock, or ``None`` where another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The holder before removed the file: what is locked now may not be what has the name now.
-        if os.fstat(descriptor).st_ino != os.stat(path).st_ino:
-            os.close(descriptor)
-            return None
-    except FileNotFoundError:
-        os.close(descriptor)
-        return None
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return None
-        if error.errno in _NO_LOCKS:
-            return _try_lock_by_existence(path.with_name(path.name + ".held"))
-        raise
+class _Lock:
+    """The kernel's lock on a file; a lease beside it where the file system has no locks."""
 
-    def release() -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._lease: SoftFileLease | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock, unless another process has it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            locked = try_lock(descriptor)
+            if locked is None:
+                return self._acquire_lease()
+            if locked and self._is_named(descriptor):
+                self._descriptor = descriptor
+            return self._descriptor is not None
+        finally:
+            if self._descriptor is None:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Give it back, and remove its file."""
         with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+            self._path.unlink()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        elif self._lease is not None:
+            self._lease.release()
 
-    return release
+    def _is_named(self, descriptor: int) -> bool:
+        """Whether the locked file still has its name; the holder before may have removed it meanwhile.
 
+        The number of its links doesn't tell: NFS gives a file that is open another name instead.
+        """
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
-def _try_lock_by_existence(path: Path) -> Callable[[], None] | None:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except FileExistsError:
-        if _abandoned(path):
-            with contextlib.suppress(OSError):
-                # Renamed first, so that of two who find it abandoned only one removes it.
-                taken = path.with_name(f"{path.name}-{socket.gethostname()}-{os.getpid()}")
-                os.rename(path, taken)
-                taken.unlink()
-        return None
-    stop = threading.Event()
+    def _acquire_lease(self) -> bool:
+        from filelock import SoftFileLease, Timeout
 
-    def keep_alive() -> None:
-        while not stop.wait(STALE_SECONDS / 6):
-            with contextlib.suppress(OSError):
-                os.utime(path)
-
-    thread = threading.Thread(target=keep_alive, daemon=True)
-    thread.start()
-
-    def release() -> None:
-        stop.set()
-        thread.join()
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-    return release
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether nobody has touched the file for long, by the clock of the filesystem that it lies on."""
-    probe = path.with_name(f"{path.name}-now-{socket.gethostname()}-{os.getpid()}")
-    try:
-        with open(probe, "wb"):
-            now = os.stat(probe).st_mtime
-            return now - os.stat(path).st_mtime > STALE_SECONDS
-    except OSError:
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
+        if self._lease is None:  # kept between attempts: it remembers since when the holder is silent
+            held = self._path.with_name(self._path.name + ".held")
+            self._lease = SoftFileLease(
+                held, lease_duration=STALE_SECONDS, heartbeat_interval=STALE_SECONDS / 6
+            )
+        try:
+            self._lease.acquire(blocking=False)
+        except Timeout:
+            return False
+        return True

@@ -9,7 +9,6 @@ size and sha256). No pickle. There is no random state to keep: dropout is seeded
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, strangers, write_json
+from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, strangers, try_lock, write_json
 from mdl_toolkit.model_folders.listing import MANIFEST_NAME, listed_files
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
@@ -242,15 +241,11 @@ def owning(output: Path) -> Iterator[None]:
     except OSError as error:
         raise MdlError(f"--output {output} can't be written to: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock(descriptor) is False:
             raise UserError(
                 f"--output {output}: another run is at work there; wait for it, stop it, or name another "
                 "folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+            )
         yield
         if not os.fstat(descriptor).st_size:  # else it was there before, and is another's
             lock.unlink(missing_ok=True)
