@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mdl_toolkit.data.batching.balance import count_patches
 from mdl_toolkit.data.batching.collate import collate
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import MdlError, ModelError, Stopped, UserError
@@ -140,12 +141,11 @@ def test_model_flops_are_what_the_passes_do(
 
 def test_padding_of_the_attention_is_no_model_flop(shop):
     data = ClipDataset.open([shop.data])
-    from mdl_toolkit.model_folders.load import load_config
-
-    counter = FlopCounter(load_config(shop.model), {}, data.geometry)
-    assert counter._patches(np.array([100, 3200, 16000, 161280, 200000])).tolist() == [
-        data.geometry.patches(n) for n in (100, 3200, 16000, 161280, 200000)
-    ]
+    samples = np.array([100, 3200, 16000, 161280, 200000])
+    patches, pairs = count_patches(samples, data.geometry)
+    assert patches.tolist() == [data.geometry.patches(n) for n in samples.tolist()]
+    chunks = [data.geometry.chunks(n) for n in samples.tolist()]
+    assert pairs.tolist() == [sum(count**2 for count, _ in of_clip) for of_clip in chunks]
 
 
 def test_dropout_is_seeded_by_place_alone():

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, Qwen2Config, Qwen3Config
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.family import MODEL_TYPE
 from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.model_shape import ModelShape
 
 #: Rotary base of decoder families whose published configuration may leave it out.
 _DEFAULT_THETA = {"qwen2_5_omni_text": 1_000_000.0}
@@ -219,6 +220,22 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
                     "patch_size": list(self.audio_encoder_config.patch),
                     "target_length": self.audio_encoder_config.target_length,
                 },
+                "subsample_factor": self.subsample_factor,
+            }
+        )
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the layers."""
+        audio = ("embed_dim", "depth", "mlp_ratio", "n_mels", "patch_size")
+        text = (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "intermediate_size", "vocab_size",
+        )  # fmt: skip
+        return ModelShape.from_config(
+            {
+                "audio_encoder_config": {name: getattr(self.audio_encoder_config, name) for name in audio},
+                "text_config": {name: getattr(self.text_config, name, None) for name in text},
                 "subsample_factor": self.subsample_factor,
             }
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.model_shape import ModelShape
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -42,31 +43,30 @@ class Costs:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Costs:
         """Counted from the sizes in a parsed ``config.json``; the defaults where it lacks them."""
-        text, audio = config.get("text_config") or {}, config.get("audio_encoder_config") or {}
         try:
-            hidden, layers = text["hidden_size"], text["num_hidden_layers"]
-            head = text.get("head_dim") or hidden // text["num_attention_heads"]
-            queries = head * text["num_attention_heads"]
-            attention = hidden * (2 * queries + 2 * head * text["num_key_value_heads"])
-            token = layers * (attention + 3 * hidden * text["intermediate_size"])
-            width, depth = audio["embed_dim"], audio["depth"]
-            patch = depth * width * width * (4 + 2 * audio.get("mlp_ratio", 4))
+            shape = ModelShape.from_config(config)
+            token = shape.layers * (shape.attention_weights + shape.mlp_weights)
             return cls(
-                patch=patch / token,
-                supervised=hidden * text["vocab_size"] / token,
-                token_pair=layers * queries / token,  # causal: half of all pairs
-                patch_pair=2 * depth * width / token,
+                patch=shape.encoder_weights / token,
+                supervised=shape.head_weights / token,
+                token_pair=shape.token_pair / token,
+                patch_pair=shape.patch_pair / token,
             )
         except (KeyError, TypeError, ZeroDivisionError):
             return cls()
 
 
-def clip_work(tokens: Ints, samples: Ints, supervised: Ints, geometry: AudioGeometry, costs: Costs) -> Floats:
-    """Estimated work of each clip, in units of one decoder token, [rows]."""
+def count_patches(samples: Ints, geometry: AudioGeometry) -> tuple[Ints, Ints]:
+    """Encoder patches of each clip, and pairs of patches in its chunks' attention; both [rows]."""
     padded = np.maximum(samples, geometry.min_samples)
     patches = (1 + padded // geometry.hop_length) // geometry.patch_frames
     whole, rest = np.divmod(patches, geometry.chunk_patches)
-    patch_pairs = whole * geometry.chunk_patches**2 + rest**2
+    return patches, whole * geometry.chunk_patches**2 + rest**2
+
+
+def clip_work(tokens: Ints, samples: Ints, supervised: Ints, geometry: AudioGeometry, costs: Costs) -> Floats:
+    """Estimated work of each clip, in units of one decoder token, [rows]."""
+    patches, patch_pairs = count_patches(samples, geometry)
     return np.asarray(
         tokens
         + costs.token_pair * tokens.astype(np.float64) ** 2

@@ -1,8 +1,4 @@
-"""Before training: what it will need of memory, and the largest micro-batch tried first.
-
-Letters: H decoder width, I width of its MLP, Q and K widths of queries and keys, D encoder width, V
-vocabulary.
-"""
+"""Before training: what it will need of memory, and the largest micro-batch tried first."""
 
 from __future__ import annotations
 
@@ -16,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mdl_toolkit.data.batching.balance import count_patches
 from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.sharding import local_bytes
 from mdl_toolkit.memory import available_bytes, gib
+from mdl_toolkit.model_shape import ModelShape
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.console import say, warn
 
@@ -67,17 +65,14 @@ class Activations:
             settings: What is trained.
             itemsize: Bytes of a number in the passes.
         """
-        text, audio = config.text_config, config.audio_encoder_config
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        queries, keys = head * text.num_attention_heads, head * text.num_key_value_heads
-        width, inner = text.hidden_size, text.intermediate_size
-        encoder, outer = audio.embed_dim, audio.embed_dim * audio.mlp_ratio
+        shape: ModelShape = config.shape
+        width, inner, encoder = shape.width, shape.mlp_width, shape.encoder_width
         full, targets = settings.method == "full", settings.train_target
         in_decoder, in_encoder = "decoder" in targets, "encoder" in targets
         # Autocast's norms and residuals are float32.
         wide = 8 if full and itemsize == 2 else 0
         # RMSNorms keep their input.
-        attention = (itemsize + wide / 2) * width + itemsize * (2 * queries + 2 * keys)
+        attention = (itemsize + wide / 2) * width + itemsize * (2 * shape.query_width + 2 * shape.key_width)
         # Gate, up, activation, product.
         mlp = (itemsize + wide / 2) * width + itemsize * 3 * inner
         if in_decoder:
@@ -86,21 +81,21 @@ class Activations:
                 attention += 2.5 * itemsize * width
             if settings.dora:
                 mlp += itemsize * (2 * inner + width)
-        patch = itemsize * (8 * encoder + outer) + wide * encoder
+        patch: float = itemsize * (8 * encoder + shape.encoder_mlp_width) + wide * encoder
         if full:
-            patch += itemsize * outer
+            patch += itemsize * shape.encoder_mlp_width
         elif settings.dora:
             patch += itemsize * 4 * encoder
         if not in_encoder:
             patch = 0.0  # nothing before the projector needs a gradient
         return cls(
-            token=attention * text.num_hidden_layers + mlp * (text.num_hidden_layers - 1),
+            token=attention * shape.layers + mlp * (shape.layers - 1),
             target=mlp,
-            patch=patch * audio.depth,
+            patch=patch * shape.encoder_blocks,
             token_once=attention + mlp,
             patch_once=patch,
-            token_kept=1.5 * itemsize * width * text.num_hidden_layers,
-            patch_kept=1.5 * itemsize * encoder * audio.depth if in_encoder else 0.0,
+            token_kept=1.5 * itemsize * width * shape.layers,
+            patch_kept=1.5 * itemsize * encoder * shape.encoder_blocks if in_encoder else 0.0,
         )
 
     def bytes(self, tokens: int, targets: int, patches: int, recompute: bool) -> int:
@@ -168,7 +163,7 @@ def plan_memory(wrapped: Wrapped, plan: Plan, settings: TrainSettings, ranks: Ra
     geometry = wrapped.model.geometry
     worst = worst_micro_batch(plan, geometry)
     tokens, targets = int(plan.tokens[worst].sum()), int(plan.supervised[worst].sum())
-    patches = sum(geometry.patches(int(samples)) for samples in plan.samples[worst])
+    patches = int(count_patches(plan.samples[worst], geometry)[0].sum())
     activations = Activations.of(wrapped.model.config, settings, wrapped.itemsize)
     weights = sum(local_bytes(tensor) for tensor in wrapped.model.parameters())
     state, available = wrapped.state_bytes(), available_bytes(ranks.device, ranks.local_world_size)
@@ -248,7 +243,7 @@ def try_worst(wrapped: Wrapped, batch: PackedBatch, ranks: Ranks) -> None:
 
 def _sizes(plan: Plan, geometry: AudioGeometry) -> NDArray[np.float64]:
     """What each clip keeps in memory, in decoder tokens; a 7B model's patch keeps a sixth of a token's."""
-    patches = np.fromiter((geometry.patches(int(n)) for n in plan.samples), np.float64, len(plan))
+    patches, _ = count_patches(plan.samples, geometry)
     return plan.tokens + patches / 6
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mdl_toolkit.data.batching.balance import count_patches
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.model_folders.names import is_adapter, part_of
+from mdl_toolkit.model_shape import ModelShape
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -32,28 +34,22 @@ class FlopCounter:
     """
 
     def __init__(self, config: Any, trainable: Mapping[str, Tensor], geometry: AudioGeometry) -> None:
-        audio, text = config.audio_encoder_config, config.text_config
+        shape: ModelShape = config.shape
         self._geometry = geometry
-        width, hidden = audio.embed_dim, text.hidden_size
-        head_dim = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
-        queries, keys = text.num_attention_heads * head_dim, text.num_key_value_heads * head_dim
-        subsampled = config.subsample_factor * width
         # Multiply-adds per position of the linear layers, by part.
         self._linear = {
-            "encoder": audio.depth * (4 + 2 * audio.mlp_ratio) * width**2,
-            "projector": subsampled * hidden + hidden**2,
-            "decoder": text.num_hidden_layers * (2 * hidden * queries + 2 * hidden * keys)
-            + (text.num_hidden_layers - 1) * 3 * hidden * text.intermediate_size,
-            _LAST: 3 * hidden * text.intermediate_size,
-            "lm_head": hidden * text.vocab_size,
+            "encoder": shape.encoder_weights,
+            "projector": shape.projector_weights,
+            "decoder": shape.layers * shape.attention_weights + (shape.layers - 1) * shape.mlp_weights,
+            _LAST: shape.mlp_weights,
+            "lm_head": shape.head_weights,
         }
-        self._patch_embedding = audio.n_mels * geometry.patch_frames * width
-        self._encoder_attention = 2 * audio.depth * width
-        self._decoder_attention = text.num_hidden_layers * queries  # half of all pairs: causal
+        self._patch_embedding = shape.patch_embedding
+        self._encoder_attention, self._decoder_attention = shape.patch_pair, shape.token_pair
         self._adapters = dict.fromkeys(self._linear, 0)
         for name, tensor in trainable.items():
             if is_adapter(name) and tensor.ndim == 2:
-                last = f".layers.{text.num_hidden_layers - 1}.mlp." in name
+                last = f".layers.{shape.layers - 1}.mlp." in name
                 self._adapters[_LAST if last else part_of(name)] += tensor.numel()
         self._passes = _passes(
             {part_of(n) for n in trainable}, {part_of(n) for n in trainable if not is_adapter(n)}
@@ -68,9 +64,7 @@ class FlopCounter:
             samples: Audio samples of each clip.
             supervised: Supervised tokens of all.
         """
-        patches = self._patches(samples)
-        chunk = self._geometry.chunk_patches
-        full, rest = patches // chunk, patches % chunk
+        patches, patch_pairs = count_patches(samples, self._geometry)
         positions = {
             "encoder": int(patches.sum()),
             "projector": int(np.maximum(1, patches // self._geometry.subsample_factor).sum()),
@@ -79,7 +73,7 @@ class FlopCounter:
             "lm_head": supervised,
         }
         attention = {
-            "encoder": self._encoder_attention * float((full * chunk**2 + rest**2).sum()),
+            "encoder": self._encoder_attention * float(patch_pairs.sum()),
             "decoder": self._decoder_attention * float((tokens.astype(np.float64) ** 2).sum()),
         }
         # Nothing is below the patch embedding, so it has no gradient of its inputs.
@@ -90,10 +84,6 @@ class FlopCounter:
             total += attention.get(part, 0.0) * forward_and_inputs
             total += count * self._adapters[part] * 3
         return 2 * total
-
-    def _patches(self, samples: Counts) -> Counts:
-        g = self._geometry
-        return (1 + np.maximum(samples, g.min_samples) // g.hop_length) // g.patch_frames
 
 
 def _passes(trained: Iterable[str], in_full: Iterable[str]) -> dict[str, tuple[int, int]]:
