@@ -52,7 +52,7 @@ class OutOfMemoryError(MdlError):
     """A batch of a single clip does not fit into memory."""
 
 
-class Stopped(MdlError):
+class Stopped(MdlError):  # noqa: N818 -- somebody asked for it
     """The run was asked to stop by a signal and has saved what it had.
 
     Args:

@@ -205,7 +205,7 @@ def run_command(folder: Path, command: Command) -> Step:
     start = [program] if program else [sys.executable, "-m", "mdl_toolkit"]
     began = time.monotonic()
     with interrupts.PassedOn() as signals:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 -- the package's own command
             [*start, *command.words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL
         )
         signals.to(process.pid)

@@ -88,7 +88,7 @@ def open_store(launch: Launch, waiting: Waiting) -> Store:
 
 
 def agree_on_start(
-    store: Store, rank: int, world_size: int, timeout: timedelta, waiting: Waiting = lambda missing: None
+    store: Store, rank: int, world_size: int, timeout: timedelta, waiting: Waiting = lambda _: None
 ) -> tuple[Store, bool]:
     """Wait for the other processes, and agree with them on an id of this start.
 

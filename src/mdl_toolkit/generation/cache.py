@@ -79,7 +79,7 @@ class RaggedCache:
         return self._columns[:, None], mask[:, None, None, :].to(self._device)
 
     def update(
-        self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any
+        self, key: Tensor, value: Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Take in what a layer has computed; the library's attention calls this.
 
@@ -104,7 +104,7 @@ class RaggedCache:
         longest = max(self.lengths)
         return self._keys[layer][:, :, :longest], self._values[layer][:, :, :longest]
 
-    def get_seq_length(self, layer: int = 0) -> int:
+    def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002 -- the library's own signature
         """Tokens so far of the longest row; the library may ask for it."""
         return max(self.lengths, default=0)
 

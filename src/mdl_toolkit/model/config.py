@@ -54,7 +54,7 @@ class DashengConfig(PreTrainedConfig):  # type: ignore[misc]
 
     model_type = "midashenglm_dasheng_encoder"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- the fields of config.json
         self,
         embed_dim: int = 768,
         depth: int = 12,

@@ -239,7 +239,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         flat = embeds.flatten(0, 1).index_copy(0, rows, features.to(embeds.dtype))
         return flat.view_as(embeds)  # type: ignore[no-any-return]
 
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 -- the published signature and the packed one
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,

@@ -108,7 +108,7 @@ def _declared(settings: type[Settings]) -> list[Field[Any]]:
     return [f for f in fields(settings) if f.name != "_origin"]
 
 
-def option(
+def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     default: Any = MISSING,
     help: str = "",
     *,

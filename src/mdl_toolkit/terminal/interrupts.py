@@ -95,7 +95,7 @@ class Listener:
         self._watch.close()
         self._watch, _current = None, self._outer
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             _end_by(number)  # a child that a library forked: not this process's to answer
         now = time.monotonic()

@@ -122,7 +122,7 @@ class Loop:
         progress: Where the run stands; kept up to date.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the parts of a run, by name
         self,
         *,
         settings: TrainSettings,

@@ -55,12 +55,12 @@ def find_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
 
 
 @lru_cache(maxsize=16)
-def _found(file: tuple[int, int, int, int]) -> list[list[Part]]:
+def _found(file: tuple[int, int, int, int]) -> list[list[Part]]:  # noqa: ARG001 -- the key of the cache
     """Where the answer for a file is kept: rows that are segments of a long one ask again and again."""
     return []
 
 
-def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:
+def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:  # noqa: PLR0911 -- one for each kind of file
     head = _at(stream, 0, 44)
     if _is_plain_wav(head, size):
         return []
@@ -204,20 +204,20 @@ def _joined(stream: BinaryIO, size: int, mark: bytes) -> list[Part]:
     return parts if len(parts) > 1 or mended else []
 
 
-def _end_of_aiff(stream: BinaryIO, begin: int, size: int) -> int:
+def _end_of_aiff(stream: BinaryIO, begin: int, _size: int) -> int:
     return begin + 8 + int.from_bytes(_at(stream, begin + 4, 4), "big")
 
 
-def _end_of_au(stream: BinaryIO, begin: int, size: int) -> int:
+def _end_of_au(stream: BinaryIO, begin: int, _size: int) -> int:
     fields = _at(stream, begin + 4, 8)
     return begin + int.from_bytes(fields[:4], "big") + int.from_bytes(fields[4:], "big")
 
 
-def _end_of_w64(stream: BinaryIO, begin: int, size: int) -> int:
+def _end_of_w64(stream: BinaryIO, begin: int, _size: int) -> int:
     return begin + (int.from_bytes(_at(stream, begin + 16, 8), "little") + 7) // 8 * 8
 
 
-def _end_of_caf(stream: BinaryIO, begin: int, size: int) -> int:
+def _end_of_caf(stream: BinaryIO, begin: int, _size: int) -> int:
     """Where a chunk has the name of a whole file: CAF has no length of its own."""
     place = begin + 8
     for _ in range(_MAX_CHUNKS):

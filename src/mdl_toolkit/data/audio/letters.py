@@ -35,7 +35,7 @@ def existing(path: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _names(folder: str, changed: int) -> dict[str, list[str]]:
+def _names(folder: str, changed: int) -> dict[str, list[str]]:  # noqa: ARG001 -- a part of the key of the cache
     """Names in a folder by their composed form; those of ASCII alone have no other."""
     found = defaultdict[str, list[str]](list)
     for name in os.listdir(folder):

@@ -86,7 +86,7 @@ def fetch(url: str, limits: UrlLimits) -> bytes:
             return _follow(url, limits, deadline)
         except _PassingError as error:
             # Not all at the same moment, where many rows name one server.
-            pause = max(error.after, BACK_OFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
+            pause = max(error.after, BACK_OFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311 -- a pause, not a secret
             left = deadline - time.monotonic()
             if attempt == ATTEMPTS:
                 raise DataError(f"{error}; tried {attempt} times") from error

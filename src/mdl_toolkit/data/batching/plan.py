@@ -112,7 +112,7 @@ class Plan:
         DataError: For no rows, or where a row alone has more than ``max_tokens``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all that an order depends on, by name
         self,
         tokens: ArrayLike,
         samples: ArrayLike,

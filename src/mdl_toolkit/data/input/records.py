@@ -373,7 +373,7 @@ def _parquet_layout(path: Path) -> Layout:
     return Layout("parquet", tuple(schema.names))
 
 
-def _parquet_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+def _parquet_rows(path: Path, _encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
     import pyarrow as pa
 
     rows = _Rows(layout.columns)

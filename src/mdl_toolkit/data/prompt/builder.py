@@ -25,7 +25,7 @@ from mdl_toolkit.errors import DataError, ModelError
 from mdl_toolkit.geometry import AudioGeometry
 
 IGNORED = -100
-AUDIO_TOKEN = "<|AUDIO|>"
+AUDIO_TOKEN = "<|AUDIO|>"  # noqa: S105 -- a token of a text
 
 _PROBE = "\ue000probe\ue001"  # private-use characters, so that no template or cell contains it
 _CLIP = {"type": "audio", "audio": "clip"}

@@ -154,13 +154,12 @@ def packed_attention(
         window = None
     if dropout == 0.0 and window is None and packing.query_starts is not None and has_kernel(query):
         return _kernel_attention(query, key, value, packing, scale)
-    if query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16):
+    dtype = query.dtype
+    if query.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
         # The CPU's half-precision attention is ten times slower than its float32 one, conversions included.
-        whole = [rows.float() for rows in (query, key, value)]
-        out: Tensor = _attention_by_length(*whole, packing, scale, window, dropout)
-        return out.to(query.dtype)
-    out = _attention_by_length(query, key, value, packing, scale, window, dropout)
-    return out
+        query, key, value = query.float(), key.float(), value.float()
+    out: Tensor = _attention_by_length(query, key, value, packing, scale, window, dropout)
+    return out.to(dtype)
 
 
 def _kernel_attention(
@@ -237,7 +236,7 @@ def _window_mask(length: int, window: int | None, device: torch.device) -> Tenso
     return (distance >= 0) & (distance < window)
 
 
-def decoder_attention(
+def decoder_attention(  # noqa: PLR0913, PLR0917 -- transformers' signature of an attention function
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -43,7 +43,7 @@ STOPPED_SECONDS = 10.0
 TICK = 0.2
 
 
-class WaitEnded(MdlError):
+class WaitEnded(MdlError):  # noqa: N818 -- somebody asked for it
     """A signal asked the run to stop while it waited for a batch."""
 
 

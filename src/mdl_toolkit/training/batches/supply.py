@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mdl_toolkit.distributed.group import Ranks
 
 
-class NoBatch(Exception):
+class NoBatch(Exception):  # noqa: N818 -- what has gone wrong is its cause
     """A process of the run has no further batch; raised by all of them, at the same point.
 
     Args:

@@ -105,7 +105,7 @@ class Checkpointer:
         newest: The last one written, or begun from.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- all that a checkpoint is made of
         self,
         output: Path,
         ranks: Ranks,
