@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from mdl_toolkit.terminal.console import messages_on_console
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,3 +30,10 @@ if os.environ.get("MDL_TEST_REPEATABLE"):
 
     settings.register_profile("repeatable", derandomize=True)
     settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def messages_as_on_the_command_line() -> Iterator[None]:
+    """What the package says is printed on standard error, as by its program, where tests read it."""
+    with messages_on_console():
+        yield

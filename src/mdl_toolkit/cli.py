@@ -21,8 +21,12 @@ from mdl_toolkit.settings import options
 from mdl_toolkit.settings.options import OptionType, flag, settings_fields
 from mdl_toolkit.settings.other_tools import instead_of
 from mdl_toolkit.terminal import console
-from mdl_toolkit.terminal.console import give_way, say, tell_torchrun
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
+from mdl_toolkit.terminal.live_line import status
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
+
+logger = get_logger(__name__)
 
 
 class Command(NamedTuple):
@@ -115,7 +119,7 @@ def run(argv: list[str]) -> int:
     Returns:
         0 done, 1 failed, 2 wrong use or input, 128 + n ended by signal n.
     """
-    with Listener():
+    with console.messages_on_console(), Listener():
         try:
             return _dispatch(argv)
         except MdlError as error:
@@ -131,37 +135,38 @@ def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
         line += f": {COMMANDS[argv[0]].stopped}"
     if _speaks(line):
-        say(line, everywhere=True)
+        logger.info(line, extra=EVERYWHERE)
     return 128 + number
 
 
 def _speaks(cause: str) -> bool:
     """Whether this process is to say what all processes of a launch know: one on each machine does."""
-    return not tell_torchrun(cause) or os.environ.get("LOCAL_RANK", "0") == "0"
+    return not report_failure(cause) or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _report(error: MdlError) -> int:
-    kind = "stopped" if error.exit_code > 2 else "error"
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
         # and its end makes the launcher end the others.
         if not _speaks("\n".join(lines)):
-            give_way()
+            let_cause_end_first()
             return error.exit_code
         for line in lines:
-            say(f"{kind}: {line}", everywhere=True)
+            logger.error(line, extra=EVERYWHERE)
+    elif error.exit_code > 2:
+        logger.info("stopped: " + "\n".join(lines), extra=EVERYWHERE)
     else:
-        say(f"{kind}: " + "\n".join(lines), everywhere=True)
+        logger.error("\n".join(lines), extra=EVERYWHERE)
     return error.exit_code
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        console.result(_overview())
+        console.print_result(_overview())
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
-        console.result(f"mdl-toolkit {__version__}")
+        console.print_result(f"mdl-toolkit {__version__}")
         return 0
     name, words = argv[0], argv[1:]
     if name not in COMMANDS:
@@ -174,7 +179,7 @@ def _dispatch(argv: list[str]) -> int:
     if "-h" in words or "--help" in words:
         from mdl_toolkit.settings.help import command_help
 
-        console.result(command_help(name, command.settings, command.help, _EPILOG, command.example))
+        console.print_result(command_help(name, command.settings, command.help, _EPILOG, command.example))
         return 0
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
@@ -183,7 +188,7 @@ def _dispatch(argv: list[str]) -> int:
     _let_threads_sleep()
     if command.first:
         made = _function(command.first)(made)
-    with console.status("loading PyTorch…") if command.torch else nullcontext():
+    with status("loading PyTorch…") if command.torch else nullcontext():
         function = _function(command.function)
     function(made)
     return 0

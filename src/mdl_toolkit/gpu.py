@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: An AMD GPU with less memory of its own is a processor's built-in one, which ROCm doesn't take.
 _OWN_MEMORY = 4 << 30
@@ -70,7 +72,7 @@ def require_usable_gpu(
 
 @cache
 def _warn_once(message: str) -> None:
-    warn(message)
+    logger.warning(message)
 
 
 def _hides(value: str) -> bool:

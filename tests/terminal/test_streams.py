@@ -53,9 +53,9 @@ def test_writing_to_what_refuses_is_no_error(kind: str):
 def test_saying_something_is_no_error_without_a_guard_either(kind: str, monkeypatch: pytest.MonkeyPatch):
     with broken(kind) as descriptor, open(descriptor, "w", closefd=False) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        console.say("something")
+        console.print_line("something")
         monkeypatch.setattr(sys, "stderr", None)
-        console.say("something")
+        console.print_line("something")
         monkeypatch.undo()
         with pytest.raises(OSError):  # noqa: PT011 -- whatever the system says of this stream
             print("the stream does refuse", file=stream, flush=True)
@@ -110,9 +110,9 @@ def test_a_result_that_can_t_be_written_is_an_error_but_a_reader_that_left_is_no
             monkeypatch.setattr(sys.stdout.buffer, "_number", descriptor)
             if kind == "full disk":
                 with pytest.raises(MdlError, match="standard output can't be written: No space left"):
-                    console.result("42")
+                    console.print_result("42")
             else:
-                console.result("42")
+                console.print_result("42")
 
 
 def test_closed_descriptors_are_never_taken_by_a_file_of_ours(tmp_path: Path):
@@ -120,11 +120,11 @@ def test_closed_descriptors_are_never_taken_by_a_file_of_ours(tmp_path: Path):
     import subprocess
 
     program = (
-        "from mdl_toolkit.terminal.console import guarded_streams, say\n"
+        "from mdl_toolkit.terminal.console import guarded_streams, print_line\n"
         "import os, subprocess\n"
         "with guarded_streams():\n"
         "    with open('data', 'w') as stream:\n"
-        "        say('hello'); print('hello'); os.write(2, b'hello')\n"
+        "        print_line('hello'); print('hello'); os.write(2, b'hello')\n"
         "        stream.write('data')\n"
         "    subprocess.run(['sh', '-c', 'test -e /dev/fd/0 -a -e /dev/fd/1 -a -e /dev/fd/2'], check=True)\n"
     )

@@ -18,7 +18,7 @@ from mdl_toolkit.data.batching.collate import collate
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import MdlError, ModelError, Stopped, UserError
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
-from mdl_toolkit.terminal.console import is_main_process
+from mdl_toolkit.terminal.logs import is_main_process
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.checkpoints.storage import owning
 from mdl_toolkit.training.evaluate import evaluation_batches, share_of

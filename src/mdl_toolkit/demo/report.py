@@ -13,7 +13,7 @@ from typing import Any
 from mdl_toolkit.demo.charts import Series, data_uri, line_chart, png, smooth, spectrogram
 from mdl_toolkit.demo.sounds import Wave, write_wav
 from mdl_toolkit.files import atomic_file
-from mdl_toolkit.terminal.console import duration
+from mdl_toolkit.terminal.progress import duration
 
 
 @dataclass(frozen=True)

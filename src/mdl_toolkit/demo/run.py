@@ -26,7 +26,11 @@ from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
 from mdl_toolkit.terminal import interrupts
-from mdl_toolkit.terminal.console import duration, say, status
+from mdl_toolkit.terminal.live_line import status
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import duration
+
+logger = get_logger(__name__)
 
 #: The steps take the CPU, also where torch couldn't use the GPU that is there: it is to work everywhere.
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -72,9 +76,9 @@ def demo(settings: DemoSettings) -> None:
     """
     outcome = perform(settings.output, settings.seed, Size())
     show(outcome)
-    say(f"\nreport:   {settings.output / 'report.html'}")
-    say(f"model:    {settings.output / 'run' / 'final'}")
-    say(f"commands: {settings.output / 'commands.sh'} repeats every step")
+    logger.info(f"\nreport:   {settings.output / 'report.html'}")
+    logger.info(f"model:    {settings.output / 'run' / 'final'}")
+    logger.info(f"commands: {settings.output / 'commands.sh'} repeats every step")
 
 
 def perform(folder: Path, seed: int, size: Size) -> Outcome:
@@ -90,7 +94,7 @@ def perform(folder: Path, seed: int, size: Size) -> Outcome:
     with status("making sounds to learn from…"):
         write_clips(folder, seed, "train", size.train_clips)
         write_clips(folder, seed, "test", size.test_clips)
-    say(f"made {size.train_clips} clips to learn from and {size.test_clips} to be tested with"
+    logger.info(f"made {size.train_clips} clips to learn from and {size.test_clips} to be tested with"
         f" in {duration(time.monotonic() - started)}")  # fmt: skip
     commands = plan(seed, size)
     write_script(folder / "commands.sh", commands)
@@ -191,7 +195,7 @@ def run_command(folder: Path, command: Command) -> Step:
         MdlError: It failed.
         Stopped: A signal came, and the step has done what it does then.
     """
-    say(f"\n$ {command.text}")
+    logger.info(f"\n$ {command.text}")
     # Variables of a launcher are not meant for these; and signals of a terminal come to both.
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment = {

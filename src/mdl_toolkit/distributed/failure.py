@@ -19,8 +19,13 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import MdlError, Stopped
-from mdl_toolkit.terminal.console import clear_live, flush, give_way, say, tell_torchrun
+from mdl_toolkit.terminal.console import flush
 from mdl_toolkit.terminal.interrupts import Interrupted
+from mdl_toolkit.terminal.live_line import clear_live_line
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
+
+logger = get_logger(__name__)
 
 _CLAIM, _CAUSE, _HEARD = "failure/claim", "failure/cause", "failure/heard"
 #: Seconds between two looks at whether another process has failed.
@@ -131,7 +136,7 @@ class FailureWatch:
     def say_elsewhere(self, failure: Failure) -> None:
         """Print another machine's failure, once on this machine; on its own it was printed already."""
         if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
-            say(f"error: {failure.message}", everywhere=True)
+            logger.error(failure.message, extra=EVERYWHERE)
 
     def _watch(self) -> None:
         misses = 0
@@ -168,10 +173,10 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
     except Stopped as stopped:
         watch.stop()  # all processes have agreed to stop: no failure, and one of them says so
         if rank == 0:
-            tell_torchrun(str(stopped))
+            report_failure(str(stopped))
             raise
         if watch.node == 0:
-            give_way()
+            let_cause_end_first()
         raise SystemExit(stopped.exit_code) from None
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
@@ -184,9 +189,9 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         if first is not None:
             watch.say_elsewhere(first)
             if first.node == watch.node:
-                give_way()
+                let_cause_end_first()
             raise SystemExit(first.code) from None
-        tell_torchrun(cause)
+        report_failure(cause)
         if is_peer_loss(error):
             raise MdlError(cause) from None
         if isinstance(error, MdlError):
@@ -227,7 +232,7 @@ def leave_group() -> None:
 
 def leave_now(code: int) -> None:
     """End this process at once, without unwinding or clearing up; what was printed is kept."""
-    clear_live()
+    clear_live_line()
     flush()
     os._exit(code)
 

@@ -16,7 +16,9 @@ from mdl_toolkit.distributed.environment import ProcessRank, process_rank
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import fill
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 _FSDP1_STRATEGIES = {
     "1": "full", "FULL_SHARD": "full",
@@ -96,30 +98,30 @@ def settings_for(settings: TrainSettings, launch: Launch) -> TrainSettings:
         SettingsError: Where the config's sharding does not go with the options.
     """
     for remark in launch.remarks:
-        warn(f"accelerate config: {remark}")
+        logger.warning(f"accelerate config: {remark}")
     changes: dict[str, Any] = {}
     if settings.sharding == "auto":
         changes["sharding"] = _fitting(settings, launch)
     if settings.bf16 is None and launch.bf16:
         changes["bf16"] = True
     elif settings.bf16 is False and launch.bf16:
-        warn("accelerate config: mixed_precision is bf16, but --bf16 false counts")
+        logger.warning("accelerate config: mixed_precision is bf16, but --bf16 false counts")
     if settings.gradient_checkpointing == "auto" and launch.checkpointing:
         changes["gradient_checkpointing"] = True
     steps = settings.gradient_accumulation_steps
     if launch.accumulation not in (None, 1, steps):
-        warn(
+        logger.warning(
             f"accelerate config: gradient_accumulation_steps is {launch.accumulation}, but "
             f"--gradient-accumulation-steps {steps} counts"
         )
     if launch.clipping is not None and launch.clipping != settings.max_grad_norm:
-        warn(
+        logger.warning(
             f"accelerate config: gradient_clipping is {launch.clipping:g}, but --max-grad-norm "
             f"{settings.max_grad_norm:g} counts"
         )
     if launch.world_size == 1 and changes.get("sharding", settings.sharding) != "none":
         if settings.sharding != "auto":
-            warn(
+            logger.warning(
                 f"--sharding {settings.sharding} needs several processes; this one has nothing to share with"
             )
         changes["sharding"] = "none"

@@ -16,7 +16,9 @@ from mdl_toolkit.distributed.environment import (
     set_here,
     shown_rank,
 )
-from mdl_toolkit.terminal.console import say
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+
+logger = get_logger(__name__)
 
 #: Seconds until a process first says whom it waits for, and from one such message to the next.
 _FIRST, _EVERY = 2.0, 30.0
@@ -45,7 +47,7 @@ class WaitingMessage:
             return
         self.postpone()
         if self._prints:
-            say(waiting_message(missing, self._what, self._environ), everywhere=True)
+            logger.info(waiting_message(missing, self._what, self._environ), extra=EVERYWHERE)
 
     def postpone(self) -> None:
         """Print nothing for some time, because the others are known to be at work."""

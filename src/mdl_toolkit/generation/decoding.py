@@ -26,7 +26,9 @@ from mdl_toolkit.model_folders.load import load_config
 from mdl_toolkit.model_folders.tensorfiles.reader import read_json
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import flag, options_where
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 GENERATION_FILE = "generation_config.json"
 #: Settings that act in sampling only, and in beam search only.
@@ -171,7 +173,9 @@ def _warn_of_others(path: Path, said: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, _HONOURED, n=1) if name not in known else []
         names.append(f"{name} (did you mean {near[0]}?)" if near else name)
     if names:
-        warn(f"{path}: not honoured: {', '.join(names)}; the library's generate may answer otherwise with it")
+        logger.warning(
+            f"{path}: not honoured: {', '.join(names)}; the library's generate may answer otherwise with it"
+        )
 
 
 def choose_decoding(settings: InferenceSettings, says: ModelSays, place: ModelFolder) -> Decoding:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mdl_toolkit.distributed.environment import process_rank
 from mdl_toolkit.errors import MdlError
-from mdl_toolkit.terminal.console import tell_torchrun
+from mdl_toolkit.terminal.torchrun import report_failure
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class Peer:
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, MdlError):
                     error.args = (f"rank {self.rank}: {text}",)
-                tell_torchrun(f"rank {self.rank}: {text}")
+                report_failure(f"rank {self.rank}: {text}")
             raise
 
     @contextmanager

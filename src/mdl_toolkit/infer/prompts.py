@@ -19,7 +19,9 @@ from mdl_toolkit.generation.decoding import ModelSays
 from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import printable
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: Tokens of an answer where neither option, model nor training says more.
 DEFAULT_NEW_TOKENS = 128
@@ -48,7 +50,7 @@ class PromptChoice:
         self._strange: dict[tuple[str | None, str | None], int] = {}
         self._lock = threading.Lock()
         if record is not None and self.order != trained:
-            warn(
+            logger.warning(
                 f"--prompt-order {self.order}, but the model was trained with {trained}: expect worse answers"
             )
 
@@ -78,7 +80,7 @@ class PromptChoice:
                 return
         assert self._record is not None
         first = self._record.seen[0]
-        warn(
+        logger.warning(
             f"line {row.number}: the prompts differ from those of training: here system {shown(system)}, "
             f"user {shown(user)}; trained with system {shown(first.system_prompt)}, "
             f"user {shown(first.user_prompt)}"

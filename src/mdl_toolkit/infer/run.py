@@ -19,7 +19,10 @@ from mdl_toolkit.infer.work import Work
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.paths import output_problems
-from mdl_toolkit.terminal.console import Progress, duration, say, warn
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+from mdl_toolkit.terminal.progress import Progress, duration
+
+logger = get_logger(__name__)
 
 #: Seconds that the first process waits at its end, in work that went on, for others to have come.
 _PATIENCE = 30.0
@@ -50,7 +53,7 @@ def _inference(settings: InferenceSettings, peer: Peer) -> None:
     if not peer.is_main:
         _until(lambda: journal.is_for(description), 1, "to begin", lambda: 0)
     elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
-        say(f"going on with the unfinished {journal.folder}")
+        logger.info(f"going on with the unfinished {journal.folder}")
     journal.open()
     if resumed:
         journal.forget_left()
@@ -82,7 +85,10 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     progress.done = bad + before
     work.run(journal, progress)
     if (silent := work.reader.silent).count:
-        warn(f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}", everywhere=True)
+        logger.warning(
+            f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}",
+            extra=EVERYWHERE,
+        )
     if not work.peer.is_main:
         journal.leave()
         return
@@ -106,10 +112,10 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
         settings.input, settings.encoding, journal, settings.output, failed > 0, settings.overwrite
     )
     if written.kept:
-        say(f"the earlier {settings.output} is kept as {written.kept}")
+        logger.info(f"the earlier {settings.output} is kept as {written.kept}")
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
     if work.choice.strange_rows:
-        warn(f"{work.choice.strange_rows} rows had prompts that training did not have")
+        logger.warning(f"{work.choice.strange_rows} rows had prompts that training did not have")
     # One that is still starting would wait for work to begin that is over.
     patience = time.monotonic() + _PATIENCE
 
@@ -167,7 +173,7 @@ def _count(settings: InferenceSettings) -> tuple[int, int]:
         else:
             bad += 1
     for sentence in misread.sentences():
-        warn(f"{settings.input}{sentence}")
+        logger.warning(f"{settings.input}{sentence}")
     return rows, bad
 
 
@@ -180,17 +186,17 @@ def _summary(
     new: int,
     seconds: float,
 ) -> None:
-    say(f"{settings.output}: {rows} rows, {failed} failed; {new / max(seconds, 1e-9):.1f} clips/s")
+    logger.info(f"{settings.output}: {rows} rows, {failed} failed; {new / max(seconds, 1e-9):.1f} clips/s")
     if written.moved:
         moved = ", ".join(f"{old} is now {new_name}" for old, new_name in written.moved.items())
-        say(f"columns of {settings.input} whose names are used by predictions: {moved}")
+        logger.info(f"columns of {settings.input} whose names are used by predictions: {moved}")
     if journal.cut:
-        warn(
+        logger.warning(
             f"{journal.cut} of {rows} answers were cut by the length limit (finish_reason: length); "
             "--max-new-tokens allows more"
         )
     if failed and failed < rows and settings.on_error != "fail":
-        warn(_failure(settings, written, rows, failed))
+        logger.warning(_failure(settings, written, rows, failed))
 
 
 def _failure(settings: InferenceSettings, written: Written, rows: int, failed: int) -> str:

@@ -31,7 +31,10 @@ from mdl_toolkit.model_folders.load import load_model, main_dtype
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import flag, options_where
-from mdl_toolkit.terminal.console import Progress, duration, say, warn
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import Progress, duration
+
+logger = get_logger(__name__)
 
 #: Failed rows that are shown while the run goes on; all of them are in the output.
 _SHOWN_ERRORS = 5
@@ -111,8 +114,8 @@ class Work:
 
     def _generator(self) -> Generator:
         s = self.settings
-        say(describe(s, self.says, self.decoding, self.reader.limits.describe()))
-        say(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.peer.device})")
+        logger.info(describe(s, self.says, self.decoding, self.reader.limits.describe()))
+        logger.info(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.peer.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.peer.device, quantization=quantization)
         model.requires_grad_(False)
@@ -194,7 +197,7 @@ class Work:
     def _wait(self, item: _Loading) -> Prompt:
         started = time.monotonic()
         while not wait([item.prompt], timeout=_STALL).done:
-            say(
+            logger.info(
                 f"waiting for {self.settings.input} line {item.row.number} ({item.row.audio[:80]}), "
                 f"{duration(time.monotonic() - started)} so far"
             )
@@ -203,9 +206,9 @@ class Work:
     def _failed(self, place: int, row: Row, reason: str) -> Result:
         self._shown += 1
         if self._shown <= _SHOWN_ERRORS:
-            warn(f"{self.settings.input} line {row.number}: {reason}")
+            logger.warning(f"{self.settings.input} line {row.number}: {reason}")
         if self._shown == _SHOWN_ERRORS + 1:
-            warn("more rows failed; the output's error column has all of them")
+            logger.warning("more rows failed; the output's error column has all of them")
         return Result(place, error=reason)
 
     def _show_first(self, row: Row, result: Result) -> None:
@@ -214,7 +217,7 @@ class Work:
             self._answered = True
             system, user = self.choice.pair(row)
             answer = repr(result.prediction)
-            say(f"line {row.number}: system {shown(system)}, user {shown(user)} -> {answer}")
+            logger.info(f"line {row.number}: system {shown(system)}, user {shown(user)} -> {answer}")
 
 
 class _Pool(ThreadPoolExecutor):

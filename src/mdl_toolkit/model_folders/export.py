@@ -28,7 +28,9 @@ from mdl_toolkit.model_folders.names import is_tied, part_of
 from mdl_toolkit.model_folders.rounding import Rounding
 from mdl_toolkit.model_folders.tensorfiles.reader import INDEX_NAME, TensorInfo, WeightFiles, read_json
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _NOT_CARRIED = frozenset({MANIFEST_NAME, "adapter_config.json", "trainer_state.json", INDEX_NAME})
@@ -261,7 +263,7 @@ def _check_result(folder: Path, base: WeightFiles, dtype: FinalDtype) -> None:
 def _warn_of_unchanged(report: ExportReport) -> None:
     for part, count in report.unchanged.items():
         if part not in report.changed:
-            warn(
+            logger.warning(
                 f"training has changed nothing in the {part}: all its {count} trained tensors are still the "
                 "base's (too low a learning rate or too few steps for the dtype of the base's weights?)"
             )

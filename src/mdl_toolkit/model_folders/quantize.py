@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model.kernels.linear import is_plain
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 Quantization = Literal["8bit", "4bit"]
 #: Weights that share a scale in 4 bits. Rows must hold whole blocks: with others, what bitsandbytes
@@ -96,7 +98,9 @@ def replace_linears(
         if not is_plain(module) or not name.startswith("model."):
             continue
         if not _makes_blocks(module, quantization):
-            warn(f"{prefix}{name} stays unquantised: its {module.in_features} inputs make no whole blocks")
+            logger.warning(
+                f"{prefix}{name} stays unquantised: its {module.in_features} inputs make no whole blocks"
+            )
             continue
         new = _empty_layer(
             module.in_features, module.out_features, quantization, dtype, module.bias is not None

@@ -1,1 +1,1 @@
-"""What a person sees and says: the console, the standard streams, and Ctrl-C."""
+"""What a person sees: messages, progress, standard streams that never end a run, and what signals do."""

@@ -15,7 +15,10 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from mdl_toolkit.terminal import console
+from mdl_toolkit.terminal.console import flush, print_line
+from mdl_toolkit.terminal.live_line import clear_live_line
+from mdl_toolkit.terminal.logs import is_main_process
+from mdl_toolkit.terminal.torchrun import report_failure
 
 #: A terminal's Ctrl-C, a scheduler's notices, and the end of the terminal or connection.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -171,7 +174,7 @@ class PassedOn:
 
 def _end_by(number: int) -> None:
     """The system's own way of ending a process also tells the parent which signal it was."""
-    console.clear_live()
+    clear_live_line()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # the first process of a container: the system spares it
@@ -224,7 +227,8 @@ class _Watch:
 
     def _leave(self, number: int) -> None:
         line = f"stopped by {signal.Signals(number).name}"
-        console.tell_torchrun(line)
-        console.say(line)
-        console.flush()
+        report_failure(line)
+        if is_main_process():
+            print_line(line)
+        flush()
         os._exit(128 + number)

@@ -145,3 +145,21 @@ def guard(before: Callable[[Descriptor, bytes], None]) -> None:
     """
     open_missing()
     sys.stdout, sys.stderr = unfailing(sys.stdout, 1, before), unfailing(sys.stderr, 2, before)
+
+
+def write_error(text: str) -> None:
+    """Write to standard error whatever has become of it, also in the middle of another write; never raise."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        stream.flush()
+    except (OSError, ValueError):
+        pass
+    except RuntimeError:  # a signal's handler, while its own process was writing
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode("utf-8", PLAIN))

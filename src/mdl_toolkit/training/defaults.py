@@ -16,7 +16,9 @@ from typing import Any
 from mdl_toolkit.model_folders.tensorfiles.headers import base_tensors
 from mdl_toolkit.settings import TRAIN_TARGETS, TrainSettings
 from mdl_toolkit.settings.options import fill, flag, given, options_where
-from mdl_toolkit.terminal.console import say
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: Bases with fewer weights are small. The smallest published MiDashengLM has 0.6 billion in its decoder.
 SMALL = 100_000_000
@@ -61,7 +63,7 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     if not chosen:
         return settings
     words = " ".join(f"{flag(name)} {_typed(value)}" for name, value in chosen.items())
-    say(f"a small base ({count / 1e6:.1f} million weights), so the defaults are {words}")
+    logger.info(f"a small base ({count / 1e6:.1f} million weights), so the defaults are {words}")
     return fill(settings, **chosen)
 
 

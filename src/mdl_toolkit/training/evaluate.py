@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mdl_toolkit.terminal.console import Progress
+from mdl_toolkit.terminal.progress import Progress
 from mdl_toolkit.training.batches.supply import NoBatch, Supply
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from mdl_toolkit.model_folders.merge import MergeForm
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.trained import read_trained
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.terminal.console import duration, say, warn
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.batches.supply import NoBatch
 from mdl_toolkit.training.checkpoints.storage import FINAL, stranger_in
 from mdl_toolkit.training.evaluate import Evaluation
@@ -27,6 +28,8 @@ from mdl_toolkit.training.loop import Progress
 from mdl_toolkit.training.signals import StopSignals
 from mdl_toolkit.training.trainable.adapters import kind_of
 from mdl_toolkit.training.trainable.wrap import Wrapped, open_for_evaluation
+
+logger = get_logger(__name__)
 
 
 def write_final(
@@ -73,7 +76,7 @@ def write_final(
                         f"{target} could not be written: {stranger} is in the way and was not written by a "
                         "run; move it elsewhere, then go on with --resume-from-checkpoint true"
                     )
-                say(f"writing {target}")
+                logger.info(f"writing {target}")
                 trained = read_trained(checkpoint)
                 if settings.method == "full" or settings.merge_lora:
                     form = _form(settings, ranks, wrapped)
@@ -123,17 +126,17 @@ def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
     name = str(report.stored).removeprefix("torch.")
     if form.dtype == "auto" and report.dtype == "float32":
         part, worst = min(report.rounding.parts.items(), key=lambda item: item[1].share)
-        say(
+        logger.info(
             f"{target} is float32: rounding to the dtype of the base would leave {_percent(worst.share)} of "
             f"what {part} learned ({parts}), and {survived} of the changed weights would still differ from "
             "the base's (--final-dtype base: half the size)"
         )
     elif form.rounded_to == report.stored:
-        say(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
+        logger.info(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
     elif report.rounding.is_harmless:
-        say(f"{target} is {name}: rounding leaves {left}")
+        logger.info(f"{target} is {name}: rounding leaves {left}")
     else:
-        warn(f"{target} is {name}: rounding leaves {left}; --final-dtype float32 keeps all of it")
+        logger.warning(f"{target} is {name}: rounding leaves {left}; --final-dtype float32 keeps all of it")
 
 
 def _percent(share: float) -> str:
@@ -187,7 +190,7 @@ def _evaluate_final(
     validated: float | None,
 ) -> dict[str, float]:
     if not all(ranks.gather_objects(target.is_dir())):
-        warn(f"{target} can't be seen from every machine: it isn't evaluated once more")
+        logger.warning(f"{target} can't be seen from every machine: it isn't evaluated once more")
         return {}
     wrapped.release()
     # Of a run on quantised weights there may be no room for the whole model.
@@ -195,13 +198,17 @@ def _evaluate_final(
     needed = weights if settings.sharding == "none" else weights // ranks.local_world_size
     free = available_bytes(ranks.device, ranks.local_world_size)
     if ranks.any(needed > free):
-        warn(f"{target} isn't evaluated once more: its weights take {gib(needed)}, and {gib(free)} are free")
+        logger.warning(
+            f"{target} isn't evaluated once more: its weights take {gib(needed)}, and {gib(free)} are free"
+        )
         return {}
     began = time.monotonic()
     try:
         loss = evaluation(open_for_evaluation(target, settings, ranks))
     except NoBatch as missing:
-        warn(f"{target} isn't evaluated once more: {missing.cause or 'another process got no batch'}")
+        logger.warning(
+            f"{target} isn't evaluated once more: {missing.cause or 'another process got no batch'}"
+        )
         return {}
     except Exception as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
@@ -210,11 +217,11 @@ def _evaluate_final(
             raise OutOfMemoryError(
                 f"{target} is ready, but there was no memory to evaluate it: {error}"
             ) from error
-        warn(f"{target} isn't evaluated once more: {error}")
+        logger.warning(f"{target} isn't evaluated once more: {error}")
         return {}
     seconds = time.monotonic() - began
     if ranks.is_main:
-        say(
+        logger.info(
             f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
             f"{duration(seconds)}" + ("" if validated is None else f"; in training it was {validated:.4f}")
         )

@@ -26,7 +26,7 @@ from torch import Tensor
 from mdl_toolkit.errors import MdlError, NonFiniteError, Stopped
 from mdl_toolkit.memory import peak_bytes
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.batches.loader import WaitEnded
 from mdl_toolkit.training.batches.nonfinite import find_culprits
 from mdl_toolkit.training.batches.order import Place, RunOrder, Scheduled
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import Ranks
     from mdl_toolkit.training.trainable.wrap import Wrapped
+
+logger = get_logger(__name__)
 
 _COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "flops", "loss")
 
@@ -186,7 +188,7 @@ class Loop:
                 self._evaluate(number, scheduled.epoch, signals)
             if saves:
                 self._saved_at = number
-                say(self._save(self.progress))
+                logger.info(self._save(self.progress))
             if evaluates or saves:
                 self._clock = time.perf_counter()  # no part of a step
 
@@ -321,7 +323,7 @@ class Loop:
         which = "because of" if len(rows) == 1 else "one of these rows:"
         found = f"step {pending.scheduled.number}: {what}; {which} {names}"
         if self.settings.on_nonfinite == "skip":
-            warn(f"{found}; this update is skipped")
+            logger.warning(f"{found}; this update is skipped")
             return
         self._pending.clear()  # they were held back as well
         saved = self._save_before_failing()

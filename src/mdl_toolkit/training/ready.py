@@ -24,11 +24,14 @@ from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import flag, given, options_where
 from mdl_toolkit.settings.paths import dataset_paths
-from mdl_toolkit.terminal.console import tell_torchrun, warn
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.checkpoints.disk import check_disk
 from mdl_toolkit.training.checkpoints.resume import counts_restart, refuse_foreign_output, with_model_of_run
 from mdl_toolkit.training.defaults import fit_to_base
 from mdl_toolkit.training.metrics.trackers import check_trackers
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -91,7 +94,7 @@ def make_ready(settings: TrainSettings) -> Ready:
         return Ready(settings, launch, inputs)
     except MdlError as error:
         if launch.rank == 0:
-            tell_torchrun(str(error))
+            report_failure(str(error))
             raise
         return Ready(settings, launch, error)
 
@@ -112,7 +115,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         for name in options_where(TrainSettings, goes_with="--eval-dataset"):
             if name not in there:
                 continue
-            warn(f"{flag(name)} has no effect: there is no --eval-dataset")
+            logger.warning(f"{flag(name)} has no effect: there is no --eval-dataset")
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
     if settled is settings and "model_name" not in given(settings):  # the datasets named none

@@ -18,7 +18,10 @@ from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.model_folders.manifest import BaseRecord, Kind, ModelManifest
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import as_dict
-from mdl_toolkit.terminal.console import duration, say, status, tell_torchrun, warn
+from mdl_toolkit.terminal.live_line import status
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import duration
+from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import Place, RunOrder
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, Identity, restore
@@ -39,6 +42,8 @@ from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.signals import StopSignals
 from mdl_toolkit.training.trainable.adapters import describe_trainable
 from mdl_toolkit.training.trainable.wrap import Wrapped, prepare
+
+logger = get_logger(__name__)
 
 
 def train(settings: TrainSettings) -> None:
@@ -63,7 +68,7 @@ def train_ready(ready: Ready) -> None:
         prepared = Prepared.of(ready)
     except MdlError as error:
         if ready.launch.rank == 0:
-            tell_torchrun(str(error))
+            report_failure(str(error))
             raise
         late = error
     with joined(ready.launch) as ranks:
@@ -133,8 +138,10 @@ def _train_on(
     with status(f"loading {settings.model_name}…"):
         wrapped = prepare(prepared.model_folder, settings, ranks)
     loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
-    say(f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}")
-    say(describe_trainable(wrapped.model))
+    logger.info(
+        f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}"
+    )
+    logger.info(describe_trainable(wrapped.model))
     _say_example(prepared)
 
     plan = _plan(settings, ranks, prepared.data, wrapped)
@@ -143,7 +150,7 @@ def _train_on(
     order, progress, rates = _order(settings, plan, start)
     if start is not None:
         restore(start.checkpoint, wrapped, optimizer)
-        say(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
+        logger.info(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
 
     def manifest(kind: Kind, at: Progress) -> ModelManifest:
         return _manifest(kind, settings, prepared, at, wrapped)
@@ -213,7 +220,7 @@ def _train_on(
 def _say_example(prepared: Prepared) -> None:
     """Show what is asked and what is learned, for a person to check."""
     builder = PromptBuilder(prepared.model_folder)
-    say(describe_example(prepared.data[0], builder.decode, builder.audio_token_id))
+    logger.info(describe_example(prepared.data[0], builder.decode, builder.audio_token_id))
 
 
 def _plan(settings: TrainSettings, ranks: Ranks, data: ClipDataset, wrapped: Wrapped) -> Plan:
@@ -274,7 +281,7 @@ def _order(
         )
     highest = rates.highest_in_warmup(order.total_steps)
     if highest is not None:
-        warn(
+        logger.warning(
             f"the warm-up takes {rates.warmup} steps and the run has no more than {order.total_steps}: its "
             f"learning rate rises to {highest:.3g} at the end and never gets to --lr {settings.lr:g}; give "
             "fewer --warmup-steps, or a share such as --warmup-ratio 0.1"
@@ -366,12 +373,12 @@ def _summary(
 
 def _say_goodbye(settings: TrainSettings, summary: dict[str, float]) -> None:
     skipped = summary["skipped_steps"]
-    say(
+    logger.info(
         f"trained in {duration(summary['train_runtime'])}: "
         f"{summary['train_samples_per_second']:.1f} clips/s, mean loss {summary['train_loss']:.4f}"
         + (f", {skipped} updates skipped for not being finite" if skipped else "")
     )
     loading, training = int(summary["peak_memory_loading"]), int(summary["peak_memory_training"])
-    say(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
+    logger.info(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
     final = settings.output / "final"
-    say(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")
+    logger.info(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")

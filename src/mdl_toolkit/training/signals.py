@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from mdl_toolkit.errors import Stopped
-from mdl_toolkit.terminal.console import say
 from mdl_toolkit.terminal.interrupts import STOP_SIGNALS, Interrupted, Listener, current
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 __all__ = ["STOP_SIGNALS", "StopSignals", "agreed_signal"]
 
@@ -46,7 +48,7 @@ class StopSignals:
     def _note(self, number: int) -> None:
         if not self._steps:
             raise Interrupted(number)
-        say(f"{signal.Signals(number).name}: finishing this step, then saving (again: stop at once)")
+        logger.info(f"{signal.Signals(number).name}: finishing this step, then saving (again: stop at once)")
 
     def flags(self) -> list[float]:
         """A number for each of :data:`STOP_SIGNALS`, 1 where it was received: summed over ranks to agree."""

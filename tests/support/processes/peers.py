@@ -12,6 +12,7 @@ from mdl_toolkit.distributed.failure import leave_group
 from mdl_toolkit.distributed.group import joined
 from mdl_toolkit.distributed.launch import read_launch
 from mdl_toolkit.errors import DataError, MdlError, Stopped
+from mdl_toolkit.terminal.console import messages_on_console
 
 
 def talk(ranks: Any) -> None:
@@ -59,7 +60,8 @@ def main(what: str, chosen: int) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        with messages_on_console():
+            main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     except MdlError as error:  # as the command line does
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -24,10 +24,12 @@ from mdl_toolkit.files import remove_partials, strangers
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import ConvertOptions, ConvertSettings
 from mdl_toolkit.settings.paths import parse_shard
-from mdl_toolkit.terminal.console import say
+from mdl_toolkit.terminal.logs import get_logger
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.dataset.dataset import ClipDataset
+
+logger = get_logger(__name__)
 
 #: Processes started before it is known how many rows there are.
 _FIRST_WORKERS = 2
@@ -65,7 +67,7 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
                 remove_partials(output)
                 Conversion(request, output, pool).run(_noting(holder))
             elif _complete(output, request.fingerprint):
-                say(f"{output}: already has this conversion; --overwrite makes it again")
+                logger.info(f"{output}: already has this conversion; --overwrite makes it again")
             else:
                 raise UserError(
                     f"--output {settings.output}: an earlier dataset is there, of other data or options; "
@@ -178,7 +180,7 @@ def _waiting(what: str) -> Callable[[dict[str, Any]], None]:
     def message(status: dict[str, Any]) -> None:
         who = f"process {status['pid']} on {status['host']}" if "pid" in status else "another process"
         far = f": {status['done']} of {status['total']} rows" if "done" in status else ""
-        say(f"waiting for {who}, which converts {what}{far}")
+        logger.info(f"waiting for {who}, which converts {what}{far}")
 
     return message
 

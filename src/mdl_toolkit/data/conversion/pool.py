@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 
 from mdl_toolkit.data.channel import Child, receive, send
 from mdl_toolkit.errors import MdlError
-from mdl_toolkit.terminal.console import duration, say
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import duration
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.conversion.worker import Job, Result, Task
+
+logger = get_logger(__name__)
 
 #: Seconds without any result after which the rows in hand are named.
 STALL_SECONDS = 30.0
@@ -140,7 +143,9 @@ class WorkerPool:
             if time.monotonic() - last >= STALL_SECONDS:
                 last = time.monotonic()
                 rows = [row for worker in self._workers for row in self._in_hand(worker, name)]
-                say(f"nothing has come for {duration(STALL_SECONDS)}; in hand: {', '.join(rows) or 'none'}")
+                logger.info(
+                    f"nothing has come for {duration(STALL_SECONDS)}; in hand: {', '.join(rows) or 'none'}"
+                )
 
     def _give(self, worker: _Worker, number: int, chunk: list[Job], name: Callable[[int], str]) -> bool:
         """Send a chunk to a worker, unless that could block because the worker is busy sending itself."""

@@ -21,7 +21,9 @@ from mdl_toolkit.errors import DataError
 from mdl_toolkit.hub import revision_of
 from mdl_toolkit.settings import ConvertOptions
 from mdl_toolkit.settings.options import Conversion, options_where, printable
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: Rows whose recordings are looked at beforehand, to say how large the dataset will be.
 _SAMPLED = 24
@@ -170,7 +172,7 @@ class Survey:
                 if place < _SAMPLED:
                     found.sample[place : place + 1] = [record]
         for sentence in misread.sentences():
-            warn(f"{path}{sentence}")
+            logger.warning(f"{path}{sentence}")
         return found
 
     def part(self, shard: tuple[int, int] | None) -> range:

@@ -25,7 +25,10 @@ from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, RowTokens
 from mdl_toolkit.data.prompt.record import MAX_SEEN, PromptRecord, most_frequent
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import atomic_folder, free_bytes
-from mdl_toolkit.terminal.console import Progress, duration, say, warn
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import Progress, duration
+
+logger = get_logger(__name__)
 
 #: Most rows of a chunk: a worker's answer is held in memory whole.
 _MAX_CHUNK = 256
@@ -128,19 +131,19 @@ class Conversion:
 
     def _say_result(self, manifest: DatasetManifest, bad: BadRows) -> None:
         size = sum(manifest.files.values()) / 1e6
-        say(
+        logger.info(
             f"{manifest.rows} rows, {duration(manifest.seconds)} of audio, {manifest.tokens} tokens, "
             f"{size:.1f} MB in {duration(time.monotonic() - self._began)}: {self._output}"
         )
         if bad.count:
-            warn(bad.summary(len(self._part), self._request.input.name, "the rest is converted"))
+            logger.warning(bad.summary(len(self._part), self._request.input.name, "the rest is converted"))
         if self._clipped.count:
-            warn(
+            logger.warning(
                 f"{self._clipped.clips} had samples beyond full scale, which were clipped: "
                 f"{self._clipped.names}"
             )
         if self._silent.count:
-            warn(
+            logger.warning(
                 f"{self._silent.clips} {SILENT}: {self._silent.names}; take such rows out where that is "
                 "not meant"
             )
@@ -261,8 +264,10 @@ class Conversion:
             text += f", about {duration(expected)} of audio; about {needed / 1e6:.1f} MB at {self._output}"
             free = free_bytes(self._output)
             if free is not None and needed > free:
-                warn(f"{self._output}: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
-        say(text)
+                logger.warning(
+                    f"{self._output}: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+                )
+        logger.info(text)
 
     def _seconds_of(self, row: Row) -> float | None:
         seconds = clip_seconds(row.audio, start=row.start, end=row.end, limits=self._request.limits)

@@ -11,7 +11,9 @@ from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import fill, flag, given, options_where, printable
 from mdl_toolkit.settings.paths import dataset_paths
-from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 def settle(settings: TrainSettings) -> TrainSettings:
@@ -67,7 +69,9 @@ def _problems(
                 )
                 break
             if name in options_where(TrainSettings, group="prompt"):
-                warn(f"{flag(name)} {_shown(wanted)} is for the files alone: {path} was converted {how}")
+                logger.warning(
+                    f"{flag(name)} {_shown(wanted)} is for the files alone: {path} was converted {how}"
+                )
     return problems
 
 
@@ -92,7 +96,7 @@ def _with_model(settings: TrainSettings, models: dict[Path, ModelRecord]) -> Tra
     path, model = next(iter(models.items()))
     revision = settings.revision if "revision" in given(settings) else model.revision
     model = ModelRecord(model.name, revision, settings.from_modelscope or model.from_modelscope)
-    say(f"model: {model}, for which {path} was converted (--model-name names another)")
+    logger.info(f"model: {model}, for which {path} was converted (--model-name names another)")
     return fill(settings, model_name=model.name, revision=revision, from_modelscope=model.from_modelscope)
 
 

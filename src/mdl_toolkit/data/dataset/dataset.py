@@ -24,7 +24,9 @@ from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.settings.options import printable
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 Ints = NDArray[np.int64]
 _SCALE = np.float32(1 / 32768)
@@ -218,7 +220,7 @@ class ClipDataset:
         """
         builder: PromptBuilder | None = None
         if any(isinstance(part, legacy.LegacyPart) and part.corrected for part in self._parts):
-            warn(
+            logger.warning(
                 "labels of folders converted by 0.1.0 took in the answer's header and what follows its end; "
                 "they are corrected here: the answer and its <|im_end|> alone are learned"
             )

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.data.conversion.lock import exclusive
 from mdl_toolkit.files import atomic_file
-from mdl_toolkit.terminal.console import say
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: Changes with what is looked for.
 _VERSION = 2
@@ -70,7 +72,9 @@ def look_once(files: Iterable[Path], look: Callable[[], Finding]) -> Finding:
     with ExitStack() as stack:
         with contextlib.suppress(OSError):  # without a lock several look, and find the same
             folder = files[0].parent
-            lock = exclusive(place.with_suffix(".lock"), lambda _: say(f"waiting: {folder} is being checked"))
+            lock = exclusive(
+                place.with_suffix(".lock"), lambda _: logger.info(f"waiting: {folder} is being checked")
+            )
             stack.enter_context(lock)
         finding = _read(place)
         if finding is None:

@@ -26,7 +26,7 @@ from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
-from mdl_toolkit.terminal.console import Progress
+from mdl_toolkit.terminal.progress import Progress
 
 Ints = NDArray[np.int64]
 COLUMNS = ("input_ids", "attention_mask", "input_values", "audio_length", "labels")

@@ -25,7 +25,10 @@ from mdl_toolkit.data.batching.packing import Letter
 from mdl_toolkit.data.batching.preparing import Failure, Preparer
 from mdl_toolkit.data.channel import Child, Notes, receive, send
 from mdl_toolkit.errors import DataError, MdlError
-from mdl_toolkit.terminal.console import duration, say
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+from mdl_toolkit.terminal.progress import duration
+
+logger = get_logger(__name__)
 
 Indices = tuple[int, ...]
 
@@ -258,10 +261,10 @@ class _Team:
             )
         if wait.seconds >= NAMED_SECONDS and not wait.named:
             wait.named = True
-            say(
+            logger.info(
                 f"no batch for {duration(NAMED_SECONDS)}: data worker {pid} still {where} (the run "
                 f"waits {duration(STALL_SECONDS)} for a row)",
-                everywhere=True,
+                extra=EVERYWHERE,
             )
 
     def _serve(self, worker: _Worker) -> None:

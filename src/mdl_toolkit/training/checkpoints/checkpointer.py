@@ -16,13 +16,15 @@ from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.model_folders.trained import read_trained
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import options_where
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
 from mdl_toolkit.training.loop import Progress
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.trainable.adapters import kind_of, load_trained, trained_tensors, trained_weights
 from mdl_toolkit.training.trainable.wrap import Wrapped
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,13 @@ class Identity:
         unheeded = options_where(TrainSettings, resume=("free", "derived"))
         for name, before, now in changed:
             if name not in unheeded:
-                warn(
+                logger.warning(
                     f"resuming with --{name.replace('_', '-')} {_shown(now)}; before, it was {_shown(before)}"
                 )
         if state.eval_dataset is not None and self.eval_dataset not in (None, state.eval_dataset):
-            warn("resuming with another --eval-dataset: eval_loss can't be compared with what it was before")
+            logger.warning(
+                "resuming with another --eval-dataset: eval_loss can't be compared with what it was before"
+            )
 
 
 def _shown(value: Any) -> str:

@@ -19,11 +19,13 @@ from mdl_toolkit.files import free_bytes
 from mdl_toolkit.model_folders.names import HEAD, part_of
 from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
 from mdl_toolkit.training.checkpoints.storage import RunState, checkpoints
 from mdl_toolkit.training.schedule import interval
 from mdl_toolkit.training.trainable.targets import adapted_modules
+
+logger = get_logger(__name__)
 
 #: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
 _BYTES_IN_CHECKPOINT = 12
@@ -76,7 +78,7 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
             ]
         )
     if free < need.total:
-        warn(
+        logger.warning(
             f"{settings.output}: {need.kept} checkpoints of {_size(need.checkpoint)} and final/ of "
             f"{_size(need.final)} need {_size(need.total)}, and {_size(free)} are free; a smaller "
             "--save-total-limit keeps fewer checkpoints"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import fill
-from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.storage import (
     RUN_STATE,
     RunState,
@@ -27,6 +27,8 @@ from mdl_toolkit.training.checkpoints.storage import (
 
 if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
     from mdl_toolkit.distributed.group import Ranks
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings
     name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
     if not isinstance(name, str) or name == settings.model_name:
         return settings
-    say(f"model: {name}, as in {found[0]} (--model-name names another)")
+    logger.info(f"model: {name}, as in {found[0]} (--model-name names another)")
     return fill(
         settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
     )
@@ -141,12 +143,12 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
     for path in reversed(checkpoints(output)):
         if path == found:
             break
-        warn(f"{path} is passed over: {flaw(path)}")
+        logger.warning(f"{path} is passed over: {flaw(path)}")
     named = wants_resume(settings, restarted=False)
     if found is None and named not in (None, "true"):
         return _named(Path(named), output)
     if found is None:
-        say(f"no complete checkpoint in {output}: starting anew")
+        logger.info(f"no complete checkpoint in {output}: starting anew")
         clear_run(output)
     return found
 
@@ -164,7 +166,7 @@ def _named(path: Path, output: Path) -> Path:
     state = RunState.read(path)
     later = [other for other in checkpoints(output) if step_of(other) > state.step]
     if later:
-        warn(
+        logger.warning(
             f"{later[-1]} is later than {path}: it stays until this run reaches its step, and 'true' would "
             "choose it"
         )

@@ -18,13 +18,15 @@ from mdl_toolkit.distributed.sharding import local_bytes
 from mdl_toolkit.memory import available_bytes, gib
 from mdl_toolkit.model_shape import ModelShape
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.terminal.console import say, warn
+from mdl_toolkit.terminal.logs import get_logger
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch
     from mdl_toolkit.data.batching.plan import Plan
     from mdl_toolkit.geometry import AudioGeometry
     from mdl_toolkit.training.trainable.wrap import Wrapped
+
+logger = get_logger(__name__)
 
 #: The estimate is good to this factor: kernels' workspaces and the allocator's cuttings come on top.
 MARGIN = 1.15
@@ -190,8 +192,10 @@ def plan_memory(wrapped: Wrapped, plan: Plan, settings: TrainSettings, ranks: Ra
         wrapped.model.recompute_blocks()
         if settings.compile:
             # PyTorch turns its compiler off within a checkpointed region.
-            warn("--compile does nothing for blocks that are recomputed: choose one of it and checkpointing")
-    say(decided.line())
+            logger.warning(
+                "--compile does nothing for blocks that are recomputed: choose one of it and checkpointing"
+            )
+    logger.info(decided.line())
     return decided
 
 

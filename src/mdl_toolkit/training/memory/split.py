@@ -12,10 +12,12 @@ from torch import Tensor
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.memory import free_memory, is_out_of_memory
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch
+
+logger = get_logger(__name__)
 
 
 def split(batch: PackedBatch, geometry: AudioGeometry) -> tuple[PackedBatch, PackedBatch]:
@@ -126,11 +128,11 @@ class Splitter:
         )
 
     def _tell(self, batch: PackedBatch) -> None:
-        warn(
+        logger.warning(
             f"rank {self._rank}: out of memory with {len(batch.rows)} clips of "
             f"{sum(batch.sequence_lengths)} tokens in a micro-batch ({shown_rows(batch.rows)}): done in two "
             "parts, with the same result; a smaller --batch-size or --max-tokens is faster",
-            everywhere=True,
+            extra=EVERYWHERE,
         )
 
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.memory import gib
-from mdl_toolkit.terminal.console import Ticker, duration, is_live, say
+from mdl_toolkit.terminal.live_line import is_live
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import Ticker, duration
 from mdl_toolkit.training.metrics.file import MetricsLog
 from mdl_toolkit.training.metrics.trackers import Trackers
 
 if TYPE_CHECKING:
     from mdl_toolkit.distributed.group import Ranks
+
+logger = get_logger(__name__)
 
 #: Seconds between lines where nobody said how often: at first, and after hours.
 _SHORTEST, _LONGEST = 10.0, 300.0
@@ -59,7 +63,7 @@ class Journal:
         left = elapsed / max(1, number - self._done) * (total_steps - number)
         rate = values["clips"] / max(values["seconds"], 1e-9)
         if self._prints(number, total_steps, elapsed):
-            say(
+            logger.info(
                 f"step {number}/{total_steps}, epoch {values['epoch']:.2f}: loss {values['loss']:.4f}, "
                 f"learning rate {values['learning_rate']:.3g}, grad norm {values['grad_norm']:.3g}, "
                 f"{rate:.1f} clips/s, {gib(values['memory'])}, {duration(left)} left"
@@ -86,7 +90,7 @@ class Journal:
         """Numbers of an evaluation."""
         self._validated = values["eval_loss"]
         self._write(values)
-        say(
+        logger.info(
             f"evaluation after step {values['step']}: loss {values['eval_loss']:.4f} on "
             f"{values['eval_rows']} rows in {duration(values['eval_seconds'])}"
         )

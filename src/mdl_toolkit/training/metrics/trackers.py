@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, SettingsError
-from mdl_toolkit.terminal.console import warn
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
 
 #: accelerate's trackers, and the packages of which each needs one. Written down here because importing
 #: accelerate imports torch, and a wrong name shall be told before that.
@@ -111,7 +113,7 @@ class Trackers:
                 action(tracker)
             except Exception as error:
                 self._trackers.remove(tracker)
-                warn(
+                logger.warning(
                     f"--report-to {tracker.name}: failed ({_first_line(error)}) and gets no more numbers; "
                     "metrics.jsonl has all of them"
                 )

@@ -20,12 +20,14 @@ from mdl_toolkit.model_folders.manifest import Kind
 from mdl_toolkit.model_folders.names import is_tied, part_of, published_name
 from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.terminal.console import say
+from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.trainable.layers import ADAPTER, compute_in, make_lean
 from mdl_toolkit.training.trainable.targets import adapted_modules
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
+
+logger = get_logger(__name__)
 
 
 def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
@@ -48,7 +50,9 @@ def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
     if is_tied(model.config) and "lm_head" in chosen:
         chosen.add("embed_tokens")
         if "embed_tokens" not in settings.train_target:
-            say("head and embeddings are one tensor in this model: --train-target lm_head trains both")
+            logger.info(
+                "head and embeddings are one tensor in this model: --train-target lm_head trains both"
+            )
     for name, parameter in model.named_parameters():
         name = published_name(name)
         if part_of(name) in chosen and not name.startswith("audio_encoder.init_bn."):
