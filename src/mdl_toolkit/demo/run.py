@@ -25,7 +25,8 @@ from mdl_toolkit.distributed.environment import VARIABLES
 from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.settings import DemoSettings
-from mdl_toolkit.terminal import interrupts
+from mdl_toolkit.terminal.forwarding import SignalForwarder
+from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS
 from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
@@ -202,21 +203,21 @@ def run_command(folder: Path, command: Command) -> Step:
         **kept,
         **ON_CPU,
         "PATH": f"{_programs()}{os.pathsep}{os.environ.get('PATH', '')}",
-        interrupts.FORWARDED: "1",
+        FORWARDED: "1",
     }
     program = shutil.which(command.words[0], path=environment["PATH"])
     # Where the package is used without being installed there is no such program, but the module is the same.
     start = [program] if program else [sys.executable, "-m", "mdl_toolkit"]
     began = time.monotonic()
-    with interrupts.PassedOn() as signals:
+    with SignalForwarder() as signals:
         process = subprocess.Popen(  # noqa: S603 -- the package's own command
             [*start, *command.words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL
         )
-        signals.to(process.pid)
+        signals.start(process.pid)
         code = process.wait()
     seconds = time.monotonic() - began
     number = signals.received or (code - 128 if code > 128 else -code)
-    if code and number in interrupts.STOP_SIGNALS:
+    if code and number in STOP_SIGNALS:
         raise Stopped(number, _how_to_go_on(folder, command))
     if code:
         raise MdlError(f"the step failed with exit code {code}: {command.text}")
