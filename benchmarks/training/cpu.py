@@ -186,7 +186,7 @@ def measure(
     from mdl_toolkit.training.optimizer import Optimizer
     from mdl_toolkit.training.schedule import LearningRates
     from mdl_toolkit.training.signals import StopSignals
-    from mdl_toolkit.training.trainable import wrap
+    from mdl_toolkit.training.trainable.prepare import prepare
 
     settings = TrainSettings(
         train_dataset=str(folder), output=Path("unused"), model_name=str(model), lora_rank=16, lora_alpha=32,
@@ -194,7 +194,7 @@ def measure(
     )  # fmt: skip
     data = ClipDataset.open([folder])
     with joined(read_launch()) as ranks:
-        wrapped = wrap.prepare(model, settings, ranks)
+        wrapped = prepare(model, settings, ranks)
         start = {name: p.detach().clone() for name, p in wrapped.trainable.items()}
         order = RunOrder(RandomBatches(data, batch), 1, steps)
         rows = [scheduled.step.samples.tolist() for scheduled in order]

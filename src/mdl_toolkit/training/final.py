@@ -27,7 +27,8 @@ from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.loop import Progress
 from mdl_toolkit.training.signals import StopSignals
 from mdl_toolkit.training.trainable.adapters import kind_of
-from mdl_toolkit.training.trainable.wrap import Wrapped, open_for_evaluation
+from mdl_toolkit.training.trainable.prepare import open_for_evaluation
+from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
 

@@ -41,7 +41,8 @@ from mdl_toolkit.training.ready import Inputs, Ready, make_ready
 from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.signals import StopSignals
 from mdl_toolkit.training.trainable.adapters import describe_trainable
-from mdl_toolkit.training.trainable.wrap import Wrapped, prepare
+from mdl_toolkit.training.trainable.prepare import prepare
+from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
 

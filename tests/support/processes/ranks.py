@@ -116,7 +116,7 @@ def _train(model: Path, options: dict[str, Any], ranks: Any) -> dict[str, Any]:
     from mdl_toolkit.settings import TrainSettings
     from mdl_toolkit.training.optimizer import Optimizer
     from mdl_toolkit.training.trainable.adapters import load_trained, trained_tensors
-    from mdl_toolkit.training.trainable.wrap import prepare
+    from mdl_toolkit.training.trainable.prepare import prepare
 
     inject = options.pop("inject", {})
     values: dict[str, Any] = {

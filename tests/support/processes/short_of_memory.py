@@ -17,7 +17,7 @@ import torch
 from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.trainable.wrap import prepare
+from mdl_toolkit.training.trainable.prepare import prepare
 from support.models.batches import random_batch
 
 

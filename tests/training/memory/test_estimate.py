@@ -27,7 +27,8 @@ from mdl_toolkit.training.memory.estimate import (
     worst_micro_batch,
 )
 from mdl_toolkit.training.trainable.adapters import make_trainable
-from mdl_toolkit.training.trainable.wrap import Wrapped, prepare
+from mdl_toolkit.training.trainable.prepare import prepare
+from mdl_toolkit.training.trainable.wrap import Wrapped
 from support.models.batches import random_batch
 from support.models.tiny import make_model_folder, tiny_config
 from support.processes.ranks import make_memory_short

@@ -17,7 +17,8 @@ from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.trainable.wrap import Wrapped, compute_dtype, prepare
+from mdl_toolkit.training.trainable.prepare import compute_dtype, prepare
+from mdl_toolkit.training.trainable.wrap import Wrapped
 from support.models.batches import random_batch
 from support.models.tiny import make_model_folder
 from support.processes.ranks import ROOT, run_scenarios, start_ranks
