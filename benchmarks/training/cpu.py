@@ -118,7 +118,7 @@ class RandomBatches:
 
 
 class Turns:
-    """Takes the place of a run's journal: after each of its steps the padded loop makes the same one."""
+    """Takes the place of a run's reporter: after each of its steps the padded loop makes the same one."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Turns:
         self.peaks: list[float] = []
         self.began = time.perf_counter()
 
-    def step(self, values: Mapping[str, Any], total_steps: int) -> None:  # noqa: ARG002 -- the interface of the package's Journal
+    def step(self, values: Mapping[str, Any], total_steps: int) -> None:  # noqa: ARG002 -- the interface of the package's Reporter
         # The loop's own clock runs on while the padded loop has its turn.
         self.ours.append((time.perf_counter() - self.began, values["loss"]))
         if self.loop is not None:
@@ -181,7 +181,7 @@ def measure(
     from mdl_toolkit.settings import TrainSettings
     from mdl_toolkit.training.batches.loader import MicroBatches
     from mdl_toolkit.training.batches.order import RunOrder
-    from mdl_toolkit.training.loop import Loop, Progress
+    from mdl_toolkit.training.loop import Loop, RunProgress
     from mdl_toolkit.training.metrics.flops import FlopCounter
     from mdl_toolkit.training.optimizer import Optimizer
     from mdl_toolkit.training.schedule import LearningRates
@@ -205,7 +205,7 @@ def measure(
             settings=settings, ranks=ranks, wrapped=wrapped, optimizer=Optimizer(wrapped.trainable),
             dataset=data, order=order, rates=LearningRates("constant", 1e-3, 0, steps),
             load=MicroBatches([folder], wrapped.model.config.audio_token_id, ranks.device, 0),
-            journal=turns, save=lambda _: "done", evaluation=None, flops=flops, progress=Progress(),
+            reporter=turns, save=lambda _: "done", evaluation=None, flops=flops, progress=RunProgress(),
         ).run(StopSignals())  # fmt: skip
     of_steps = [flops.step(data.tokens[r], data.samples[r], int(data.supervised[r].sum())) for r in rows]
     return turns, data, sum(of_steps) / sum(map(len, rows))

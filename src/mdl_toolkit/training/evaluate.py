@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mdl_toolkit.terminal.progress import Progress
-from mdl_toolkit.training.batches.supply import NoBatch, Supply
+from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mdl_toolkit.data.batching.collate import PackedBatch
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import Ranks
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
@@ -24,29 +25,22 @@ if TYPE_CHECKING:
 Load = Callable[[Iterable[tuple[int, ...]], Callable[[], bool]], Generator["PackedBatch", None, None]]
 
 
-class Rows(Protocol):
-    """What of a dataset decides how it is divided."""
-
-    tokens: np.ndarray[tuple[int], np.dtype[np.int64]]
-    supervised: np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
-def evaluation_batches(rows: Rows, batch_size: int, max_tokens: int | None) -> list[tuple[int, ...]]:
+def evaluation_batches(data: ClipDataset, batch_size: int, max_tokens: int | None) -> list[tuple[int, ...]]:
     """Divide all rows into batches of like length, the longest first; the same for any number of processes.
 
     Args:
-        rows: The dataset.
+        data: The evaluation data.
         batch_size: Rows of a batch.
         max_tokens: Where given, decoder tokens of a batch instead; a single longer row stands alone.
     """
-    order = np.argsort(-rows.tokens, kind="stable").tolist()
+    order = np.argsort(-data.tokens, kind="stable").tolist()
     if max_tokens is None:
         return [tuple(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
     batches: list[tuple[int, ...]] = []
     current: list[int] = []
     used = 0
     for index in order:
-        tokens = int(rows.tokens[index])
+        tokens = int(data.tokens[index])
         if current and used + tokens > max_tokens:
             batches.append(tuple(current))
             current, used = [], 0
@@ -64,7 +58,7 @@ class Evaluation:
     """Evaluates on all rows of a dataset.
 
     Args:
-        rows: The dataset.
+        data: The evaluation data.
         load: Turns tasks (tuples of rows) into micro-batches.
         ranks: The processes of the run.
         batch_size: Rows of a micro-batch.
@@ -73,19 +67,19 @@ class Evaluation:
 
     def __init__(
         self,
-        rows: Rows,
+        data: ClipDataset,
         load: Load,
         ranks: Ranks,
         batch_size: int,
         max_tokens: int | None = None,
     ) -> None:
         self._ranks, self._load = ranks, load
-        self.rows = len(rows.tokens)
-        batches = evaluation_batches(rows, batch_size, max_tokens)
+        self.rows = len(data.tokens)
+        batches = evaluation_batches(data, batch_size, max_tokens)
         self._own = share_of(batches, ranks.rank, ranks.world_size)
         self._rounds = math.ceil(len(batches) / ranks.world_size)
         self._filler = batches[-1]  # the shortest rows
-        self._supervised = int(rows.supervised.sum())
+        self._supervised = int(data.supervised.sum())
 
     def __call__(self, wrapped: Wrapped, interrupted: Callable[[], bool] = lambda: False) -> float:
         """The mean cross-entropy of all supervised tokens, the same number on every process.
@@ -106,11 +100,11 @@ class Evaluation:
         losses: list[Tensor] = []
         try:
             progress = Progress("evaluating", len(tasks), "batches", every=60.0)
-            with closing(self._load(tasks, interrupted)) as batches:
-                supply = Supply(batches, self._ranks)
+            with closing(self._load(tasks, interrupted)) as loading:
+                batches = SynchronizedBatches(loading, self._ranks)
                 for _ in tasks:
-                    batch = supply.take()
-                    if supply.cause is not None and not wrapped.lockstep:
+                    batch = batches.take()
+                    if batches.cause is not None and not wrapped.lockstep:
                         break
                     losses.append(wrapped.loss_sum(batch))
                     progress.update()
@@ -119,7 +113,7 @@ class Evaluation:
             total = math.fsum(float(loss) for loss in losses)
         finally:
             wrapped.model.train(was_training)
-        total, missing = self._ranks.sum([total, float(supply.cause is not None)])
+        total, missing = self._ranks.sum([total, float(batches.cause is not None)])
         if missing:
-            raise NoBatch(supply.cause)
+            raise NoBatch(batches.cause)
         return total / self._supervised

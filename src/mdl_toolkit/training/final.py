@@ -21,12 +21,12 @@ from mdl_toolkit.model_folders.trained import read_trained
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
-from mdl_toolkit.training.batches.supply import NoBatch
+from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.checkpoints.storage import FINAL, stranger_in
 from mdl_toolkit.training.evaluate import Evaluation
-from mdl_toolkit.training.loop import Progress
+from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.signals import StopSignals
-from mdl_toolkit.training.trainable.adapters import kind_of
+from mdl_toolkit.training.trainable.adapters import folder_kind
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
 from mdl_toolkit.training.trainable.wrap import Wrapped
 
@@ -39,8 +39,8 @@ def write_final(
     wrapped: Wrapped,
     base_folder: Path,
     checkpoint: Path,
-    manifest: Callable[[Kind, Progress], ModelManifest],
-    progress: Progress,
+    manifest: Callable[[Kind, RunProgress], ModelManifest],
+    progress: RunProgress,
     signals: StopSignals,
 ) -> bool:
     """Write ``final/``: a stand-alone model, or the adapter (``--merge-lora false``). Every process calls it.
@@ -85,7 +85,7 @@ def write_final(
                     _say_rounding(target, report, form)
                     differs = settings.quantization is not None or report.rounds
                 else:
-                    export_trained(target, base_folder, trained, manifest(kind_of(trained), progress))
+                    export_trained(target, base_folder, trained, manifest(folder_kind(trained), progress))
         except Stopped as error:
             stopped = error
         except StorageError as error:

@@ -28,13 +28,13 @@ from mdl_toolkit.memory import peak_bytes
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.batches.loader import WaitEnded
-from mdl_toolkit.training.batches.nonfinite import find_culprits
-from mdl_toolkit.training.batches.order import Place, RunOrder, Scheduled
-from mdl_toolkit.training.batches.supply import NoBatch, Supply
+from mdl_toolkit.training.batches.nonfinite import find_nonfinite_rows
+from mdl_toolkit.training.batches.order import DataPosition, RunOrder, Scheduled
+from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.evaluate import Evaluation, Load
 from mdl_toolkit.training.memory.split import shown_rows
 from mdl_toolkit.training.metrics.flops import FlopCounter
-from mdl_toolkit.training.metrics.reporter import Journal
+from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates, interval
 from mdl_toolkit.training.signals import StopSignals, agreed_signal
@@ -51,17 +51,17 @@ _COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run has come. Sums count from its very beginning, resumed or not."""
 
     step: int = 0
-    place: Place = field(default_factory=Place)
+    position: DataPosition = field(default_factory=DataPosition)
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0.0))
     seconds: float = 0.0
 
 
 @dataclass
-class _Pending:
+class _PendingStep:
     """A step whose numbers are still on their way from the device."""
 
     scheduled: Scheduled
@@ -93,7 +93,7 @@ class _Readback:
 
 
 def seed_dropout(seed: int, step: int, slot: int) -> None:
-    """Seed what a micro-batch draws by its place in the run alone.
+    """Seed what a micro-batch draws by its position in the run alone.
 
     So a resumed run draws the same without any saved random state, and so do other numbers of processes.
     """
@@ -117,7 +117,7 @@ class Loop:
         order: The steps to make.
         rates: Their learning rates.
         load: Turns tuples of rows into micro-batches, in order.
-        journal: Takes the numbers.
+        reporter: Takes the numbers.
         save: Writes a checkpoint of where the run stands (called by every process); says what it wrote.
         evaluation: Where there is evaluation data.
         flops: Counts the model's arithmetic.
@@ -135,22 +135,22 @@ class Loop:
         order: RunOrder,
         rates: LearningRates,
         load: Load,
-        journal: Journal,
-        save: Callable[[Progress], str],
+        reporter: Reporter,
+        save: Callable[[RunProgress], str],
         evaluation: Evaluation | None,
         flops: FlopCounter,
-        progress: Progress,
+        progress: RunProgress,
     ) -> None:
         self.settings, self.ranks, self.wrapped, self.optimizer = settings, ranks, wrapped, optimizer
         self.dataset, self.order, self.rates = dataset, order, rates
-        self.journal, self.evaluation, self.progress = journal, evaluation, progress
+        self.reporter, self.evaluation, self.progress = reporter, evaluation, progress
         self._load, self._save, self._flops = load, save, flops
         self._accumulation = settings.gradient_accumulation_steps
         self._save_every = interval(settings.save_steps, order.total_steps)
         self._eval_every = interval(settings.eval_steps, order.total_steps)
         # On a GPU a step's numbers are read one step later.
         self._lag = 1 if ranks.device.type == "cuda" else 0
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_PendingStep] = deque()
         self._held_back = torch.zeros((), device=ranks.device)
         self._saved_at = progress.step
         self._clock = 0.0
@@ -165,17 +165,21 @@ class Loop:
         self.wrapped.model.train()
         self._clock = time.perf_counter()
         try:
-            if not len(self.order) and self.evaluation is not None and not self.journal.evaluated(self.ranks):
-                self._evaluate(self.progress.step, self.progress.place.epoch, signals)
-            with closing(self._load(self._tasks(), lambda: signals.received is not None)) as batches:
+            if (
+                not len(self.order)
+                and self.evaluation is not None
+                and not self.reporter.evaluated(self.ranks)
+            ):
+                self._evaluate(self.progress.step, self.progress.position.epoch, signals)
+            with closing(self._load(self._tasks(), lambda: signals.received is not None)) as loading:
                 if len(self.order):
-                    self._make_steps(Supply(batches, self.ranks), signals)
+                    self._make_steps(SynchronizedBatches(loading, self.ranks), signals)
         except NoBatch as missing:
             self._end_early(missing.cause, signals)
 
-    def _make_steps(self, supply: Supply, signals: StopSignals) -> None:
+    def _make_steps(self, batches: SynchronizedBatches, signals: StopSignals) -> None:
         for scheduled in self.order:
-            self._pending.append(self._step(scheduled, supply))
+            self._pending.append(self._step(scheduled, batches))
             stop = self._settle(signals, self._lag)
             number, last = scheduled.number, scheduled.number == self.order.total_steps
             evaluates = self.evaluation is not None and (last or number % self._eval_every == 0)
@@ -207,19 +211,19 @@ class Loop:
         rows = (index for indices in scheduled.step.micro for index in indices)
         return min(rows, key=lambda index: int(self.dataset.tokens[index]))
 
-    def _step(self, scheduled: Scheduled, supply: Supply) -> _Pending:
+    def _step(self, scheduled: Scheduled, batches: SynchronizedBatches) -> _PendingStep:
         counted = dict(self.wrapped.model.counted)
         own, number = self._own(scheduled), scheduled.number
         scale = 1.0 / max(1, scheduled.step.supervised)
         losses: list[Tensor] = []
         kept: list[PackedBatch | None] = []
         for i, indices in enumerate(own):
-            batch = supply.take()
-            if supply.cause is not None:
+            batch = batches.take()
+            if batches.cause is not None:
                 scale = math.nan  # no process makes an update from a gradient with this in it
             seed_dropout(self.settings.seed, number, self.ranks.rank * self._accumulation + i)
             last = i + 1 == len(own)
-            counts = bool(indices) or supply.cause is not None
+            counts = bool(indices) or batches.cause is not None
             loss = self.wrapped.micro_batch(batch, scale if counts else 0.0, last)
             losses.append(loss.double() if indices else torch.zeros_like(loss, dtype=torch.float64))
             kept.append(batch if indices else None)
@@ -230,7 +234,7 @@ class Loop:
         after = self.wrapped.model.counted
         padding = (after["computed"] - counted["computed"], after["real"] - counted["real"])
         numbers = _Readback(torch.stack([norm.double(), *losses]))
-        return _Pending(scheduled, learning_rate, kept, numbers, padding, supply.cause)
+        return _PendingStep(scheduled, learning_rate, kept, numbers, padding, batches.cause)
 
     def _hold_back(self, norm: Tensor, losses: list[Tensor]) -> Tensor:
         """Not 0 where this step's update must not be made. The norm is of all processes, so all agree."""
@@ -270,11 +274,11 @@ class Loop:
             stop = signals.received  # no one to agree with: no further step
         return stop
 
-    def _record(self, pending: _Pending, loss: float, norm: float, padding: float, finite: bool) -> None:
+    def _record(self, pending: _PendingStep, loss: float, norm: float, padding: float, finite: bool) -> None:
         scheduled, progress = pending.scheduled, self.progress
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        progress.step, progress.place = scheduled.number, scheduled.after
+        progress.step, progress.position = scheduled.number, scheduled.after
         progress.seconds += seconds
         if not self.ranks.is_main:
             return
@@ -304,15 +308,15 @@ class Loop:
         }
         if not finite:
             values["skipped"] = True
-        self.journal.step(values, self.order.total_steps)
+        self.reporter.step(values, self.order.total_steps)
 
-    def _not_finite(self, pending: _Pending, loss: float, norm: float, losses: list[float]) -> None:
+    def _not_finite(self, pending: _PendingStep, loss: float, norm: float, losses: list[float]) -> None:
         """Name the rows; stop, or go on without this update."""
         suspects = [
             index
             for batch, value in zip(pending.batches, losses, strict=True)
             if batch is not None and not math.isfinite(value)
-            for index in find_culprits(batch, self.wrapped)
+            for index in find_nonfinite_rows(batch, self.wrapped)
         ]
         everyones: list[list[int]] = self.ranks.gather_objects(suspects)
         rows = [index for indices in everyones for index in indices]
@@ -376,7 +380,7 @@ class Loop:
         started = time.perf_counter()
         loss = self.evaluation(self.wrapped, lambda: signals.received is not None)
         if self.ranks.is_main:
-            self.journal.evaluation(
+            self.reporter.evaluation(
                 {
                     "step": step,
                     "epoch": round(epoch, 6),

@@ -22,19 +22,19 @@ from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.terminal.torchrun import report_failure
+from mdl_toolkit.training.batches.example import describe_example
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.batches.order import Place, RunOrder
+from mdl_toolkit.training.batches.order import DataPosition, RunOrder
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, Identity, restore
 from mdl_toolkit.training.checkpoints.resume import Start, choose_start
 from mdl_toolkit.training.checkpoints.storage import owning
 from mdl_toolkit.training.evaluate import Evaluation
-from mdl_toolkit.training.example import describe_example
 from mdl_toolkit.training.final import evaluate_final, write_final
-from mdl_toolkit.training.loop import Loop, Progress
+from mdl_toolkit.training.loop import Loop, RunProgress
 from mdl_toolkit.training.memory.estimate import plan_memory, try_worst
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
 from mdl_toolkit.training.metrics.flops import FlopCounter
-from mdl_toolkit.training.metrics.reporter import Journal
+from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.metrics.trackers import Trackers
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
@@ -153,7 +153,7 @@ def _train_on(
         restore(start.checkpoint, wrapped, optimizer)
         logger.info(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
 
-    def manifest(kind: Kind, at: Progress) -> ModelManifest:
+    def manifest(kind: Kind, at: RunProgress) -> ModelManifest:
         return _manifest(kind, settings, prepared, at, wrapped)
 
     checkpointer = Checkpointer(
@@ -169,7 +169,7 @@ def _train_on(
         newest=start.checkpoint if start is not None else None,
     )
     evaluation = _evaluation(settings, ranks, prepared, evaluation_load)
-    journal = _journal(settings, ranks, prepared, progress)
+    reporter = _reporter(settings, ranks, prepared, progress)
     loop = Loop(
         settings=settings,
         ranks=ranks,
@@ -179,14 +179,14 @@ def _train_on(
         order=order,
         rates=rates,
         load=load,
-        journal=journal,
+        reporter=reporter,
         save=checkpointer.save,
         evaluation=evaluation,
         flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
         progress=progress,
     )
     reset_peak(ranks.device)
-    before, began = Progress(progress.step, progress.place, dict(progress.counts)), time.monotonic()
+    before, began = RunProgress(progress.step, progress.position, dict(progress.counts)), time.monotonic()
     try:
         with StopSignals() as signals:
             loop.run(signals)
@@ -206,15 +206,15 @@ def _train_on(
                 if differs and evaluation is not None:
                     optimizer.release()
                     summary |= evaluate_final(
-                        settings, ranks, wrapped, evaluation, journal.validated, signals
+                        settings, ranks, wrapped, evaluation, reporter.validated, signals
                     )
             except BaseException:
                 with suppress(MdlError):  # the first error is the one to tell
-                    journal.end(summary, progress.step)
+                    reporter.end(summary, progress.step)
                 raise
-            journal.end(summary, progress.step)
+            reporter.end(summary, progress.step)
     finally:
-        journal.close()
+        reporter.close()
     _say_goodbye(settings, summary)
 
 
@@ -255,15 +255,15 @@ def _check_memory(
 
 def _order(
     settings: TrainSettings, plan: Plan, start: Start | None
-) -> tuple[RunOrder, Progress, LearningRates]:
+) -> tuple[RunOrder, RunProgress, LearningRates]:
     """The steps to make, where the run stands, and the learning rates."""
-    progress = Progress()
+    progress = RunProgress()
     if start is not None:
         state = start.state
-        progress = Progress(
-            state.step, Place(state.epoch, state.first_sample), dict(state.counts), state.seconds
+        progress = RunProgress(
+            state.step, DataPosition(state.epoch, state.first_sample), dict(state.counts), state.seconds
         )
-    order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.place, progress.step)
+    order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.position, progress.step)
     rates = LearningRates(
         settings.lr_scheduler,
         settings.lr,
@@ -308,17 +308,17 @@ def _evaluation(
     )
 
 
-def _journal(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: Progress) -> Journal:
+def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress) -> Reporter:
     if not ranks.is_main:
-        return Journal(None, None)
+        return Reporter(None, None)
     log = MetricsLog(settings.output / METRICS_FILE, progress.step)
     cpu = ranks.device.type == "cpu"
     trackers = Trackers(prepared.trackers, settings.output, as_dict(settings), cpu)
-    return Journal(log, trackers, settings.logging_steps, progress.step)
+    return Reporter(log, trackers, settings.logging_steps, progress.step)
 
 
 def _manifest(
-    kind: Kind, settings: TrainSettings, prepared: Prepared, at: Progress, wrapped: Wrapped
+    kind: Kind, settings: TrainSettings, prepared: Prepared, at: RunProgress, wrapped: Wrapped
 ) -> ModelManifest:
     """What a folder that this run writes says about itself."""
     described = prepared.data.manifest
@@ -338,14 +338,14 @@ def _manifest(
         options=as_dict(settings),
         training={
             "step": at.step,
-            "epoch": round(at.place.epoch + at.place.first_sample / len(prepared.data), 6),
+            "epoch": round(at.position.epoch + at.position.first_sample / len(prepared.data), 6),
             "trained_parameters": sum(parameter.numel() for parameter in wrapped.trainable.values()),
         },
     )
 
 
 def _summary(
-    ranks: Ranks, before: Progress, after: Progress, seconds: float, loading: int
+    ranks: Ranks, before: RunProgress, after: RunProgress, seconds: float, loading: int
 ) -> dict[str, float]:
     """The numbers of the whole run; rates are of what this process saw, not of a run before a resume."""
     training = int(ranks.max([float(peak_bytes(ranks.device))])[0])

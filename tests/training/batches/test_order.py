@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdl_toolkit.data.batching.plan import Plan
-from mdl_toolkit.training.batches.order import Place, RunOrder
+from mdl_toolkit.training.batches.order import DataPosition, RunOrder
 
 
 def make_plan(rows: int = 50, micro_batches: int = 1, **kwargs) -> Plan:
@@ -46,7 +46,7 @@ def test_going_on_makes_exactly_the_rest(kwargs, cut: int):
     plan = make_plan(**kwargs)
     steps = list(RunOrder(plan, 1.7))
     at = steps[cut - 1]
-    rest = RunOrder(plan, 1.7, place=at.after, done=at.number)
+    rest = RunOrder(plan, 1.7, position=at.after, done=at.number)
     assert rest.total_steps == len(steps)
     assert [(s.number, s.step.micro, s.epoch) for s in rest] == [
         (s.number, s.step.micro, s.epoch) for s in steps[cut:]
@@ -56,8 +56,8 @@ def test_going_on_makes_exactly_the_rest(kwargs, cut: int):
 def test_another_number_of_processes_goes_on_at_the_same_sample():
     one, four = make_plan(micro_batches=1), make_plan(micro_batches=4)
     at = list(RunOrder(one, 1))[4]
-    assert at.after == Place(0, 20)
-    rest = list(RunOrder(four, 1, place=at.after, done=at.number))
+    assert at.after == DataPosition(0, 20)
+    rest = list(RunOrder(four, 1, position=at.after, done=at.number))
     seen = [i for scheduled in rest for micro in scheduled.step.micro for i in micro]
     assert sorted(seen) == sorted(one.stream(0)[20:].tolist())
     assert len(rest) == math.ceil(30 / 16)
@@ -66,5 +66,5 @@ def test_another_number_of_processes_goes_on_at_the_same_sample():
 def test_nothing_is_left_after_the_end():
     plan = make_plan()
     end = list(RunOrder(plan, 2))[-1]
-    rest = RunOrder(plan, 2, place=end.after, done=end.number)
+    rest = RunOrder(plan, 2, position=end.after, done=end.number)
     assert list(rest) == [] and rest.total_steps == end.number

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mdl_toolkit.errors import SettingsError, Stopped, UserError
-from mdl_toolkit.training.metrics import reporter as journal
+from mdl_toolkit.training.metrics import reporter
 from mdl_toolkit.training.run import train
 from mdl_toolkit.training.trainable import wrap
 from support.models.tiny import make_model_folder
@@ -45,14 +45,14 @@ def cut_at_pass(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 def signal_at_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal while a step is made."""
-    original = journal.Journal.step
+    original = reporter.Reporter.step
 
     def noted(self, values, total_steps):
         original(self, values, total_steps)
         if values["step"] == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(journal.Journal, "step", noted)
+    monkeypatch.setattr(reporter.Reporter, "step", noted)
 
 
 def numbers_of(output: Path) -> list[dict[str, Any]]:

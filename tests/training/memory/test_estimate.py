@@ -233,7 +233,7 @@ class TestExample:
     def test_prompt_and_learned_tokens_are_told_apart(self, folder: Path) -> None:
         from mdl_toolkit.data.dataset.dataset import Example
         from mdl_toolkit.data.prompt.builder import PromptBuilder
-        from mdl_toolkit.training.example import describe_example
+        from mdl_toolkit.training.batches.example import describe_example
 
         builder = PromptBuilder(folder)
         encoded = builder.encode("Be short.", "What is it?", 25, "a dog")
@@ -251,7 +251,7 @@ class TestExample:
 
     def test_long_texts_are_shortened_and_no_answer_is_said(self) -> None:
         from mdl_toolkit.data.dataset.dataset import Example
-        from mdl_toolkit.training.example import describe_example
+        from mdl_toolkit.training.batches.example import describe_example
 
         ids = np.arange(5000) % 7
         example = Example(ids, np.full(5000, -100), np.zeros(3200, np.float32), 0, "row")

@@ -71,7 +71,7 @@ class MicroBatches:
     ) -> None:
         self._source = ([Path(path) for path in paths], audio_token_id)
         self._device, self._workers = device, workers
-        self._team: _Team | None = None
+        self._team: _DataWorkers | None = None
         self._kept = False
 
     def __enter__(self) -> MicroBatches:
@@ -85,7 +85,7 @@ class MicroBatches:
     def start(self) -> None:
         """Start the workers, which else start with the first call: they get ready while others work."""
         if self._workers and self._team is None:
-            self._team = _Team(self._source, self._device, self._workers)
+            self._team = _DataWorkers(self._source, self._device, self._workers)
 
     def __call__(
         self, tasks: Iterable[Indices], interrupted: Callable[[], bool] = _never
@@ -141,7 +141,7 @@ class _Arrived:
     body: torch.Tensor
 
 
-class _Worker(Child):
+class _DataWorker(Child):
     """A data worker.
 
     Attributes:
@@ -164,7 +164,7 @@ class _Worker(Child):
             ) from error
 
 
-class _Team:
+class _DataWorkers:
     """Workers that make batches ahead; :meth:`batches` gives them in order.
 
     Args:
@@ -183,10 +183,10 @@ class _Team:
         self._problem: MdlError | None = None
         self._closed = False
         self._notes = Notes()
-        self._workers: list[_Worker] = []
+        self._workers: list[_DataWorker] = []
         try:
             for place in range(count):
-                worker = _Worker(place, self._notes)
+                worker = _DataWorker(place, self._notes)
                 self._workers.append(worker)
                 worker.thread = threading.Thread(target=self._serve, args=(worker,), daemon=True)
                 worker.thread.start()
@@ -267,7 +267,7 @@ class _Team:
                 extra=EVERYWHERE,
             )
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: _DataWorker) -> None:
         """In a thread: give a worker its tasks and take its batches."""
         try:
             if self._device.type == "cuda":
@@ -289,7 +289,7 @@ class _Team:
         except BaseException as error:
             self._tell(worker, error)
 
-    def _task_for(self, worker: _Worker) -> Indices | None:
+    def _task_for(self, worker: _DataWorker) -> Indices | None:
         """Wait for something to do; ``None``: there will be no more."""
         with self._changed:
             while not self._closed:
@@ -303,7 +303,7 @@ class _Team:
                 self._changed.wait()
         return None
 
-    def _receive(self, worker: _Worker) -> _Arrived | Failure | None:
+    def _receive(self, worker: _DataWorker) -> _Arrived | Failure | None:
         body = torch.empty(0, dtype=torch.uint8)
 
         def allocate(size: int) -> memoryview:
@@ -317,7 +317,7 @@ class _Team:
         said: Any = message[0]
         return said if isinstance(said, Failure) else _Arrived(said, body)
 
-    def _tell(self, worker: _Worker, error: BaseException | None) -> None:
+    def _tell(self, worker: _DataWorker, error: BaseException | None) -> None:
         """Let the run know that there is nothing more to expect of a worker."""
         if self._closed:
             return

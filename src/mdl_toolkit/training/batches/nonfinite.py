@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 
-def find_culprits(batch: PackedBatch, wrapped: Wrapped) -> list[int]:
+def find_nonfinite_rows(batch: PackedBatch, wrapped: Wrapped) -> list[int]:
     """Run each clip by itself.
 
     Args:

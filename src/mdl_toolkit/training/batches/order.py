@@ -1,4 +1,10 @@
-"""Which step comes when: whole and fractional epochs, a fixed number of steps, the place to go on from."""
+"""The order of a run's steps, also of a resumed one: epochs, ``max_steps``, and the sample to resume at.
+
+How a batch is split over ranks is decided in two places. ``data/batching/plan.py`` cuts an epoch's stream of
+clips into steps, and each step's clips into one micro-batch for each rank and accumulation step
+(``Step.micro``). :class:`RunOrder` below joins the epochs' steps to a run. ``training/loop.py`` then takes
+the micro-batches of its own rank out of ``step.micro``.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +13,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-
-class Step(Protocol):
-    """What one optimizer step works on; see ``data/batching/plan.py``."""
-
-    @property
-    def micro(self) -> Sequence[Sequence[int]]:
-        """Sample indices of each rank × accumulation slot; a slot can be empty."""
-
-    @property
-    def supervised(self) -> int:
-        """Supervised tokens of all slots together."""
-
-    @property
-    def first_sample(self) -> int:
-        """Where the step's samples begin in its epoch's stream."""
-
-    @property
-    def next_sample(self) -> int:
-        """Where the samples of the step after it begin."""
-
-
-class Plan(Protocol):
-    """The order of the data; see ``data/batching/plan.py``."""
-
-    @property
-    def batch_size(self) -> int | None:
-        """Clips of a micro-batch, where that is fixed: then whole epochs have equally many steps."""
-
-    def __len__(self) -> int:
-        """Samples of an epoch."""
-
-    def epoch(self, epoch: int, first_sample: int = 0) -> Sequence[Step]:
-        """The steps of an epoch, from a place of its stream on."""
+from mdl_toolkit.data.batching.plan import Plan, Step
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run stands in its data: the next step begins at this sample of this epoch's stream."""
+class DataPosition:
+    """Where in its data a run stands: the next step begins at this sample of this epoch's stream."""
 
     epoch: int = 0
     first_sample: int = 0
@@ -54,30 +27,35 @@ class Place:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A step with its place in the run.
+    """A step with its number in the run.
 
     Attributes:
-        number: Optimizer steps made when this one is done; the first step is 1.
-        step: What it works on.
-        epoch: Epochs seen when it is done, in parts of an epoch's samples.
-        after: Where the step after it begins.
+        number: Number of optimizer steps that are made when this one is done; the first step is 1.
+        step: The clips of the step, and how they are divided.
+        epoch: Number of epochs that are done after the step, as a fraction.
+        after: Where the next step begins.
     """
 
     number: int
     step: Step
     epoch: float
-    after: Place
+    after: DataPosition
 
 
 class RunOrder:
-    """All steps that are still to be made, in order.
+    """All steps of a run that are still to be made, in order. It is the same on every process.
 
     Args:
-        plan: The order of the data.
-        num_epochs: Passes over the data; a last, broken one makes its share of an epoch's steps, rounded up.
-        max_steps: Where given, the steps of the run, however many passes that takes.
-        place: Where to begin.
-        done: Steps made before.
+        plan: The steps of each epoch.
+        num_epochs: The number of passes over the data. Of a last, partial epoch its share of the epoch's
+            steps is made, rounded up.
+        max_steps: The number of steps of the run, however many passes that takes; it replaces
+            ``num_epochs``.
+        position: Where to begin; where the data begins if it is not given.
+        done: The number of steps made before.
+
+    Attributes:
+        total_steps: The number of steps of the whole run, those made before included.
     """
 
     def __init__(
@@ -85,16 +63,16 @@ class RunOrder:
         plan: Plan,
         num_epochs: float,
         max_steps: int | None = None,
-        place: Place | None = None,
+        position: DataPosition | None = None,
         done: int = 0,
     ) -> None:
         self._plan, self._num_epochs, self._max_steps = plan, num_epochs, max_steps
-        self._place, self._done = place or Place(), done
+        self._position, self._done = position or DataPosition(), done
         self.total_steps = self._count()
 
     def _steps(self, epoch: int) -> tuple[Sequence[Step], int]:
         """The steps of an epoch that are still to be made, and how many of them the run makes."""
-        first = self._place.first_sample if epoch == self._place.epoch else 0
+        first = self._position.first_sample if epoch == self._position.epoch else 0
         steps = self._plan.epoch(epoch, first)
         share = self._num_epochs - epoch
         if self._max_steps is not None or share >= 1:
@@ -108,8 +86,8 @@ class RunOrder:
         if self._max_steps is not None:
             return max(self._max_steps, self._done)
         total, each = self._done, None
-        for epoch in range(self._place.epoch, math.ceil(self._num_epochs)):
-            whole = epoch > self._place.epoch and epoch + 1 <= self._num_epochs
+        for epoch in range(self._position.epoch, math.ceil(self._num_epochs)):
+            whole = epoch > self._position.epoch and epoch + 1 <= self._num_epochs
             if whole and each is not None:
                 total += each
                 continue
@@ -124,12 +102,12 @@ class RunOrder:
 
     def __iter__(self) -> Iterator[Scheduled]:
         number, rows = self._done, len(self._plan)
-        for epoch in itertools.count(self._place.epoch):
+        for epoch in itertools.count(self._position.epoch):
             if number >= self.total_steps:
                 return
             steps, count = self._steps(epoch)
             for step in itertools.islice(steps, min(count, self.total_steps - number)):
                 number += 1
                 after = step.next_sample
-                place = Place(epoch, after) if after < rows else Place(epoch + 1, 0)
-                yield Scheduled(number, step, epoch + after / rows, place)
+                position = DataPosition(epoch, after) if after < rows else DataPosition(epoch + 1, 0)
+                yield Scheduled(number, step, epoch + after / rows, position)

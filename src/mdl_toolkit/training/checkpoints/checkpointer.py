@@ -18,10 +18,15 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
-from mdl_toolkit.training.loop import Progress
+from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates
-from mdl_toolkit.training.trainable.adapters import kind_of, load_trained, trained_tensors, trained_weights
+from mdl_toolkit.training.trainable.adapters import (
+    folder_kind,
+    load_trained,
+    trained_tensors,
+    trained_weights,
+)
 from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
@@ -119,7 +124,7 @@ class Checkpointer:
         settings: TrainSettings,
         identity: Identity,
         base_folder: Path,
-        manifest: Callable[[Kind, Progress], ModelManifest],
+        manifest: Callable[[Kind, RunProgress], ModelManifest],
         newest: Path | None = None,
     ) -> None:
         self.output, self.ranks, self.wrapped, self.optimizer = output, ranks, wrapped, optimizer
@@ -127,7 +132,7 @@ class Checkpointer:
         self._base_folder, self._manifest = base_folder, manifest
         self.newest = newest
 
-    def save(self, progress: Progress) -> str:
+    def save(self, progress: RunProgress) -> str:
         """Write ``checkpoint-N``; every process calls it, the main one writes.
 
         Returns:
@@ -140,7 +145,7 @@ class Checkpointer:
         if self.ranks.is_main:
             with writing_checkpoint(self.output, self._state(progress)) as folder:
                 trained = trained_weights(self.wrapped.model, self.settings)
-                manifest = self._manifest(kind_of(trained), progress)
+                manifest = self._manifest(folder_kind(trained), progress)
                 write_trained(folder, self._base_folder, trained, manifest)
                 write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
             prune(self.output, self.settings.save_total_limit, path)
@@ -154,11 +159,11 @@ class Checkpointer:
         self.newest = path
         return f"saved {path}"
 
-    def _state(self, progress: Progress) -> RunState:
+    def _state(self, progress: RunProgress) -> RunState:
         return RunState(
             step=progress.step,
-            epoch=progress.place.epoch,
-            first_sample=progress.place.first_sample,
+            epoch=progress.position.epoch,
+            first_sample=progress.position.first_sample,
             schedule_position=self.rates.position(progress.step),
             schedule_total=self.rates.total,
             counts=dict(progress.counts),

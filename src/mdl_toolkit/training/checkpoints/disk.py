@@ -23,7 +23,7 @@ from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
 from mdl_toolkit.training.checkpoints.storage import RunState, checkpoints
 from mdl_toolkit.training.schedule import interval
-from mdl_toolkit.training.trainable.targets import adapted_modules
+from mdl_toolkit.training.trainable.targets import lora_target_modules
 
 logger = get_logger(__name__)
 
@@ -128,7 +128,7 @@ def _done(settings: TrainSettings) -> int:
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
     """How many numbers learn."""
-    pattern = adapted_modules(settings)
+    pattern = lora_target_modules(settings)
     whole = set(settings.train_target)
     if settings.method == "lora":
         whole &= {"embed_tokens", "lm_head"}

@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 _SHORTEST, _LONGEST = 10.0, 300.0
 
 
-class Journal:
+class Reporter:
     """Takes a run's numbers.
 
     Args:

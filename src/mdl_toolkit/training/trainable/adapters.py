@@ -22,7 +22,7 @@ from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.trainable.layers import ADAPTER, compute_in, make_lean
-from mdl_toolkit.training.trainable.targets import adapted_modules
+from mdl_toolkit.training.trainable.targets import lora_target_modules
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
@@ -83,7 +83,7 @@ def lora_config(settings: TrainSettings) -> Any:
         lora_dropout=settings.lora_dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
-        target_modules=adapted_modules(settings),
+        target_modules=lora_target_modules(settings),
         bias="none",
     )
 
@@ -114,7 +114,7 @@ def trained_weights(model: nn.Module, settings: TrainSettings) -> AdapterWeights
     return AdapterWeights.collect(trained_tensors(model), config)
 
 
-def kind_of(trained: AdapterWeights) -> Kind:
+def folder_kind(trained: AdapterWeights) -> Kind:
     """What a folder of these tensors is. Without a LoRA layer PEFT has no adapter, whatever the method."""
     return "adapter" if trained.lora else "overlay"
 

@@ -13,7 +13,7 @@ _LORA_TARGETS = {
 _LORA_ATTENTION = r"decoder\.model\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
 
 
-def adapted_modules(settings: TrainSettings) -> str | None:
+def lora_target_modules(settings: TrainSettings) -> str | None:
     """A pattern that the names of adapted layers match as a whole; ``None`` where there are none."""
     patterns = [pattern for part, pattern in _LORA_TARGETS.items() if part in settings.train_target]
     if settings.lora_attention and "decoder" in settings.train_target:

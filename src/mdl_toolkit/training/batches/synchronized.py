@@ -1,7 +1,8 @@
-"""Micro-batches that may end before their time, on one process of many, which all must then do together.
+"""Micro-batches that all processes of a run take in equal number, even where one runs out of them.
 
-A process that waits in a collective can't be told that another has no further batch. So that one goes on with
-the last it had, as something that counts for nothing, to the next point where all talk to each other.
+A data worker may die, a row may be bad, or a signal may end the wait, on one process alone. The others wait
+in a collective then and can't be told. So this process goes on with its last micro-batch, which counts for
+nothing, up to the next point where all processes exchange numbers; there all raise :class:`NoBatch`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class NoBatch(Exception):  # noqa: N818 -- what has gone wrong is its cause
-    """A process of the run has no further batch; raised by all of them, at the same point.
+    """A process of the run has no further micro-batch; all processes raise this at the same point.
 
     Args:
-        cause: Why this one has none; ``None`` where it is another's.
+        cause: Why this process has none; ``None`` where another process has none.
     """
 
     def __init__(self, cause: MdlError | None) -> None:
@@ -28,18 +29,18 @@ class NoBatch(Exception):  # noqa: N818 -- what has gone wrong is its cause
         super().__init__(str(cause))
 
 
-class Supply:
-    """Takes micro-batches one by one. Made by every process at the same point.
+class SynchronizedBatches:
+    """Takes micro-batches one by one; every process makes one at the same point of the run.
 
     Args:
-        batches: They.
+        batches: The micro-batches of this process.
         ranks: The processes of the run.
 
     Raises:
-        NoBatch: A process has not even the first.
+        NoBatch: A process has not even a first micro-batch.
 
     Attributes:
-        cause: Why there is no further batch on this process; ``None`` while there is one.
+        cause: Why this process has no further micro-batch; ``None`` while it has one.
     """
 
     def __init__(self, batches: Iterator[PackedBatch], ranks: Ranks) -> None:
@@ -50,10 +51,10 @@ class Supply:
             raise NoBatch(self.cause)
 
     def take(self) -> PackedBatch:
-        """The next micro-batch; where ``cause`` is set afterwards, only the last one again.
+        """The next micro-batch; the last one again where there is no next one, and then ``cause`` is set.
 
         Raises:
-            NoBatch: There is none, and no other process to wait for.
+            NoBatch: There is no next one, and this process is the only one of the run.
         """
         if self._first is not None:
             self._first = None
