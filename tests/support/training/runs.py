@@ -12,13 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mdl_toolkit.data.dataset.manifest import (
-    DATA_NAME,
-    DatasetManifest,
-    arrow_schema,
-    dataset_info,
-    dataset_state,
-)
+from mdl_toolkit.compat.datasets_format import DATA_NAME, dataset_info, dataset_state
+from mdl_toolkit.data.dataset.manifest import DatasetManifest, arrow_schema
 from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.settings import TrainSettings
@@ -109,7 +104,7 @@ def _write_dataset(
         files={DATA_NAME: (path / DATA_NAME).stat().st_size},
     )
     (path / "mdl_dataset.json").write_text(json.dumps(manifest.to_json()))
-    (path / "dataset_info.json").write_text(json.dumps(dataset_info()))
+    (path / "dataset_info.json").write_text(json.dumps(dataset_info(schema)))
     (path / "state.json").write_text(json.dumps(dataset_state(manifest.fingerprint)))
 
 

@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdl_toolkit.data.dataset.manifest import (
-    DATA_NAME,
-    INFO_NAME,
-    MANIFEST_NAME,
-    STATE_NAME,
-    DatasetManifest,
-    arrow_schema,
-    dataset_info,
-    dataset_state,
-)
+from mdl_toolkit.compat.datasets_format import DATA_NAME, INFO_NAME, STATE_NAME, dataset_info, dataset_state
+from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, arrow_schema
 from mdl_toolkit.data.prompt.builder import Encoded
 from mdl_toolkit.files import write_json
 
@@ -105,7 +97,7 @@ class FolderWriter:
 
     def write_manifest(self, manifest: DatasetManifest) -> None:
         """Write the small files; the last thing to do."""
-        write_json(self._folder / INFO_NAME, dataset_info())
+        write_json(self._folder / INFO_NAME, dataset_info(self._schema))
         write_json(self._folder / STATE_NAME, dataset_state(manifest.fingerprint))
         write_json(self._folder / MANIFEST_NAME, manifest.to_json())
 

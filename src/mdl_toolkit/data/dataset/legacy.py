@@ -5,7 +5,6 @@ Nothing says of such a folder that it is whole, so all of its rows are looked at
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zlib
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.compat.datasets_format import STATE_NAME, data_files
 from mdl_toolkit.data.dataset.findings import Finding, known, look_once
 from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.dataset.table import Table
@@ -73,7 +73,7 @@ class LegacyPart:
         if not len(self.table):
             raise DataError(f"{folder}: no rows in it")
         self._geometry = AudioGeometry()
-        files = [folder / name for name in ("state.json", *names)]
+        files = [folder / name for name in (STATE_NAME, *names)]
         found = look_once(files, self._look) if look else known(files) or self._look(samples=False)
         if found.problem:
             raise DataError(found.problem)
@@ -128,11 +128,10 @@ class LegacyPart:
         return list(map(int, np.flatnonzero(self._highest >= vocabulary)))
 
     def _data_files(self) -> list[str]:
-        path = self.folder / "state.json"
+        path = self.folder / STATE_NAME
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            names = [str(item["filename"]) for item in state["_data_files"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            names = data_files(self.folder)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}): convert the dataset again") from error
         if any(Path(name).name != name for name in names):
             raise DataError(f"{path}: names files outside of its folder")

@@ -19,30 +19,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.compat.datasets_format import DATA_NAME, INFO_NAME, STATE_NAME, with_features
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 
 MANIFEST_NAME = "mdl_dataset.json"
-DATA_NAME = "data-00000-of-00001.arrow"
-INFO_NAME, STATE_NAME = "dataset_info.json", "state.json"
 #: All that a dataset of ours consists of.
 FILES = frozenset({MANIFEST_NAME, DATA_NAME, INFO_NAME, STATE_NAME})
 FORMAT = 1
-
-#: Column name to its type in the datasets library's words.
-_COLUMNS: dict[str, Any] = {
-    "input_ids": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"},
-    "labels": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"},
-    "audio": {"dtype": "large_binary", "_type": "Value"},
-    "samples": {"dtype": "int64", "_type": "Value"},
-    "supervised": {"dtype": "int32", "_type": "Value"},
-    "line": {"dtype": "int64", "_type": "Value"},
-    "source": {"dtype": "string", "_type": "Value"},
-    "start": {"dtype": "float64", "_type": "Value"},
-    "end": {"dtype": "float64", "_type": "Value"},
-}
-COLUMNS = tuple(_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -173,37 +158,24 @@ class DatasetManifest:
             raise ValueError("geometry: positive whole numbers expected")
 
 
-def dataset_info() -> dict[str, Any]:
-    """Contents of ``dataset_info.json``."""
-    return {"citation": "", "description": "", "features": _COLUMNS, "homepage": "", "license": ""}
+def arrow_schema() -> Any:
+    """The table's pyarrow schema, with what the datasets library wants to know of it."""
+    import pyarrow as pa
 
-
-def dataset_state(fingerprint: str) -> dict[str, Any]:
-    """Contents of ``state.json``."""
-    return {
-        "_data_files": [{"filename": DATA_NAME}],
-        "_fingerprint": fingerprint[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
+    columns = {
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+        "audio": pa.large_binary(),
+        "samples": pa.int64(),
+        "supervised": pa.int32(),
+        "line": pa.int64(),
+        "source": pa.string(),
+        "start": pa.float64(),
+        "end": pa.float64(),
     }
+    return with_features(pa.schema(list(columns.items())))
 
 
 def arrow_types() -> dict[str, str]:
     """The types of the table's columns, in Arrow's words."""
     return {field.name: str(field.type) for field in arrow_schema()}
-
-
-def arrow_schema() -> Any:
-    """The table's pyarrow schema, with the metadata that the datasets library writes."""
-    import pyarrow as pa
-
-    types = {
-        "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "audio": pa.large_binary(),
-        "samples": pa.int64(), "supervised": pa.int32(), "line": pa.int64(), "source": pa.string(),
-        "start": pa.float64(), "end": pa.float64(),
-    }  # fmt: skip
-    metadata = {"huggingface": json.dumps({"info": {"features": _COLUMNS}})}
-    return pa.schema([(name, types[name]) for name in COLUMNS], metadata=metadata)

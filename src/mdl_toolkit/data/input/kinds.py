@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from mdl_toolkit.compat.datasets_format import INFO_NAME, STATE_NAME
 from mdl_toolkit.errors import DataError
 
 #: Bytes that are looked at; a tar archive says what it is at byte 257.
@@ -140,7 +141,7 @@ def describe_folder(path: Path) -> str:
 
 def is_dataset(names: Iterable[str]) -> bool:
     """Whether these are the files of a converted dataset, of ours or as the datasets library saves them."""
-    return "mdl_dataset.json" in names or {"state.json", "dataset_info.json"} <= set(names)
+    return "mdl_dataset.json" in names or {STATE_NAME, INFO_NAME} <= set(names)
 
 
 def check_dataset(path: Path) -> None:
