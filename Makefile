@@ -110,7 +110,7 @@ bench: venv
 
 # Trains the small base model that ships with the package anew.
 base: venv
-	$(BIN)/python scripts/build_base.py
+	$(BIN)/python -m scripts.base.build
 
 clean:
 	rm -rf .venv .venv-oldest .venv-newest .venv-wheel build dist htmlcov mdl-demo .pytest_cache .mypy_cache .ruff_cache

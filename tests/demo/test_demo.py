@@ -185,7 +185,7 @@ def test_the_screen_shows_loss_table_and_accuracy(capsys):
 
 def test_the_whole_demonstration_imports_no_torch():
     code = (
-        "import sys, mdl_toolkit.demo.run, mdl_toolkit.demo.report, mdl_toolkit.demo.lessons; "
+        "import sys, mdl_toolkit.demo.run, mdl_toolkit.demo.report, mdl_toolkit.demo.task; "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

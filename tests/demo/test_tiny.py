@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from mdl_toolkit.demo import lessons
 from mdl_toolkit.hub import resolve_model
+from scripts.base import lessons
 
 TINY = resolve_model("tiny")
 WEIGHTS = TINY / "model.safetensors"

@@ -1,6 +1,6 @@
 """Train the small base model that ships with the package anew, by the package's own commands.
 
-    python scripts/build_base.py [--lessons 36000] [--epochs 4] [--output src/mdl_toolkit/demo/tiny]
+    python -m scripts.base.build [--lessons 36000] [--epochs 4] [--output src/mdl_toolkit/demo/tiny]
 
 It synthesises the lessons, trains a tokenizer on their captions, draws random weights, and lets
 ``mdl-toolkit`` convert the lessons and train every weight on them; the result is rounded to bfloat16.
@@ -22,18 +22,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from base_files import build_tokenizer, random_weights, write_text_files
 from safetensors.torch import load_file, save_file
 
-from mdl_toolkit.demo.lessons import lesson
 from mdl_toolkit.demo.sounds import write_wav
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.frontend import MelFrontend
 from mdl_toolkit.model.layout import ClipLayout
+from scripts.base.lessons import lesson
+from scripts.base.tokenizer import build_tokenizer, random_weights, write_text_files
 
 HELD_OUT = 10_000_000  # numbers of lessons from here on are for evaluation
-TINY = Path(__file__).resolve().parents[1] / "src" / "mdl_toolkit" / "demo" / "tiny"
+TINY = Path(__file__).resolve().parents[2] / "src" / "mdl_toolkit" / "demo" / "tiny"
 COLUMNS = ("audio", "prediction", "user_prompt", "system_prompt")
 
 

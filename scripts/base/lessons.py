@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mdl_toolkit.demo import sounds as s
-from mdl_toolkit.demo import voice
 from mdl_toolkit.demo.sounds import Rng, Wave
+from scripts.base import voice
 
 CAPTION_PROMPTS = (
     "Describe the sound.",
