@@ -29,8 +29,10 @@ from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.frontend import MelFrontend
 from mdl_toolkit.model.layout import ClipLayout
+from scripts.base.config import write_text_files
 from scripts.base.lessons import lesson
-from scripts.base.tokenizer import build_tokenizer, random_weights, write_text_files
+from scripts.base.tokenizer import build_tokenizer
+from scripts.base.weights import random_weights
 
 HELD_OUT = 10_000_000  # numbers of lessons from here on are for evaluation
 TINY = Path(__file__).resolve().parents[2] / "src" / "mdl_toolkit" / "demo" / "tiny"

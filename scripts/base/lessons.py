@@ -15,6 +15,7 @@ import numpy as np
 from mdl_toolkit.demo import sounds as s
 from mdl_toolkit.demo.sounds import Rng, Wave
 from scripts.base import voice
+from scripts.base.instruments import drum, pluck
 
 CAPTION_PROMPTS = (
     "Describe the sound.",
@@ -67,10 +68,16 @@ def _move(wave: Wave, movement: str, rate: float) -> Wave:
     if movement == "growing":
         return s.grow(wave)
     if movement == "swelling and fading":
-        return s.swell(wave)
+        return _swell(wave)
     if movement in ("trembling", "pulsing"):
         return s.tremble(wave, rate, 0.95 if movement == "pulsing" else 0.8)
     return s.edges(wave)
+
+
+def _swell(wave: Wave) -> Wave:
+    """Let a sound come and go."""
+    rise = np.sin(np.linspace(0, np.pi, len(wave))) ** 2
+    return s.edges((wave * rise).astype(np.float32))
 
 
 def _tone(rng: Rng) -> Heard:
@@ -175,7 +182,7 @@ def _chord(rng: Rng) -> Heard:
     if held:
         wave = s.edges(s.mix(*(0.5 * s.tone(p, rng.uniform(0.6, 1.1), "soft") for p in pitches)), 0.03)
     else:
-        wave = s.mix(*(0.6 * s.pluck(rng, p, 1.0) for p in pitches))
+        wave = s.mix(*(0.6 * pluck(rng, p, 1.0) for p in pitches))
     way, article = "held" if held else "plucked", "an" if kind == "open" else "a"
     return Heard(
         wave, f"{article} {kind} chord, {way}", [("What chord is it?", kind), ("Is it held or plucked?", way)]
@@ -196,9 +203,7 @@ def _melody(rng: Rng) -> Heard:
     notes: list[Wave] = []
     for place in ladder:
         pitch = root * 2 ** (place * step / 12)
-        notes.append(
-            s.pluck(rng, pitch, length) if plucked else s.edges(s.tone(pitch, length, "soft"), 0.015)
-        )
+        notes.append(pluck(rng, pitch, length) if plucked else s.edges(s.tone(pitch, length, "soft"), 0.015))
     return Heard(
         s.join(*notes),
         f"{COUNTS[len(notes)]} notes {kind}",
@@ -210,7 +215,7 @@ def _rhythm(rng: Rng) -> Heard:
     count = int(rng.integers(2, 6))
     strokes = [str(name) for name in rng.choice(["kick", "snare", "hat"], count)]
     step = rng.uniform(0.17, 0.3)
-    wave = s.place([(step * k, s.drum(rng, name)) for k, name in enumerate(strokes)], step * count + 0.1)
+    wave = s.place([(step * k, drum(rng, name)) for k, name in enumerate(strokes)], step * count + 0.1)
     return Heard(
         wave,
         " ".join(strokes),

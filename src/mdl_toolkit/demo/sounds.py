@@ -104,12 +104,6 @@ def grow(wave: Wave) -> Wave:
     return edges((wave * np.linspace(0.03, 1, len(wave)) ** 1.5).astype(np.float32))
 
 
-def swell(wave: Wave) -> Wave:
-    """Let a sound come and go."""
-    rise = np.sin(np.linspace(0, np.pi, len(wave))) ** 2
-    return edges((wave * rise).astype(np.float32))
-
-
 def tremble(wave: Wave, rate: float, depth: float = 0.8) -> Wave:
     """Let the level of a sound go up and down so many times a second."""
     time = np.arange(len(wave)) / SAMPLE_RATE
@@ -170,31 +164,6 @@ def bell(pitch: float, seconds: float) -> Wave:
         if pitch * ratio < 7600
     ]
     return mix(*parts)
-
-
-def pluck(rng: Rng, pitch: float, seconds: float) -> Wave:
-    """A plucked string: harmonics that die the sooner the higher they are."""
-    count = samples(seconds)
-    time = np.arange(count) / SAMPLE_RATE
-    wave = np.zeros(count)
-    for number in range(1, 16):
-        if number * pitch < 7600:
-            decay = np.exp(-time * (2.5 + 1.2 * number))
-            wave += np.sin(2 * np.pi * number * pitch * time + rng.uniform(0, 6.28)) * decay / number
-    return edges(peak(wave, 0.8), 0.002)
-
-
-def drum(rng: Rng, kind: str) -> Wave:
-    """A stroke: ``kick`` (a low thump), ``snare`` (a noisy slap) or ``hat`` (a short hiss)."""
-    if kind == "kick":
-        return fade(glide(rng.uniform(110, 160), rng.uniform(42, 55), 0.25), 0.09)
-    if kind == "snare":
-        return mix(
-            fade(noise(rng, 0.2, 700, 7000), 0.06), 0.5 * fade(tone(rng.uniform(170, 210), 0.15), 0.05)
-        )
-    if kind == "hat":
-        return 0.6 * fade(noise(rng, 0.09, 5500, 7900), 0.025)
-    raise ValueError(f"no drum {kind!r}")
 
 
 def band_limit(wave: Wave, highest: float) -> Wave:

@@ -180,15 +180,8 @@ def _write_other_files(path: Path, fields: dict[str, Any]) -> None:
             "pad_token_id": specials["<|endoftext|>"],
         },
         "preprocessor_config.json": {
+            **json.loads((TOKENIZER_FOLDER / "preprocessor_config.json").read_text(encoding="utf-8")),
             "auto_map": {"AutoProcessor": "processing_midashenglm.MiDashengLMProcessor"},
-            "do_normalize": False,
-            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-            "feature_size": 1,
-            "padding_side": "right",
-            "padding_value": 0.0,
-            "processor_class": "MiDashengLMProcessor",
-            "return_attention_mask": True,
-            "sampling_rate": 16000,
         },
         "processor_config.json": {
             "auto_map": {"AutoProcessor": "processing_midashenglm.MiDashengLMProcessor"},
