@@ -178,19 +178,6 @@ def test_clips_nearly_as_long_as_the_budget_still_fit():
         Plan([], [], [], seed=0, micro_batches=1, batch_size=1)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 200), sizes, st.integers(1, 5), st.floats(0.01, 3.5))
-def test_steps_of_broken_epochs_are_those_that_begin_within_them(
-    rows: int, size: dict, micro: int, epochs: float
-):
-    plan = _plan(_clips(rows), micro_batches=micro, **size)
-    expected = 0
-    for number in range(int(np.ceil(epochs))):
-        share = min(1.0, epochs - number) * rows
-        expected += sum(step.first_sample < share - 1e-6 for step in plan.epoch(number))
-    assert plan.steps(epochs) == expected >= 1
-
-
 def test_work_is_counted_as_the_geometry_has_it():
     tokens, samples, supervised = _clips(200)
     costs = Costs(patch=0.3, supervised=0.2, token_pair=0.01, patch_pair=0.02)
@@ -224,12 +211,13 @@ def test_a_million_rows_are_planned_lazily_and_in_little_memory():
     code = (
         "import numpy as np, resource\n"
         "from mdl_toolkit.data.batching.plan import Plan\n"
+        "from mdl_toolkit.training.batches.order import RunOrder\n"
         "n = 1_000_000; t = np.random.default_rng(0).integers(20, 300, n)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"
         "plan = Plan(t, t * 3000, t // 4, seed=0, micro_batches=8, max_tokens=4000)\n"
         "epoch = plan.epoch(0); first = epoch[0].micro; last = epoch[-1].micro\n"
-        "print(len(epoch), plan.steps(1.5), peak() - before)"
+        "print(len(epoch), RunOrder(plan, 1.5).total_steps, peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     steps, longer, megabytes = map(int, done.stdout.split())

@@ -27,6 +27,15 @@ def test_counts_of_broken_epochs_are_those_of_the_transformers_trainer(num_epoch
     assert numbers == list(range(1, order.total_steps + 1))
 
 
+@pytest.mark.parametrize("num_epochs", [0.01, 0.5, 1, 2.54])
+def test_a_broken_epoch_of_batches_in_tokens_makes_its_share_of_that_epochs_steps(num_epochs: float):
+    plan = make_plan(max_tokens=200)
+    shares = [
+        (min(1.0, num_epochs - epoch), len(plan.epoch(epoch))) for epoch in range(math.ceil(num_epochs))
+    ]
+    assert RunOrder(plan, num_epochs).total_steps == sum(math.ceil(share * steps) for share, steps in shares)
+
+
 def test_every_whole_epoch_has_every_row_once():
     order = RunOrder(make_plan(), 2)
     seen = [i for scheduled in order for micro in scheduled.step.micro for i in micro]

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from safetensors.torch import load_file
 
-from mdl_toolkit.errors import MdlError, ModelError
+from mdl_toolkit.errors import MdlError, ModelError, UserError
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.training.checkpoints import storage as state_module
 from mdl_toolkit.training.checkpoints.storage import (
@@ -28,6 +28,7 @@ from mdl_toolkit.training.checkpoints.storage import (
     clean_partials,
     flaw,
     newest_complete,
+    owning,
     prune,
     writing_checkpoint,
 )
@@ -301,3 +302,15 @@ def test_no_pickle_is_in_a_checkpoint(shop, tmp_path: Path):
     listed = json.loads((tmp_path / "out" / "checkpoint-1" / "complete.json").read_text())["files"]
     assert {"adapter_model.safetensors", "optimizer.safetensors", "run_state.json"} <= listed.keys()
     assert state_module.FINAL == "final"
+
+
+def test_one_run_at_a_time_owns_an_output(tmp_path: Path):
+    with (
+        owning(tmp_path / "out"),
+        pytest.raises(UserError, match="another run is at work there"),
+        owning(tmp_path / "out"),
+    ):
+        pass
+    with owning(tmp_path / "out"):
+        pass
+    assert not list((tmp_path / "out").iterdir())

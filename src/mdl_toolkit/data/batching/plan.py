@@ -11,7 +11,6 @@ poor sample of the data, and one of the longest alone needs the most memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import overload
@@ -167,17 +166,6 @@ class Plan:
         """
         stream = self.stream(epoch)
         return Epoch(self, stream, self._cuts(stream, first_sample))
-
-    def steps(self, epochs: float) -> int:
-        """Optimizer steps of so many epochs; of a last, partial one those that begin within its share."""
-        total = 0
-        begins = self._cuts(self.stream(0), 0)[:-1]
-        for number in range(math.ceil(epochs)):
-            if number and self._shuffle and self.max_tokens is not None:
-                begins = self._cuts(self.stream(number), 0)[:-1]
-            share = min(1.0, epochs - number) * len(self)
-            total += int(np.searchsorted(begins, share - 1e-6, side="left"))
-        return total
 
     def split(self, samples: Ints) -> list[list[int]]:
         """Divide a step's clips over the micro-batches, so that each has the same work."""

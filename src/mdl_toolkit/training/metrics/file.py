@@ -73,11 +73,6 @@ def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics file; none where there is no file."""
-    return [json.loads(line) for line in _whole_lines(path)]
-
-
 def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
