@@ -3,6 +3,13 @@
 A terminal has one at most. It is cleared before anything else is printed, whoever prints in this process.
 Where other processes print to the same terminal (torchrun does), nobody could clear it for them: there, as in
 a file, a line is printed now and then instead.
+
+``rich.progress`` was tried in its place (rich 15.0.0, ``auto_refresh=False`` and so no thread, drawing to the
+same guarded stream). It loses what other code prints: a half line of another library is erased, and a line of
+a library in C is glued to the live line, since rich leaves the cursor at its end; both are in
+``tests/system/terminal/test_screen.py``. A process that is killed leaves the cursor hidden. The first line
+takes 40 ms instead of 0.1, most of it the import (median of nine processes in turn with ours), a further one
+225 µs instead of 16, and clearing it 650 µs instead of 3.
 """
 
 from __future__ import annotations
