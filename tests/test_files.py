@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import files
 from mdl_toolkit.files import atomic_file, atomic_folder, remove_partials, write_json
 
 
@@ -39,7 +38,7 @@ def test_a_full_disk_at_the_last_moment_leaves_the_old_file(tmp_path: Path, monk
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_json(target, {"n": 2})
     assert json.loads(target.read_text()) == {"n": 1}

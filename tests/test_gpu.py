@@ -121,7 +121,7 @@ def test_who_asks_for_a_gpu_gets_no_cpu(machine: Machine, value: str) -> None:
 @pytest.mark.parametrize("value", ["", " ", "-1", "NoDevFiles", "none", "-1,0"])
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"])
 def test_whoever_hides_the_gpus_means_the_cpu(nvidia: Machine, name: str, value: str) -> None:
-    nvidia.lets(**{name: value})
+    nvidia.lets(**{name: value})  # type: ignore[arg-type]
 
 
 def test_accelerates_config_may_mean_the_cpu(nvidia: Machine) -> None:

@@ -240,7 +240,7 @@ def _response(status: int):
     try:
         import httpx2
     except ImportError:  # before huggingface_hub 2
-        import httpx as httpx2
+        import httpx as httpx2  # type: ignore[no-redef]
 
     return httpx2.Response(status, request=httpx2.Request("GET", "https://user:secret@hub.example/x"))
 
@@ -281,7 +281,7 @@ def test_modelscope_is_an_extra(monkeypatch, tmp_path: Path):
         return str(folder)
 
     module = types.ModuleType("modelscope")
-    module.snapshot_download = download
+    module.snapshot_download = download  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "modelscope", module)
     assert resolve_model("some/model", revision="v1", from_modelscope=True) == folder
     wanted = [(True, True), (False, False), (False, True)]  # the cache, then what is small, then the weights
@@ -296,7 +296,7 @@ def test_modelscope_is_an_extra(monkeypatch, tmp_path: Path):
     def broken(*args, **kwargs):
         raise RuntimeError("token ms-secret")
 
-    module.snapshot_download = broken
+    module.snapshot_download = broken  # type: ignore[attr-defined]
     text = _message("some/model", from_modelscope=True)
     assert "ModelScope gave none (RuntimeError)" in text and "ms-secret" not in text
 

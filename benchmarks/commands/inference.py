@@ -88,7 +88,7 @@ def _answers(
 ) -> list[list[int]]:
     from transformers import StoppingCriteria, StoppingCriteriaList
 
-    class Lengths(StoppingCriteria):
+    class Lengths(StoppingCriteria):  # type: ignore[misc]
         """Ends each row's answer at its length, as an end token would."""
 
         def __call__(self, input_ids: torch.Tensor, _scores: Any, **_kwargs: Any) -> torch.Tensor:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -110,7 +111,8 @@ def simulate(name: str, clips: tuple[np.ndarray, np.ndarray], ranks: int, steps:
     report(name, ranks, "random", full, last, rows)
 
     budget = int(tokens.mean() * CLIPS_PER_RANK / 0.95) + 1
-    for way, options in (("count", {"batch_size": CLIPS_PER_RANK}), ("tokens", {"max_tokens": budget})):
+    ways: dict[str, Any] = {"count": {"batch_size": CLIPS_PER_RANK}, "tokens": {"max_tokens": budget}}
+    for way, options in ways.items():
         plan = Plan(tokens, samples, supervised, seed=0, micro_batches=ranks, **options)
         epoch = [np.array([plan.work[part].sum() for part in step.micro]) for step in plan.epoch(0)]
         report(name, ranks, way, epoch[:-1], epoch[-1], rows)

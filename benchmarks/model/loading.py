@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import emit
 
@@ -103,7 +104,7 @@ def measure(folder: Path, case: str) -> dict:
     from mdl_toolkit.model_folders.load import load_model
 
     dtype = torch.float32 if case == "float32" else torch.bfloat16
-    quantization = case if case in ("8bit", "4bit") else None
+    quantization: Any = case if case in ("8bit", "4bit") else None
     if quantization:
         import bitsandbytes  # noqa: F401  its own memory is not the weights'
     if case == "library":

@@ -196,10 +196,10 @@ def measure(
     with joined(read_launch()) as ranks:
         wrapped = prepare(model, settings, ranks)
         start = {name: p.detach().clone() for name, p in wrapped.trainable.items()}
-        order = RunOrder(RandomBatches(data, batch), 1, steps)
+        order = RunOrder(RandomBatches(data, batch), 1, steps)  # type: ignore[arg-type]
         rows = [scheduled.step.samples.tolist() for scheduled in order]
         loop = None if profiler else PaddedLoop(model, settings, data, start)
-        turns = Turns(loop, rows, getattr(torch, dtype), profiler)
+        turns: Any = Turns(loop, rows, getattr(torch, dtype), profiler)
         flops = FlopCounter(wrapped.model.config, wrapped.trainable, data.geometry)
         Loop(
             settings=settings, ranks=ranks, wrapped=wrapped, optimizer=Optimizer(wrapped.trainable),

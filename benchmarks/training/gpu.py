@@ -242,7 +242,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    settings = {
+    settings: dict[str, Any] = {
         "case": name, "clips": case.clips, "seconds": list(case.seconds), "recompute": case.recompute,
         "compile": case.compile, "quantization": case.quantization,
         "dtype": str(dtype).removeprefix("torch."),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,12 +168,12 @@ def test_launcher_variables_are_not_for_its_steps(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     show = "import os, sys; sys.exit('RANK' in os.environ or 'WORLD_SIZE' in os.environ)"
-    monkeypatch.setattr(demo_run.shutil, "which", lambda *_, **__: sys.executable)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: sys.executable)
     demo_run.run_command(tmp_path, demo_run.Command("x", ("mdl-toolkit", "-c", show)))
 
 
 def test_the_screen_shows_loss_table_and_accuracy(capsys):
-    metrics = [{"step": k, "loss": 4.0 / k} for k in range(1, 41)]
+    metrics: Any = [{"step": k, "loss": 4.0 / k} for k in range(1, 41)]
     clips = [Answered("a.wav", None, "a bell", "a bell"), Answered("b.wav", None, "a bell", "[red]a drum")]  # type: ignore[arg-type]
     demo_run.show(Outcome(clips, metrics, []))
     shown = capsys.readouterr().out

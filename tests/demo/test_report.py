@@ -7,6 +7,7 @@ import html.parser
 import re
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def outcome(text: str = "a bell") -> Outcome:
         Answered(text, wave, text, "a drum"),
         Answered("clips/2.wav", wave, "a bell", text),
     ]
-    metrics = [{"step": k, "loss": 2.0 / k, "learning_rate": 1e-3 / k} for k in range(1, 30)]
+    metrics: list[Any] = [{"step": k, "loss": 2.0 / k, "learning_rate": 1e-3 / k} for k in range(1, 30)]
     metrics += [{"step": 29, "eval_loss": 0.2}, {"train_runtime": 3.0}]
     return Outcome(clips, metrics, [Step(text, f"mdl-toolkit train {text}", 75.0)], [(text, text)])
 

@@ -16,7 +16,6 @@ from mdl_toolkit.distributed.failure import Failure, FailureWatch, end_together,
 from mdl_toolkit.distributed.group import Ranks, choose_device, joined
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import SettingsError, Stopped
-from mdl_toolkit.terminal import torchrun
 from support.processes.ranks import ROOT, start_ranks
 
 PEERS = str(ROOT / "tests" / "support" / "processes" / "peers.py")
@@ -148,12 +147,12 @@ def test_the_process_with_the_cause_is_seen_to_end_first(
 ) -> None:
     """torchrun reports whom it sees ended first; a peer that ended in the same moment would be named."""
     slept: list[float] = []
-    monkeypatch.setattr(torchrun.time, "sleep", slept.append)
+    monkeypatch.setattr("time.sleep", slept.append)
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
     if launcher == "torchrun":
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "unused")
     monkeypatch.setattr(FailureWatch, "started", False)
-    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=1, world_size=2, local_world_size=2))
+    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=1, world_size=2, local_world_size=2))  # type: ignore[attr-defined]
     watch.start()
     stopped = isinstance(cause, Stopped)
     monkeypatch.setattr(watch, "first", lambda patience: None if stopped else cause)

@@ -6,19 +6,19 @@ import threading
 from datetime import timedelta
 
 import pytest
-import torch.distributed as dist
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.rendezvous import agree_on_start
 
 SOON = timedelta(seconds=20)
 
 
-def _start(port: int, world_size: int) -> list[tuple[dist.Store, bool]]:
+def _start(port: int, world_size: int) -> list[tuple[Store, bool]]:
     """Let as many threads, each with a connection of its own, join."""
-    met: dict[int, tuple[dist.Store, bool]] = {}
+    met: dict[int, tuple[Store, bool]] = {}
 
     def join(rank: int) -> None:
-        met[rank] = agree_on_start(dist.TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
+        met[rank] = agree_on_start(TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(world_size)]
     for thread in threads:
@@ -29,11 +29,11 @@ def _start(port: int, world_size: int) -> list[tuple[dist.Store, bool]]:
 
 
 @pytest.fixture
-def server() -> dist.TCPStore:
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=SOON)
+def server() -> TCPStore:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=SOON)
 
 
-def test_each_start_has_a_store_of_its_own(server: dist.TCPStore):
+def test_each_start_has_a_store_of_its_own(server: TCPStore):
     first = _start(server.port, 3)
     assert [restarted for _, restarted in first] == [False] * 3
     first[0][0].set("cause", "rank 1 failed")
@@ -43,19 +43,19 @@ def test_each_start_has_a_store_of_its_own(server: dist.TCPStore):
     assert not any(store.check(["cause"]) for store, _ in second)
 
 
-def test_requests_of_killed_processes_hold_no_one_up(server: dist.TCPStore):
+def test_requests_of_killed_processes_hold_no_one_up(server: TCPStore):
     """One was killed before it had written its token, one before it read the reply."""
     server.add("join_requests", 2)
     server.set("join_request/2", "the token of a process that is gone")
     assert [restarted for _, restarted in _start(server.port, 4)] == [False] * 4
 
 
-def test_who_does_not_come_is_waited_for_no_longer_than_told(server: dist.TCPStore):
+def test_who_does_not_come_is_waited_for_no_longer_than_told(server: TCPStore):
     with pytest.raises(RuntimeError, match="1 of 2 processes came"):
         agree_on_start(server, 0, 2, timedelta(seconds=0.1))
 
 
-def test_while_it_waits_it_says_for_how_many(server: dist.TCPStore):
+def test_while_it_waits_it_says_for_how_many(server: TCPStore):
     missing: list[int] = []
 
     def waiting(count: int) -> None:
@@ -64,7 +64,7 @@ def test_while_it_waits_it_says_for_how_many(server: dist.TCPStore):
             others.start()
 
     def join(rank: int) -> None:
-        agree_on_start(dist.TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
+        agree_on_start(TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
 
     second = threading.Thread(target=join, args=(1,))
     others = threading.Thread(target=lambda: (second.start(), join(2)))

@@ -146,7 +146,7 @@ def _filled(said: dict[str, Any], plain: list[list[int]], folder: Path) -> dict[
         name: there.get(value, value) if isinstance(value, str) else value for name, value in said.items()
     }
     if "eos_token_id" in filled:
-        filled["eos_token_id"] = [*filled["eos_token_id"][:2], builder.end_id]
+        filled["eos_token_id"] = [*filled["eos_token_id"][:2], builder.end_id]  # type: ignore[index]
     return filled
 
 

@@ -226,7 +226,7 @@ def test_the_cache_is_sized_to_need_and_rows_come_and_go():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("quantization", [None, "8bit", "4bit"])
-def test_on_a_gpu(folder: Path, model, quantization: str | None):
+def test_on_a_gpu(folder: Path, model, quantization):
     prompts = random_prompts(folder, 12)
     dtype = torch.float32 if quantization is None else torch.bfloat16
     there = load_model(folder, dtype=dtype, device="cuda", quantization=quantization)

@@ -6,17 +6,21 @@ import csv
 import json
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer import work as work_module
+from mdl_toolkit.infer.peer import Peer
+from mdl_toolkit.infer.prompts import RowReader
 from mdl_toolkit.infer.run import inference
 from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
@@ -121,7 +125,7 @@ def test_a_failing_row_says_so_and_the_others_go_on(folder: Path, model: Path, c
 
 def _prompts_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     used: list[str] = []
-    builder = work_module.PromptBuilder
+    builder = PromptBuilder
     original = builder.prepare
 
     def prepare(self, system, user, answer, order="audio-first"):
@@ -373,7 +377,7 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
 
     def one(rank: int) -> None:
         try:
-            run_module._inference(settings, run_module.Peer(rank, processes))
+            run_module._inference(settings, Peer(rank, processes))
         except BaseException as error:
             errors.append(error)
 
@@ -415,10 +419,8 @@ def test_rows_stream(folder: Path, model: Path, monkeypatch):
     many = [f"id-{n},clips/{n % 4}.wav,t,x" for n in range(900)]
     source.write_text("\n".join([lines[0], *many]) + "\n")
     loaded: list[int] = []
-    read = work_module.RowReader.read
-    monkeypatch.setattr(
-        work_module.RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key)
-    )
+    read = RowReader.read
+    monkeypatch.setattr(RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key))
     _interrupted(folder, model, monkeypatch, after=3, batch_size=8)
     done = (folder / "out.csv.partial/rank-0.jsonl").read_text().count('"rows"')
     assert done == 3 and len(loaded) < 80
@@ -512,7 +514,7 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     inject_adapter_in_model(config, tuned)
     trained = [(name, tensor) for name, tensor in tuned.named_parameters() if ".lora_" in name]
     adapter = AdapterWeights.collect(trained, config)
-    record = {"base": BaseRecord.of("base", model)}
+    record: Any = {"base": BaseRecord.of("base", model)}
     export_trained(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
     export_merged(model, adapter, folder / "merged", ModelManifest(kind="model", **record))
     files = WeightFiles(folder / "merged")
@@ -549,14 +551,14 @@ def test_beams_and_sampling_by_option(folder: Path, model: Path):
 def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
     """An error that nobody foresaw, in one row, is that row's."""
     _table(folder, 3)
-    read = work_module.RowReader.read
+    read = RowReader.read
 
     def surprising(self, row, key):
         if key == 1:
             raise RuntimeError("something\nnew")
         return read(self, row, key)
 
-    monkeypatch.setattr(work_module.RowReader, "read", surprising)
+    monkeypatch.setattr(RowReader, "read", surprising)
     rows = _run(folder, model)
     assert rows[1]["error"] == "RuntimeError: something new"
     assert rows[0]["prediction"] and rows[2]["prediction"]

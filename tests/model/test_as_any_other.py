@@ -239,13 +239,13 @@ def test_it_generates_after_all_that(tiny: Tiny) -> None:
     case = tiny()
     row = case.row(16000, answer=0)
     model = MiDashengLMModel.from_pretrained(case.folder).eval()
-    inputs = {
+    inputs: Any = {
         "input_ids": torch.tensor([row["ids"]]),
         "attention_mask": torch.ones(1, len(row["ids"]), dtype=torch.long),
         "input_values": torch.from_numpy(row["waveform"])[None],
         "audio_length": [len(row["waveform"])],
     }
-    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    options: Any = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
     wanted = model.generate(**inputs, **options)
     assert torch.equal(copy.deepcopy(model).generate(**inputs, **options), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(model)).generate(**inputs, **options), wanted)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 
-PUBLISHED_7B = {
+PUBLISHED_7B: dict[str, Any] = {
     "model_type": "midashenglm",
     "architectures": ["MiDashengLMModel"],
     "subsample_factor": 5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
         return model(input_ids=ids, input_values=waveform, audio_length=torch.tensor([16000])).logits
 
 
-def _manifest(base: Path, kind: str) -> ModelManifest:
+def _manifest(base: Path, kind: Any) -> ModelManifest:
     return ModelManifest(kind=kind, base=BaseRecord.of(str(base), base))
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ from mdl_toolkit.model_folders.adapter import AdapterWeights
 from mdl_toolkit.model_folders.export import export_merged
 from mdl_toolkit.model_folders.load import build_empty, load_config, load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
+from mdl_toolkit.model_folders.names import is_tied
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
-from mdl_toolkit.training.trainable.adapters import is_tied
 from support.models.tiny import make_model_folder, tiny_config
 
 HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.model.embed_tokens.weight"
@@ -67,7 +68,7 @@ def test_a_tied_model_may_carry_its_head_too(tmp_path: Path):
     folder = make_model_folder(tmp_path / "m", tie=True)
     embeddings = load_file(folder / "model.safetensors")[EMBEDDINGS].clone()
     _change(folder, decoder__lm_head__weight=embeddings + 1)
-    model = load_model(folder)
+    model: Any = load_model(folder)
     assert torch.equal(model.get_output_embeddings().weight, embeddings)
 
 
@@ -90,14 +91,14 @@ def test_a_head_is_tied_wherever_the_config_says_so(
         fields["tie_word_embeddings"] = top
     (folder / "config.json").write_text(json.dumps(fields))
     for load in (load_model, MiDashengLMModel.from_pretrained):
-        model = load(folder)
+        model: Any = load(folder)
         assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
         assert is_tied(model.config) == tied
     model.save_pretrained(tmp_path / "again")
     assert (
         json.loads((tmp_path / "again" / "config.json").read_text())["text_config"] == fields["text_config"]
     )
-    again = MiDashengLMModel.from_pretrained(tmp_path / "again")
+    again: Any = MiDashengLMModel.from_pretrained(tmp_path / "again")
     assert torch.equal(again.get_output_embeddings().weight, model.get_output_embeddings().weight)
     trained = torch.ones(model.get_input_embeddings().weight.shape)
     manifest = ModelManifest(kind="model", base=BaseRecord.of("base", folder))
@@ -284,7 +285,7 @@ def inputs() -> dict:
 
 
 @pytest.mark.parametrize(("quantization", "bound"), [("8bit", 0.05), ("4bit", 0.35)])
-def test_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: str, bound: float):
+def test_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: Any, bound: float):
     import bitsandbytes as bnb
 
     folder = make_model_folder(tmp_path / "m")
@@ -319,7 +320,8 @@ def test_pieces_are_quantised_as_the_whole(monkeypatch: pytest.MonkeyPatch, dtyp
     weight = torch.randn(20, 96, generator=torch.Generator().manual_seed(1)).to(dtype)
     cpu = torch.device("cpu")
     layer = bnb.nn.Linear8bitLt(96, 20, has_fp16_weights=False)
-    made, whole = quantize.quantized_parameter(layer, weight, cpu), bnb.nn.Int8Params(weight, False).to(cpu)
+    made: Any = quantize.quantized_parameter(layer, weight, cpu)
+    whole = bnb.nn.Int8Params(weight, False).to(cpu)
     assert torch.equal(made.data, whole.data) and torch.equal(made.CB, whole.CB)
     assert torch.equal(made.SCB, whole.SCB.flatten())
     layer = bnb.nn.Linear4bit(96, 20, compute_dtype=dtype, quant_type="nf4")
@@ -332,7 +334,7 @@ def test_pieces_are_quantised_as_the_whole(monkeypatch: pytest.MonkeyPatch, dtyp
 
 
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])
-def test_adapters_train_on_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: str):
+def test_adapters_train_on_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: Any):
     from peft import LoraConfig, inject_adapter_in_model
 
     folder = make_model_folder(tmp_path / "m")
@@ -353,10 +355,9 @@ def test_adapters_train_on_a_quantised_decoder(tmp_path: Path, inputs: dict, qua
 
 
 def test_without_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from mdl_toolkit.model_folders import quantize
 
     folder = make_model_folder(tmp_path / "m")
-    monkeypatch.setattr(quantize.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'mdl-toolkit[quantization]'" in _error(folder, quantization="4bit")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_an_adapter_of_peft_alone_finds_its_base(tmp_path: Path, base: Path):
     place = open_folder(folder)
     assert (place.kind, place.manifest, place.base) == ("adapter", None, base)
     model = load_model(folder)
-    layer = model.audio_projector.net[2]
+    layer: Any = model.audio_projector.net[2]
     x = torch.ones(1, 32)
     with torch.no_grad():
         plain = torch.nn.functional.linear(x, layer.base_layer.weight, layer.base_layer.bias)

@@ -39,7 +39,7 @@ def test_any_command_line(command: type, typed: list[str]):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace"))))
-def test_any_yaml(tmp_path_factory, content: bytes):  # type: ignore[no-untyped-def]
+def test_any_yaml(tmp_path_factory, content: bytes):
     path = Path(tmp_path_factory.getbasetemp()) / "fuzz.yaml"
     path.write_bytes(content)
     try:

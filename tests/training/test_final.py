@@ -18,6 +18,8 @@ from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.training import final as final_module
 from mdl_toolkit.training.run import train
+from mdl_toolkit.training.trainable.prepare import open_for_evaluation
+from mdl_toolkit.training.trainable.wrap import Wrapped
 from support.models.tiny import in_bfloat16, make_model_folder
 from support.training.runs import assert_same_bytes, metrics_of, run_settings
 
@@ -193,7 +195,7 @@ def test_it_is_made_of_the_checkpoint_that_a_finished_run_is_gone_on_with(shop: 
 def test_a_signal_while_it_is_evaluated_leaves_it_ready(
     shop: Any, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = final_module.open_for_evaluation
+    original = open_for_evaluation
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
@@ -253,7 +255,7 @@ def test_the_models_memory_is_given_back_first(
     import weakref
 
     seen: list[Any] = []
-    original, release = final_module.open_for_evaluation, final_module.Wrapped.release
+    original, release = open_for_evaluation, Wrapped.release
 
     def noted(self: Any) -> None:
         seen.extend(map(weakref.ref, self.model.parameters()))
@@ -264,7 +266,7 @@ def test_the_models_memory_is_given_back_first(
         assert seen and not [reference for reference in seen if reference() is not None]
         return original(*arguments)
 
-    monkeypatch.setattr(final_module.Wrapped, "release", noted)
+    monkeypatch.setattr(Wrapped, "release", noted)
     monkeypatch.setattr(final_module, "open_for_evaluation", opened)
     output = tmp_path / "out"
     train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))

@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_recordings_joined_end_to_end_are_read_whole(tmp_path: Path, kind: str):
     """As ``cat`` and radio streams make them."""
-    options = {"format": kind, **KINDS[kind]}
+    options: Any = {"format": kind, **KINDS[kind]}
     one, other = (wav_bytes(samples, **options) for samples in (THREE, THREE[:8000]))
     alone = [load_waveform(_file(tmp_path, data)) for data in (one, other)]
     path = _file(tmp_path, one + other + one)
@@ -321,7 +322,8 @@ def test_opposite_channels_don_t_vanish(tmp_path: Path):
     speech, noise = tone(2), np.random.default_rng(0).normal(0, 0.01, (32000, 2)).astype(np.float32)
     exact = np.stack([speech, -speech], axis=1)
     for channels in (exact, exact + noise, exact * [1.0, 0.9], np.stack([speech * 0, *exact.T], axis=1)):
-        for kind in ({"subtype": "FLOAT"}, {"subtype": "PCM_16"}, {"format": "FLAC"}):
+        kinds: list[Any] = [{"subtype": "FLOAT"}, {"subtype": "PCM_16"}, {"format": "FLAC"}]
+        for kind in kinds:
             path = _file(tmp_path, wav_bytes(channels, **kind))
             loaded = load_waveform(path)
             assert np.sqrt(np.mean(loaded**2)) == pytest.approx(np.sqrt(np.mean(speech**2)), rel=0.05)

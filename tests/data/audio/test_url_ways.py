@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdl_toolkit.data.audio import connection, urls
+from mdl_toolkit.data.audio import urls
 from mdl_toolkit.data.audio.connection import proxy_for
 from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
 from mdl_toolkit.data.audio.urls import ATTEMPTS, UrlLimits, fetch
@@ -53,7 +53,7 @@ def _names(monkeypatch: pytest.MonkeyPatch, **addresses: str) -> list[str]:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[host.replace(".", "_")], port))]
 
-    monkeypatch.setattr(urls.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
     return asked
 
 
@@ -83,7 +83,7 @@ def test_what_stays_is_told_at_once(server: ClipServer, status: int):
 @pytest.mark.parametrize("as_date", [False, True])
 def test_the_time_that_a_server_asks_for_is_waited(server: ClipServer, monkeypatch, as_date: bool):
     pauses: list[float] = []
-    monkeypatch.setattr(urls.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     asked = email.utils.formatdate(time.time() + 8, usegmt=True) if as_date else "7"
     server.troubles["/a.wav"] = [(429, asked)]
     fetch(f"{server.url}/a.wav", OPEN)
@@ -96,7 +96,7 @@ def test_the_time_that_a_server_asks_for_is_waited(server: ClipServer, monkeypat
 
 def test_pauses_grow_and_end_with_the_time_for_one_url(server: ClipServer, monkeypatch: pytest.MonkeyPatch):
     pauses: list[float] = []
-    monkeypatch.setattr(urls.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     monkeypatch.setattr(urls, "BACK_OFF", 1.0)
     server.troubles["/a.wav"] = [503] * 20
     _problem(f"{server.url}/a.wav")
@@ -165,7 +165,7 @@ class _NoTls:
 def test_https_goes_through_a_tunnel(server: ClipServer, monkeypatch: pytest.MonkeyPatch):
     port = int(server.url.rpartition(":")[2])
     _names(monkeypatch, clips_example=PUBLIC)
-    monkeypatch.setattr(connection.ssl, "create_default_context", _NoTls)
+    monkeypatch.setattr("ssl.create_default_context", _NoTls)
     with proxying({"clips.example": port}) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         got = fetch("https://clips.example/a.wav", UrlLimits(timeout=20))

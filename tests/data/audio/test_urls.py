@@ -128,7 +128,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, **addresses: str | list[str]) -> l
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
 
-    monkeypatch.setattr(urls.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
     return asked
 
 
@@ -209,7 +209,7 @@ def test_one_private_address_among_a_names_addresses_is_enough(monkeypatch: pyte
     def both(host: str, port: int, **options: object):
         return [(socket.AF_INET, 1, 6, "", (address, port)) for address in ("1.1.1.1", "10.0.0.1")]
 
-    monkeypatch.setattr(urls.socket, "getaddrinfo", both)
+    monkeypatch.setattr("socket.getaddrinfo", both)
     assert "10.0.0.1" in _problem("http://two.test/", UrlLimits())
 
 
@@ -222,7 +222,7 @@ def test_time_is_limited_in_all(server: str):
 
 
 def test_a_resolver_that_hangs_is_limited_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(urls.socket, "getaddrinfo", lambda *a, **k: time.sleep(3) or [])
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: time.sleep(3) or [])
     start = time.monotonic()
     assert "not fetched within 0.2 s" in _problem("http://slow.test/", UrlLimits(timeout=0.2))
     assert time.monotonic() - start < 2

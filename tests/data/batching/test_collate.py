@@ -105,7 +105,7 @@ def test_it_travels_between_processes():
     batch = pickle.loads(pickle.dumps(collate([FIRST, SECOND], AUDIO)))
     assert isinstance(batch, PackedBatch) and batch.rows == ("rows.csv row 5", "rows.csv row 9")
     loader = DataLoader(
-        [FIRST, SECOND, FIRST],
+        [FIRST, SECOND, FIRST],  # type: ignore[arg-type]
         batch_size=2,
         collate_fn=_collate,
         num_workers=1,

@@ -92,7 +92,8 @@ def test_the_datasets_library_opens_it(tmp_path: Path):
 def test_an_empty_prompt_is_none(tmp_path: Path):
     source = small_task(tmp_path / "task", rows=1)
     dataset = convert_dataset(convert_settings(source, tmp_path / "out", system_prompt="", user_prompt=""))
-    assert PromptBuilder(TINY).decode(dataset[0].input_ids).startswith("<|im_start|>user\n<|audio_bos|>")
+    text = PromptBuilder(TINY).decode(dataset[0].input_ids.tolist())
+    assert text.startswith("<|im_start|>user\n<|audio_bos|>")
     assert dataset.manifest.prompts.complete
     assert dataset.manifest.prompts.seen == (PromptUse(None, None, 1),)
 
@@ -105,7 +106,7 @@ def test_a_rows_own_prompt_wins(tmp_path: Path):
     settings = convert_settings(source, tmp_path / "out", system_prompt="general", user_prompt="common")
     dataset = convert_dataset(settings)
     builder = PromptBuilder(TINY)
-    texts = [builder.decode(dataset[i].input_ids) for i in range(3)]
+    texts = [builder.decode(dataset[i].input_ids.tolist()) for i in range(3)]
     assert "system\nown<" in texts[0] and "common<" in texts[0]
     assert "system\ngeneral<" in texts[1] and "own<" in texts[1]
     assert "system\ngeneral<" in texts[2] and "common<" in texts[2]
@@ -321,7 +322,7 @@ def test_what_changes_the_result_changes_the_fingerprint(tmp_path: Path, change:
     def fingerprint(**options) -> str:
         settings = convert_settings(source, tmp_path / "out", **options)
         shard = tuple(map(int, settings.shard.split("/"))) if settings.shard else None
-        return Request.of(source, settings, TINY, shard).fingerprint
+        return Request.of(source, settings, TINY, shard).fingerprint  # type: ignore[arg-type]
 
     assert fingerprint() == fingerprint(num_workers=7, tokenizing_batch_size=3, url_timeout=1.0)
     assert fingerprint() != fingerprint(**change)
@@ -446,12 +447,12 @@ def test_silent_and_clipped_clips_are_named(tmp_path: Path, capsys, storage: str
     for place, samples in {
         1: silence,
         3: silence + 0.25,  # a constant is none the less
-        5: silence + np.resize(np.float32([1, -1]) / 32768, 8000),
+        5: silence + np.resize(np.array([1, -1], np.float32) / 32768, 8000),
         7: np.stack([silence, silence], axis=1),
         8: silence,
         10: silence,
         2: tone(0.5, level=1.3),
-        6: silence + np.resize(np.float32([2, -2]) / 32768, 8000),  # quiet is not silent
+        6: silence + np.resize(np.array([2, -2], np.float32) / 32768, 8000),  # quiet is not silent
     }.items():
         write_wav(task.parent / "clips" / f"{place}.wav", samples, subtype="FLOAT")
     if by_train:

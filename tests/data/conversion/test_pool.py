@@ -91,7 +91,7 @@ def test_workers_share_the_work(tmp_path: Path):
             given[worker.process.pid] += 1
             return real(worker, *args)
 
-        pool._give = give
+        pool._give = give  # type: ignore[method-assign]
         assert len(list(pool.run(iter(chunks), TASK, _name))) == 40
     assert min(given.values()) >= 5 and sum(given.values()) == 40
 

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mdl_toolkit.compat.datasets_format import DATA_NAME
 from mdl_toolkit.data.conversion.command import convert_dataset
 from mdl_toolkit.data.dataset.dataset import ClipDataset, pcm16_to_float
 from mdl_toolkit.data.dataset.legacy import LegacyPart
-from mdl_toolkit.data.dataset.manifest import DATA_NAME, MANIFEST_NAME
+from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME
 from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder
 from mdl_toolkit.errors import DataError, ModelError
 from support.data.clips import TINY, convert_settings, small_task, tone, write_csv, write_wav

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -115,7 +116,7 @@ cells = st.text(
 def test_it_reads_what_pythons_writer_writes(rows: list[list[str]], separator: str, every: bool):
     """By another's hand: all cells in quotes, or those that need it; cells in quotes come out exactly."""
     stream = _lines("")
-    quoting = csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL
     csv.writer(stream, delimiter=separator, quoting=quoting).writerows(rows)
     stream.seek(0)
     read = [cells for _, cells in read_csv(stream, separator)]

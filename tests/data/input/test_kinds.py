@@ -300,7 +300,7 @@ def test_the_answer_null_can_be_given(tmp_path: Path, capfd):
     from mdl_toolkit.data.prompt.builder import PromptBuilder
 
     decode = PromptBuilder(TINY).decode
-    answers = [decode(dataset[i].labels[dataset[i].labels >= 0]) for i in range(3)]
+    answers = [decode(dataset[i].labels[dataset[i].labels >= 0].tolist()) for i in range(3)]
     assert answers == ["null<|im_end|>", "eins<|im_end|>", "zwei<|im_end|>"]
     assert [use.system_prompt for use in dataset.manifest.prompts.seen] == [None, "null"]
     shown = capfd.readouterr().err

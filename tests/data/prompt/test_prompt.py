@@ -53,7 +53,7 @@ def _folder(tmp_path: Path, template: str | None = None) -> Path:
 
 
 def _text(ids: np.ndarray) -> str:
-    return BUILDER.decode(ids)
+    return BUILDER.decode(ids.tolist())
 
 
 def test_a_row_in_full():
@@ -149,7 +149,7 @@ def test_text_is_what_the_library_makes_of_it(tmp_path: Path, template: str | No
             content = [{"type": "text", "text": system}] if as_list else system
             messages.insert(0, {"role": "system", "content": content})
         prompt = library.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert builder.decode(builder.encode(system, user, 1, None).input_ids) == prompt
+        assert builder.decode(builder.encode(system, user, 1, None).input_ids.tolist()) == prompt
         messages.append(
             {"role": "assistant", "content": [{"type": "text", "text": answer}] if as_list else answer}
         )
@@ -162,7 +162,7 @@ def test_text_is_what_the_library_makes_of_it(tmp_path: Path, template: str | No
 def test_an_empty_thought_before_the_answer_is_not_learned(tmp_path: Path):
     builder = PromptBuilder(_folder(tmp_path, THINKING))
     row = builder.encode(None, "Q", 1, " a ")
-    assert "<think>\n\n</think>\n\na<|im_end|>" in builder.decode(row.input_ids)
+    assert "<think>\n\n</think>\n\na<|im_end|>" in builder.decode(row.input_ids.tolist())
     assert builder.decode(row.input_ids[row.labels != IGNORED]) == "a<|im_end|>"
 
 

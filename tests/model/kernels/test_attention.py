@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mdl_toolkit.model.kernels import attention
 from mdl_toolkit.model.kernels.attention import Packing, packed_attention
@@ -14,7 +16,7 @@ from support.data.rows import packed
 from support.models import kernel
 
 CPU = torch.device("cpu")
-CASES = {
+CASES: dict[str, Any] = {
     # lengths, key lengths, query heads, key heads, causal, window
     "full": ((3, 1, 5), None, 4, 4, False, None),
     "equal lengths share a call": ((4, 2, 4, 4), None, 2, 2, False, None),
@@ -46,12 +48,13 @@ def naive(query, key, value, lengths, keys, causal, window, scale):
     return out
 
 
-def inputs(lengths, heads, key_heads, dtype=torch.float64):
+def inputs(lengths, heads, key_heads, dtype=torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(sum(lengths), count, 8, generator=generator).to(dtype).requires_grad_()
-        for count in (heads, key_heads, key_heads)
-    ]
+
+    def made(count: int) -> Tensor:
+        return torch.randn(sum(lengths), count, 8, generator=generator).to(dtype).requires_grad_()
+
+    return made(heads), made(key_heads), made(key_heads)
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_the_default_scale_is_that_of_the_width():
 
 def test_older_bindings_of_the_kernel(stand_in, monkeypatch):
     """Before torch 2.11 it took neither scale nor window, before 2.12 no shared key heads."""
-    newest = attention.varlen_attn
+    newest = attention.varlen_attn  # type: ignore[attr-defined]
 
     def oldest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
         options: dict = {"window_size": (-1, 0) if is_causal else (-1, -1)}
@@ -136,7 +139,8 @@ def test_half_precision_on_a_cpu_is_computed_in_float32():
     rows = inputs((30, 20), 2, 2, torch.bfloat16)
     packing = Packing.build((30, 20), CPU, causal=True)
     got = packed_attention(*rows, packing)
-    exact = packed_attention(*[one.double() for one in rows], packing)
+    query, key, value = (one.double() for one in rows)
+    exact = packed_attention(query, key, value, packing)
     assert got.dtype == torch.bfloat16
     assert torch.equal(got, exact.to(torch.bfloat16))
 

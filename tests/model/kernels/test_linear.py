@@ -51,7 +51,11 @@ def test_values_and_gradients_are_those_of_float64(
     rows: tuple[int, ...], bias: bool, trained: str, asked: list[tuple[int, ...]]
 ) -> None:
     torch.manual_seed(0)
-    tensors = {"x": torch.randn(*rows, 24), "weight": torch.randn(11, 24), "bias": torch.randn(11)}
+    tensors: dict[str, Any] = {
+        "x": torch.randn(*rows, 24),
+        "weight": torch.randn(11, 24),
+        "bias": torch.randn(11),
+    }
     if not bias:
         del tensors["bias"]
     for name, tensor in tensors.items():

@@ -40,7 +40,7 @@ def gradients_and_their_gradients(function: Function, inputs: Sequence[Tensor]) 
     given = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     value = function(*given)
     first = torch.autograd.grad(value.square().sum(), given, create_graph=True)
-    second = torch.autograd.grad(sum(g.square().sum() for g in first), given)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), given)  # type: ignore[arg-type]
     return [*first, *second]
 
 
@@ -153,7 +153,7 @@ def test_a_whole_model_with_adapters(tiny: Callable[..., Any]) -> None:
         with sdpa_kernel(SDPBackend.MATH):
             value = model(**random_batch(range(2)).model_inputs()).loss_sum
             first = torch.autograd.grad(value, trained, create_graph=True)
-            return list(torch.autograd.grad(sum(g.sum() for g in first), trained))
+            return list(torch.autograd.grad(sum(g.sum() for g in first), trained))  # type: ignore[arg-type]
 
     for ours, plain in zip(product(True), product(False), strict=True):
         scale = plain.abs().max().clamp_min(1e-12)

@@ -52,7 +52,7 @@ class ClipServer:
                 elif trouble == "reset":
                     self.connection.shutdown(socket.SHUT_RDWR)
                 else:
-                    self._refuse(*(trouble if isinstance(trouble, tuple) else (trouble, "")))
+                    self._refuse(*(trouble if isinstance(trouble, tuple) else (trouble, "")))  # type: ignore[arg-type]
 
             def _send(self, whole: bool) -> None:
                 content = (server.folder / self.path.lstrip("/")).read_bytes()

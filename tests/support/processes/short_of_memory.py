@@ -42,7 +42,7 @@ def main(model: Path) -> None:
     limit = size + (address_space("VmPeak") - size) // 3
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     loss = float(wrapped.micro_batch(batch, 1e-3, last=True))
-    differences = [float((wrapped.trainable[n].grad - g).abs().max()) for n, g in whole.items()]
+    differences = [float((wrapped.trainable[n].grad - g).abs().max()) for n, g in whole.items()]  # type: ignore[operator]
     print(
         json.dumps({"splits": wrapped.splits, "losses": [whole_loss, loss], "difference": max(differences)})
     )

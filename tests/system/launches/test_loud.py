@@ -37,8 +37,8 @@ def test_a_recording_gone_on_one_rank_ends_all_and_names_rank_and_row(shop: Path
     """The recording is referred to, not stored, and vanishes in the middle of training; one rank needs it."""
     shutil.copytree(shop / "clips", shop / "referred")
     (shop / "referred.csv").write_text((shop / "train.csv").read_text().replace("clips/", "referred/"))
-    words = "mdl-toolkit convert-dataset referred.csv --config convert.yaml --audio-storage reference"
-    assert run([*words.split(), "--output", "referred-converted/"], cwd=shop).code == 0
+    convert = "mdl-toolkit convert-dataset referred.csv --config convert.yaml --audio-storage reference"
+    assert run([*convert.split(), "--output", "referred-converted/"], cwd=shop).code == 0
     words = [*train_on("referred-converted/", LONG), "--output", "loud/"]
     with launched([*torchrun(), *words], cwd=shop) as launch:
         launch.until((shop / "loud" / "checkpoint-1").is_dir, "checkpoint-1")

@@ -61,7 +61,7 @@ def test_little_room_for_what_is_ready_changes_nothing(shop, monkeypatch: pytest
 def test_a_batch_in_advance_is_made_while_nobody_asks(shop):
     with closing(micro_batches(shop, 1)(MANY)) as batches:
         next(batches)
-        team = batches.gi_frame.f_locals["team"]
+        team = batches.gi_frame.f_locals["team"]  # type: ignore[attr-defined]
         until = time.monotonic() + 60
         while len(team._ready) < loader.PREFETCH - 1 and time.monotonic() < until:
             time.sleep(0.01)
@@ -144,7 +144,7 @@ def test_a_stall_names_the_row_and_then_ends_the_run(
 
 def test_only_time_in_which_nothing_moves_and_this_process_runs_is_a_stall(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
-    monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     wait = loader._Wait()
     for row in ("a", "b"):
         for _ in range(10):

@@ -14,9 +14,8 @@ import torch
 
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, MdlError, Stopped
-from mdl_toolkit.training import loop
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.batches.synchronized import NoBatch
+from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.checkpoints.storage import newest_complete
 from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.run import train
@@ -78,7 +77,7 @@ def test_a_signal_ends_the_wait_for_a_batch(
 ):
     tamper(monkeypatch, "hangs", row=17)
     output = tmp_path / "out"
-    fetch = loop.SynchronizedBatches._fetch
+    fetch = SynchronizedBatches._fetch
 
     def fetching(self):
         # Only the row that hangs takes long enough to be waited for.
@@ -89,7 +88,7 @@ def test_a_signal_ends_the_wait_for_a_batch(
         finally:
             timer.cancel()
 
-    monkeypatch.setattr(loop.SynchronizedBatches, "_fetch", fetching)
+    monkeypatch.setattr(SynchronizedBatches, "_fetch", fetching)
     with pytest.raises(Stopped, match=rf"stopped at step \d+; saved .*; {WAY_ON}") as caught:
         train(run_settings(shop.model, shop.data, output, batch_size=1, data_workers=1))
     assert caught.value.exit_code == code

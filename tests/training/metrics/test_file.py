@@ -34,7 +34,7 @@ def test_metrics_keep_whole_lines_up_to_a_step(tmp_path: Path):
 
 def test_a_full_disk_under_the_metrics_is_told(tmp_path: Path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log._stream = SimpleNamespace(write=_full)
+    log._stream = SimpleNamespace(write=_full)  # type: ignore[assignment]
     with pytest.raises(MdlError, match=r"metrics\.jsonl can't be written: No space left on device"):
         log.write({"step": 1})
 
