@@ -51,6 +51,43 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [f * 10.0**k for k in range(first, last + 1) for f in (1, 2, 5) if low <= f * 10.0**k <= high]
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """The bounds of a chart, and where a point lies between them, in percent from the top left corner."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+    log: bool
+
+    @classmethod
+    def around(cls, points: Sequence[tuple[float, float]], log: bool) -> _Axes:
+        """Bounds with a little room above the points."""
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        left, right = min(xs), max(max(xs), min(xs) + 1)
+        low, high = min(ys), max(ys)
+        if log:
+            return cls(left, right, low / 1.15, high * 1.15, log)
+        return cls(left, right, min(0.0, low), high * 1.08 if high > 0 else 1.0, log)
+
+    def across(self, x: float) -> float:
+        return 100 * (x - self.left) / (self.right - self.left)
+
+    def down(self, y: float) -> float:
+        if self.log:
+            share = np.log(y / self.low) / np.log(self.high / self.low)
+        else:
+            share = (y - self.low) / (self.high - self.low)
+        return float(100 * (1 - share))
+
+    def y_ticks(self) -> list[float]:
+        return _log_ticks(self.low, self.high) if self.log else _nice_ticks(self.low, self.high, 3)
+
+    def x_ticks(self) -> list[float]:
+        return [x for x in _nice_ticks(self.left, self.right, 5) if x == int(x)]
+
+
 def line_chart(series: Sequence[Series], label: str, *, log: bool = False, x_label: str = "") -> str:
     """Draw lines over a common x axis.
 
@@ -69,41 +106,30 @@ def line_chart(series: Sequence[Series], label: str, *, log: bool = False, x_lab
     every = [point for points in kept for point in points]
     if not every:
         return ""
-    xs, ys = [x for x, _ in every], [y for _, y in every]
-    left, right = min(xs), max(max(xs), min(xs) + 1)
-    low, high = min(ys), max(ys)
-    if log:
-        low, high = low / 1.15, high * 1.15
-    else:
-        low, high = min(0.0, low), high * 1.08 if high > 0 else 1.0
-
-    def across(x: float) -> float:
-        return 100 * (x - left) / (right - left)
-
-    def down(y: float) -> float:
-        share = np.log(y / low) / np.log(high / low) if log else (y - low) / (high - low)
-        return float(100 * (1 - share))
-
-    y_ticks = _log_ticks(low, high) if log else _nice_ticks(low, high, 3)
-    x_ticks = [x for x in _nice_ticks(left, right, 5) if x == int(x)]
-    grid = "".join(f'<line x1="0" x2="100" y1="{down(y):.2f}" y2="{down(y):.2f}"/>' for y in y_ticks)
-    body = []
-    for one, points in zip(series, kept, strict=True):
-        style = html.escape(one.style)
-        places = [(across(x), down(y)) for x, y in points]
-        if one.dots:
-            body += [f'<path class="{style}" d="M{x:.2f} {y:.2f}h0"/>' for x, y in places]
-        elif places:
-            steps = "L".join(f"{x:.2f} {y:.2f}" for x, y in places)
-            body.append(f'<path class="{style}" d="M{steps}"/>')
-    y_labels = "".join(f'<span class="y" style="top:{down(y):.2f}%">{y:g}</span>' for y in y_ticks)
-    x_labels = "".join(f'<span class="x" style="left:{across(x):.2f}%">{x:g}</span>' for x in x_ticks)
+    axes = _Axes.around(every, log)
+    heights = [(axes.down(y), y) for y in axes.y_ticks()]
+    grid = "".join(f'<line x1="0" x2="100" y1="{top:.2f}" y2="{top:.2f}"/>' for top, _ in heights)
+    body = "".join(_path(one, points, axes) for one, points in zip(series, kept, strict=True))
+    y_labels = "".join(f'<span class="y" style="top:{top:.2f}%">{y:g}</span>' for top, y in heights)
+    x_labels = "".join(
+        f'<span class="x" style="left:{axes.across(x):.2f}%">{x:g}</span>' for x in axes.x_ticks()
+    )
     drawing = (
         '<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" '
-        f'aria-label="{html.escape(label)}"><g class="grid">{grid}</g>{"".join(body)}</svg>'
+        f'aria-label="{html.escape(label)}"><g class="grid">{grid}</g>{body}</svg>'
     )
     axis = f'<p class="axis">{html.escape(x_label)}</p>'
     return f'<div class="chart"><div class="plot">{drawing}{y_labels}{x_labels}</div>{axis}</div>'
+
+
+def _path(series: Series, points: Sequence[tuple[float, float]], axes: _Axes) -> str:
+    """SVG of one series; empty where it has no point."""
+    style = html.escape(series.style)
+    places = [(axes.across(x), axes.down(y)) for x, y in points]
+    if series.dots:
+        return "".join(f'<path class="{style}" d="M{x:.2f} {y:.2f}h0"/>' for x, y in places)
+    steps = "L".join(f"{x:.2f} {y:.2f}" for x, y in places)
+    return f'<path class="{style}" d="M{steps}"/>' if steps else ""
 
 
 def smooth(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:

@@ -65,32 +65,22 @@ def write_output(
     columns = named(layout.columns) if layout.kind == "csv" else layout.columns
     plan = output_columns(columns, failed, journal.cut > 0)
     kind = output_kind(output)
-    first: list[str] = []
-
-    def rows() -> Iterator[tuple[Row | BadRow, Result]]:
-        for window in read_windows(source, encoding, journal.window_rows):
-            results = journal.results(window.number)
-            for offset, row in enumerate(window.rows):
-                result = _result(row, window.first + offset, results, source)
-                if result.error is not None and not first:
-                    first.append(f"line {row.number}: {result.error}")
-                yield row, result
-
+    failures: list[str] = []
+    rows = _rows_with_results(source, encoding, journal, failures)
     # Where the name is a link, the file that it leads to is written, and the link stays.
     target = Path(os.path.realpath(output)) if output.is_symlink() else output
-    _remove_leavings(target)
+    _remove_unfinished(target)
     kept = None
     text = "utf-8" if kind == "jsonl" else output_encoding(source, encoding)
     try:
         # Halves of surrogate pairs, which JSON can express and no encoding, are written as \udXXX.
         with atomic_file(target, newline="", encoding=text, errors="backslashreplace") as stream:
             if kind == "jsonl":
-                _write_json_lines(stream, rows(), columns, plan)
+                _write_json_lines(stream, rows, columns, plan)
             else:
-                header = [*layout.columns, *plan.header[len(columns) :]]
                 writer = CsvWriter(stream, _separator(layout, source, kind))
-                writer.writerow(header)
-                _write_cells(writer, rows(), columns, plan)
+                writer.writerow([*layout.columns, *plan.header[len(columns) :]])
+                _write_cells(writer, rows, columns, plan)
             stream.flush()
             if target.exists() and not overwrite and not filecmp.cmp(stream.name, target, shallow=False):
                 kept = _keep(target)
@@ -99,7 +89,20 @@ def write_output(
             f"{output}: can't be written: {error.strerror or error}; all answers are kept: make room, then "
             "start the same command again"
         ) from error
-    return Written(kept, first[0] if first else None, plan.moved)
+    return Written(kept, failures[0] if failures else None, plan.moved)
+
+
+def _rows_with_results(
+    source: Path, encoding: str, journal: Journal, failures: list[str]
+) -> Iterator[tuple[Row | BadRow, Result]]:
+    """The input's rows and their results; ``failures`` gets the first one that failed, and why."""
+    for window in read_windows(source, encoding, journal.window_rows):
+        results = journal.results(window.number)
+        for offset, row in enumerate(window.rows):
+            result = _result(row, window.first + offset, results, source)
+            if result.error is not None and not failures:
+                failures.append(f"line {row.number}: {result.error}")
+            yield row, result
 
 
 def _separator(layout: Layout, source: Path, kind: str | None) -> str:
@@ -148,7 +151,7 @@ def _joined(values: Mapping[str, Any], plan: OutputColumns, result: Result) -> d
     return {name: every[name] for name in plan.header if name in every}
 
 
-def _remove_leavings(output: Path) -> None:
+def _remove_unfinished(output: Path) -> None:
     """Remove unfinished copies of the output that killed processes left."""
     for path in output.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(output.name)}-*"):
         pid = path.name.rpartition("-")[2]

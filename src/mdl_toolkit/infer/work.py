@@ -1,30 +1,27 @@
-"""The work of ``inference``: which rows are whose, and the answering of them."""
+"""The work of ``inference``: what decides the answers, and which rows this process answers."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
-from mdl_toolkit.errors import UserError
-from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.generation.decoding import choose_decoding, describe, end_tokens, in_force, model_says
 from mdl_toolkit.generation.generator import Generator
-from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
+from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.peer import Peer
-from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits, shown
+from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
-from mdl_toolkit.memory import available_bytes, free_memory, is_out_of_memory
+from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model.kernels.linear import cpu_has_bfloat16, lay_out
 from mdl_toolkit.model_folders.folder import ADAPTER_WEIGHTS, OVERLAY_WEIGHTS, ModelFolder
 from mdl_toolkit.model_folders.load import load_model, main_dtype
@@ -32,24 +29,9 @@ from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import flag, options_where
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.terminal.progress import Progress, duration
+from mdl_toolkit.terminal.progress import Progress
 
 logger = get_logger(__name__)
-
-#: Failed rows that are shown while the run goes on; all of them are in the output.
-_SHOWN_ERRORS = 5
-#: Seconds after which a clip that isn't there yet is named.
-_STALL = 60.0
-
-
-@dataclass
-class _Loading:
-    """A row of a window whose clip is being loaded."""
-
-    window: int
-    place: int
-    row: Row
-    prompt: Future[Prompt]
 
 
 class Work:
@@ -74,7 +56,7 @@ class Work:
         self.decoding = choose_decoding(settings, self.says, place)
         limits = answer_limits(settings, self.says, place.manifest, self.builder.max_tokens)
         self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
-        self.bad, self._shown, self._answered = bad, 0, False
+        self.bad = bad
         #: Windows of all processes together; known when :meth:`run` has ended.
         self.windows = 0
 
@@ -103,12 +85,15 @@ class Work:
     def run(self, journal: Journal, progress: Progress) -> None:
         """Answer the rows of this process's windows that are not answered yet."""
         generator: Generator | None = None
+        decode = partial(self.builder.decode, skip_special=True)
+        reporter = RowReporter(self.settings.input, self.choice)
         with _Pool(self.settings.num_workers) as pool:
             ahead = 2 * max(self.settings.batch_size, self.settings.num_workers)
             rows = _read_ahead(self._rows(journal, pool), ahead)
             for window, loading in groupby(rows, key=lambda item: item.window):
                 generator = generator or self._generator()
-                self._answer(window, loading, generator, journal, progress)
+                answers = WindowAnswers(window, loading, decode, journal, progress, reporter)
+                answers.make(generator, self.settings.batch_size)
                 journal.refresh()
                 progress.update(self.bad + journal.rows - progress.done)
 
@@ -127,7 +112,7 @@ class Work:
         """Tokens that end an answer."""
         return end_tokens(self.says, self.builder.end_id)
 
-    def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[_Loading]:
+    def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[LoadingRow]:
         """The rows of this process's unfinished windows; loading begins when a row is taken."""
         s = self.settings
         for window in read_windows(s.input, s.encoding, journal.window_rows):
@@ -137,87 +122,7 @@ class Work:
                 continue
             for place in by_length(window, self.reader.audio, pool):
                 row = window.row(place)
-                yield _Loading(window.number, place, row, pool.submit(self.reader.read, row, place))
-
-    def _answer(
-        self,
-        window: int,
-        loading: Iterable[_Loading],
-        generator: Generator,
-        journal: Journal,
-        progress: Progress,
-    ) -> None:
-        """Answer the rows of a window, and note each answer when it is there.
-
-        Where the rows that run together need more memory than there is, fewer do.
-        """
-        slots = self.settings.batch_size
-        rows: dict[int, Row] = {}
-        asked: dict[int, Prompt] = {}  # and not answered yet
-
-        def note(result: Result) -> None:
-            asked.pop(result.place, None)
-            journal.add(window, [result])
-            progress.update()
-            self._show_first(rows[result.place], result)
-
-        def loaded() -> Iterator[tuple[int, Prompt]]:
-            for item in loading:
-                rows[item.place] = item.row
-                try:
-                    yield item.place, self._wait(item)
-                except UserError as error:
-                    note(self._failed(item.place, item.row, str(error)))
-                except Exception as error:  # whatever one row does, the others go on
-                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                    note(self._failed(item.place, item.row, reason))
-
-        journal.begin(window)
-        source = loaded()
-        while True:
-            places: list[int] = []
-            try:
-                for number, answer in generator.stream(
-                    _feed(list(asked.items()), source, asked, places), slots
-                ):
-                    text = self.builder.decode(answer.tokens, skip_special=True).replace("\0", "\ufffd")
-                    note(Result(places[number], text, cut=not answer.finished))
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            free_memory()
-            if slots == 1:
-                place = next(iter(asked))
-                tokens = len(asked[place].input_ids)
-                note(self._failed(place, rows[place], f"not enough memory for its {tokens} tokens alone"))
-            slots = max(1, slots // 2)
-        journal.finish(window)
-
-    def _wait(self, item: _Loading) -> Prompt:
-        started = time.monotonic()
-        while not wait([item.prompt], timeout=_STALL).done:
-            logger.info(
-                f"waiting for {self.settings.input} line {item.row.number} ({item.row.audio[:80]}), "
-                f"{duration(time.monotonic() - started)} so far"
-            )
-        return item.prompt.result()
-
-    def _failed(self, place: int, row: Row, reason: str) -> Result:
-        self._shown += 1
-        if self._shown <= _SHOWN_ERRORS:
-            logger.warning(f"{self.settings.input} line {row.number}: {reason}")
-        if self._shown == _SHOWN_ERRORS + 1:
-            logger.warning("more rows failed; the output's error column has all of them")
-        return Result(place, error=reason)
-
-    def _show_first(self, row: Row, result: Result) -> None:
-        """What the first row asked and got: the quickest way to see a wrong prompt."""
-        if result.error is None and not self._answered:
-            self._answered = True
-            system, user = self.choice.pair(row)
-            answer = repr(result.prediction)
-            logger.info(f"line {row.number}: system {shown(system)}, user {shown(user)} -> {answer}")
+                yield LoadingRow(window.number, place, row, pool.submit(self.reader.read, row, place))
 
 
 class _Pool(ThreadPoolExecutor):
@@ -227,25 +132,12 @@ class _Pool(ThreadPoolExecutor):
         self.shutdown(wait=exception[0] is None, cancel_futures=True)
 
 
-def _read_ahead(items: Iterator[_Loading], count: int) -> Iterator[_Loading]:
+def _read_ahead(items: Iterator[LoadingRow], count: int) -> Iterator[LoadingRow]:
     """The items, each taken so many before it is needed."""
-    ahead: deque[_Loading] = deque(islice(items, count))
+    ahead: deque[LoadingRow] = deque(islice(items, count))
     while ahead:
         ahead.extend(islice(items, 1))
         yield ahead.popleft()
-
-
-def _feed(
-    again: Sequence[tuple[int, Prompt]],
-    source: Iterator[tuple[int, Prompt]],
-    asked: dict[int, Prompt],
-    places: list[int],
-) -> Iterator[Prompt]:
-    """Prompts to answer, first those to be tried again. What is taken goes into ``asked`` and ``places``."""
-    for place, prompt in chain(again, source):
-        asked[place] = prompt
-        places.append(place)
-        yield prompt
 
 
 def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device) -> torch.dtype:
