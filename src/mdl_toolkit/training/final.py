@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.errors import MdlError, OutOfMemoryError, Stopped, StorageError
 from mdl_toolkit.memory import available_bytes, gib, is_out_of_memory
 from mdl_toolkit.model_folders.export import ExportReport, export_merged, export_trained
-from mdl_toolkit.model_folders.manifest import Kind, ModelManifest
 from mdl_toolkit.model_folders.merge import MergeForm
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.trained import read_trained
@@ -25,6 +23,7 @@ from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.checkpoints.storage import FINAL, stranger_in
 from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.loop import RunProgress
+from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.signals import StopSignals
 from mdl_toolkit.training.trainable.adapters import folder_kind
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
@@ -39,7 +38,7 @@ def write_final(
     wrapped: Wrapped,
     base_folder: Path,
     checkpoint: Path,
-    manifest: Callable[[Kind, RunProgress], ModelManifest],
+    manifest: RunManifest,
     progress: RunProgress,
     signals: StopSignals,
 ) -> bool:
@@ -48,14 +47,14 @@ def write_final(
     It is made of the last checkpoint's files, tensor by tensor, so a sharded model isn't gathered again.
 
     Args:
-        settings: Of the run.
-        ranks: Its processes; the main one writes.
-        wrapped: What was trained, for the precision that it computed in.
-        base_folder: Of the base model.
-        checkpoint: Has everything that was trained.
-        manifest: Makes the folder's ``mdl_toolkit.json``.
+        settings: The settings of the run.
+        ranks: The processes of the run; the main one writes.
+        wrapped: The trained model; its precision decides how ``final/`` is rounded.
+        base_folder: The folder of the base model.
+        checkpoint: The last checkpoint, which has everything that was trained.
+        manifest: Makes the ``mdl_toolkit.json`` of the folder.
         progress: Where the run stands.
-        signals: Its signals.
+        signals: The signals that ask the run to stop.
 
     Returns:
         Whether the model in ``final/`` differs from the one that was validated in training, by more than the
@@ -72,33 +71,48 @@ def write_final(
     if ranks.is_main:
         try:
             with signals.stop_at_once(message):
-                if (stranger := stranger_in(target)) is not None:
-                    raise MdlError(
-                        f"{target} could not be written: {stranger} is in the way and was not written by a "
-                        "run; move it elsewhere, then go on with --resume-from-checkpoint true"
-                    )
-                logger.info(f"writing {target}")
-                trained = read_trained(checkpoint)
-                if settings.method == "full" or settings.merge_lora:
-                    form = _form(settings, ranks, wrapped)
-                    report = export_merged(base_folder, trained, target, manifest("model", progress), form)
-                    _say_rounding(target, report, form)
-                    differs = settings.quantization is not None or report.rounds
-                else:
-                    export_trained(target, base_folder, trained, manifest(folder_kind(trained), progress))
+                differs = _write(settings, ranks, wrapped, base_folder, checkpoint, manifest, progress)
         except Stopped as error:
             stopped = error
-        except StorageError as error:
-            last = settings.output / f"checkpoint-{progress.step}"
-            raise StorageError(
-                f"{error}; {last} has all that was learned: make room, then go on with "
-                "--resume-from-checkpoint true, which writes it"
-            ) from error
     # All processes stop for a signal that the writing one got.
     number, differs = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, differs))
     if number is not None:
         raise Stopped(number, message)
     return differs
+
+
+def _write(
+    settings: TrainSettings,
+    ranks: Ranks,
+    wrapped: Wrapped,
+    base_folder: Path,
+    checkpoint: Path,
+    manifest: RunManifest,
+    progress: RunProgress,
+) -> bool:
+    """Write ``final/`` on the main process; arguments, result and errors as those of :func:`write_final`."""
+    target = settings.output / FINAL
+    if (stranger := stranger_in(target)) is not None:
+        raise MdlError(
+            f"{target} could not be written: {stranger} is in the way and was not written by a run; move it "
+            "elsewhere, then go on with --resume-from-checkpoint true"
+        )
+    logger.info(f"writing {target}")
+    trained = read_trained(checkpoint)
+    try:
+        if settings.method == "lora" and not settings.merge_lora:
+            export_trained(target, base_folder, trained, manifest(folder_kind(trained), progress))
+            return False
+        form = _form(settings, ranks, wrapped)
+        report = export_merged(base_folder, trained, target, manifest("model", progress), form)
+    except StorageError as error:
+        last = settings.output / f"checkpoint-{progress.step}"
+        raise StorageError(
+            f"{error}; {last} has all that was learned: make room, then go on with "
+            "--resume-from-checkpoint true, which writes it"
+        ) from error
+    _say_rounding(target, report, form)
+    return settings.quantization is not None or report.rounds
 
 
 def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
@@ -158,15 +172,16 @@ def evaluate_final(
     away.
 
     Args:
-        settings: Of the run.
-        ranks: Its processes.
-        wrapped: The trained model, of no use any more afterwards.
-        evaluation: On the run's evaluation data.
-        validated: The loss of its last evaluation.
-        signals: Of the run.
+        settings: The settings of the run.
+        ranks: The processes of the run.
+        wrapped: The trained model, which can't be used any more afterwards.
+        evaluation: The evaluation on the run's evaluation data.
+        validated: The loss of the last evaluation in training.
+        signals: The signals that ask the run to stop.
 
     Returns:
-        What belongs into the run's metrics; nothing where there is no memory for it, or it can't be seen.
+        The losses for the run's metrics; nothing where there is no memory for the evaluation, or not all
+        processes can see the folder.
 
     Raises:
         Stopped: A signal came.

@@ -1,11 +1,16 @@
-"""A training run, top to bottom: from settings to ``final/``."""
+"""A training run, top to bottom: from settings to ``final/``.
+
+:func:`make_ready` (``ready.py``) checks the settings and converts datasets before torch is imported. Then the
+processes join, and ``_train`` does the rest on each of them: choose where to begin, load the model and make
+what trains it (``_assemble``), make all steps and write ``final/`` (``_train_and_write``).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdl_toolkit.data.batching.balance import Costs
@@ -15,7 +20,7 @@ from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.distributed.group import Ranks, joined
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
-from mdl_toolkit.model_folders.manifest import BaseRecord, Kind, ModelManifest
+from mdl_toolkit.model_folders.manifest import BaseRecord
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import as_dict
 from mdl_toolkit.terminal.live_line import status
@@ -31,10 +36,12 @@ from mdl_toolkit.training.checkpoints.storage import owning
 from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.loop import Loop, RunProgress
+from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.memory.estimate import plan_memory, try_worst
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
+from mdl_toolkit.training.metrics.summary import print_summary, run_summary
 from mdl_toolkit.training.metrics.trackers import Trackers
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
@@ -63,7 +70,7 @@ def train(settings: TrainSettings) -> None:
 
 def train_ready(ready: Ready) -> None:
     """Fine-tune with what :func:`make_ready` found; raises as :func:`train` does."""
-    late: MdlError | None = None
+    problem: MdlError | None = None
     prepared: Prepared | None = None
     try:
         prepared = Prepared.of(ready)
@@ -71,30 +78,30 @@ def train_ready(ready: Ready) -> None:
         if ready.launch.rank == 0:
             report_failure(str(error))
             raise
-        late = error
+        problem = error  # raised when the main process can hear of it
     with joined(ready.launch) as ranks:
         if prepared is None:
-            raise late or AssertionError
+            raise problem or AssertionError
         with owning(ready.settings.output) if ranks.is_main else nullcontext():
             _train(ready.settings, ranks, prepared)
 
 
 @dataclass(frozen=True)
 class Prepared(Inputs):
-    """What a run needs before its processes talk to each other.
+    """The inputs of a run and the fingerprint of the base model's weights.
 
     Attributes:
-        base: What is trained, for the record.
+        base: The record of the base model that goes into the run's manifests.
     """
 
     base: BaseRecord
 
     @classmethod
     def of(cls, ready: Ready) -> Prepared:
-        """Look at the weights too.
+        """Read the weights' fingerprint.
 
         Raises:
-            MdlError: What is wrong with them, or what was wrong before.
+            MdlError: The weights can't be used, or :func:`make_ready` found an error on this process.
         """
         settings, inputs = ready.settings, ready.inputs
         if isinstance(inputs, MdlError):
@@ -104,47 +111,53 @@ class Prepared(Inputs):
 
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
-    identity = Identity(
-        dataset=prepared.data.fingerprint,
-        eval_dataset=prepared.evaluation.fingerprint if prepared.evaluation else None,
-        model=prepared.base.fingerprint or "",
-        options=as_dict(settings),
-    )
+    """Do all of the run: every process makes the same calls in the same order."""
+    identity = _identity(settings, prepared)
     start = choose_start(settings, ranks)
     if start is not None:
         identity.check(start.state, start.checkpoint)
-
-    load = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
-    evaluation_load = None
+    batches = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
+    evaluation_batches = None
     if prepared.evaluation is not None:
-        evaluation_load = _loader(
+        evaluation_batches = _loader(
             prepared.evaluation, prepared.evaluation_folders, ranks, settings.data_workers
         )
-    with load, evaluation_load or nullcontext():
-        load.start()  # they get ready while the model is loaded
-        _train_on(load, evaluation_load, settings, ranks, prepared, identity, start)
+    with batches, evaluation_batches or nullcontext():
+        batches.start()  # the data workers get ready while the model is loaded
+        run = _assemble(settings, ranks, prepared, identity, start, batches, evaluation_batches)
+        try:
+            with StopSignals() as signals:
+                summary = _train_and_write(settings, ranks, prepared, run, signals)
+        finally:
+            run.reporter.close()
+        print_summary(settings.output, summary)
 
 
-def _train_on(
-    load: MicroBatches,
-    evaluation_load: MicroBatches | None,
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a run that is ready to begin."""
+
+    wrapped: Wrapped
+    optimizer: Optimizer
+    checkpointer: Checkpointer
+    manifest: RunManifest
+    evaluation: Evaluation | None
+    reporter: Reporter
+    loop: Loop
+    loading_peak: int
+
+
+def _assemble(
     settings: TrainSettings,
     ranks: Ranks,
     prepared: Prepared,
     identity: Identity,
     start: Start | None,
-) -> None:
-    reset_peak(ranks.device)
-    began = time.monotonic()
-    with status(f"loading {settings.model_name}…"):
-        wrapped = prepare(prepared.model_folder, settings, ranks)
-    loading = int(ranks.max([float(peak_bytes(ranks.device))])[0])
-    logger.info(
-        f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(loading)}"
-    )
-    logger.info(describe_trainable(wrapped.model))
-    _say_example(prepared)
-
+    batches: MicroBatches,
+    evaluation_batches: MicroBatches | None,
+) -> _Run:
+    """Load the model and make everything that trains it, in the state of the checkpoint to resume from."""
+    wrapped, loading_peak = _load_model(settings, ranks, prepared)
     plan = _plan(settings, ranks, prepared.data, wrapped)
     _check_memory(settings, ranks, plan, wrapped, prepared)
     optimizer = Optimizer(wrapped.trainable, settings.weight_decay)
@@ -152,23 +165,19 @@ def _train_on(
     if start is not None:
         restore(start.checkpoint, wrapped, optimizer)
         logger.info(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
-
-    def manifest(kind: Kind, at: RunProgress) -> ModelManifest:
-        return _manifest(kind, settings, prepared, at, wrapped)
-
+    manifest = RunManifest(settings, prepared.base, prepared.data, wrapped.trainable)
     checkpointer = Checkpointer(
-        settings.output,
+        settings,
         ranks,
         wrapped,
         optimizer,
         rates,
-        settings,
         identity,
         prepared.model_folder,
         manifest,
         newest=start.checkpoint if start is not None else None,
     )
-    evaluation = _evaluation(settings, ranks, prepared, evaluation_load)
+    evaluation = _evaluation(settings, ranks, prepared, evaluation_batches)
     reporter = _reporter(settings, ranks, prepared, progress)
     loop = Loop(
         settings=settings,
@@ -178,50 +187,79 @@ def _train_on(
         dataset=prepared.data,
         order=order,
         rates=rates,
-        load=load,
+        load=batches,
         reporter=reporter,
         save=checkpointer.save,
         evaluation=evaluation,
-        flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
         progress=progress,
+        flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
     )
+    return _Run(wrapped, optimizer, checkpointer, manifest, evaluation, reporter, loop, loading_peak)
+
+
+def _train_and_write(
+    settings: TrainSettings, ranks: Ranks, prepared: Prepared, run: _Run, signals: StopSignals
+) -> dict[str, float]:
+    """Make all steps, write ``final/``, and evaluate it where it differs from what was validated.
+
+    Returns:
+        The numbers of the whole run, which are also the last line of its metrics.
+    """
     reset_peak(ranks.device)
-    before, began = RunProgress(progress.step, progress.position, dict(progress.counts)), time.monotonic()
+    progress = run.loop.progress
+    before, began = replace(progress, counts=dict(progress.counts)), time.monotonic()
+    run.loop.run(signals)
+    summary = run_summary(ranks, before, progress, time.monotonic() - began, run.loading_peak)
+    checkpoint = run.checkpointer.newest
+    assert checkpoint is not None, "a run saves after its last step"
     try:
-        with StopSignals() as signals:
-            loop.run(signals)
-            summary = _summary(ranks, before, progress, time.monotonic() - began, loading)
-            assert checkpointer.newest is not None, "a run saves after its last step"
-            try:
-                differs = write_final(
-                    settings,
-                    ranks,
-                    wrapped,
-                    prepared.model_folder,
-                    checkpointer.newest,
-                    manifest,
-                    progress,
-                    signals,
-                )
-                if differs and evaluation is not None:
-                    optimizer.release()
-                    summary |= evaluate_final(
-                        settings, ranks, wrapped, evaluation, reporter.validated, signals
-                    )
-            except BaseException:
-                with suppress(MdlError):  # the first error is the one to tell
-                    reporter.end(summary, progress.step)
-                raise
-            reporter.end(summary, progress.step)
-    finally:
-        reporter.close()
-    _say_goodbye(settings, summary)
+        differs = write_final(
+            settings, ranks, run.wrapped, prepared.model_folder, checkpoint, run.manifest, progress, signals
+        )
+        if differs and run.evaluation is not None:
+            run.optimizer.release()
+            summary |= evaluate_final(
+                settings, ranks, run.wrapped, run.evaluation, run.reporter.validated, signals
+            )
+    except BaseException:
+        with suppress(MdlError):  # the first error is the one to report
+            run.reporter.end(summary, progress.step)
+        raise
+    run.reporter.end(summary, progress.step)
+    return summary
 
 
-def _say_example(prepared: Prepared) -> None:
-    """Show what is asked and what is learned, for a person to check."""
+def _identity(settings: TrainSettings, prepared: Prepared) -> Identity:
+    return Identity(
+        dataset=prepared.data.fingerprint,
+        eval_dataset=prepared.evaluation.fingerprint if prepared.evaluation else None,
+        model=prepared.base.fingerprint or "",
+        options=as_dict(settings),
+    )
+
+
+def _loader(data: ClipDataset, folders: Sequence[Path], ranks: Ranks, workers: int) -> MicroBatches:
+    return MicroBatches(folders, data.manifest.audio_token_id, ranks.device, workers)
+
+
+def _load_model(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> tuple[Wrapped, int]:
+    """Load the model, make it trainable, and show what is trained and on what.
+
+    Returns:
+        The model, and the peak memory of loading it on the process that needed most, in bytes.
+    """
+    reset_peak(ranks.device)
+    began = time.monotonic()
+    with status(f"loading {settings.model_name}…"):
+        wrapped = prepare(prepared.model_folder, settings, ranks)
+    peak = int(ranks.max([float(peak_bytes(ranks.device))])[0])
+    logger.info(
+        f"loaded {settings.model_name} in {duration(time.monotonic() - began)}, peak memory {gib(peak)}"
+    )
+    logger.info(describe_trainable(wrapped.model))
     builder = PromptBuilder(prepared.model_folder)
     logger.info(describe_example(prepared.data[0], builder.decode, builder.audio_token_id))
+    return wrapped, peak
 
 
 def _plan(settings: TrainSettings, ranks: Ranks, data: ClipDataset, wrapped: Wrapped) -> Plan:
@@ -290,10 +328,6 @@ def _order(
     return order, progress, rates
 
 
-def _loader(data: ClipDataset, folders: Sequence[Path], ranks: Ranks, workers: int) -> MicroBatches:
-    return MicroBatches(folders, data.manifest.audio_token_id, ranks.device, workers)
-
-
 def _evaluation(
     settings: TrainSettings, ranks: Ranks, prepared: Prepared, load: MicroBatches | None
 ) -> Evaluation | None:
@@ -315,71 +349,3 @@ def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progres
     cpu = ranks.device.type == "cpu"
     trackers = Trackers(prepared.trackers, settings.output, as_dict(settings), cpu)
     return Reporter(log, trackers, settings.logging_steps, progress.step)
-
-
-def _manifest(
-    kind: Kind, settings: TrainSettings, prepared: Prepared, at: RunProgress, wrapped: Wrapped
-) -> ModelManifest:
-    """What a folder that this run writes says about itself."""
-    described = prepared.data.manifest
-    return ModelManifest(
-        kind=kind,
-        base=prepared.base,
-        prompts=described.prompts,
-        audio=asdict(prepared.data.geometry),
-        dataset={
-            "fingerprint": prepared.data.fingerprint,
-            "source": dict(described.source),
-            "rows": len(prepared.data),
-            "tokens": int(prepared.data.tokens.sum()),
-            "supervised_tokens": int(prepared.data.supervised.sum()),
-            "longest_answer_tokens": int(prepared.data.supervised.max()),
-        },
-        options=as_dict(settings),
-        training={
-            "step": at.step,
-            "epoch": round(at.position.epoch + at.position.first_sample / len(prepared.data), 6),
-            "trained_parameters": sum(parameter.numel() for parameter in wrapped.trainable.values()),
-        },
-    )
-
-
-def _summary(
-    ranks: Ranks, before: RunProgress, after: RunProgress, seconds: float, loading: int
-) -> dict[str, float]:
-    """The numbers of the whole run; rates are of what this process saw, not of a run before a resume."""
-    training = int(ranks.max([float(peak_bytes(ranks.device))])[0])
-    steps = after.step - before.step
-    seconds = max(seconds, 1e-9)
-
-    def made(key: str) -> float:
-        return after.counts[key] - before.counts[key]
-
-    finite = after.step - after.counts["skipped"]
-    return {
-        "train_runtime": round(seconds, 6),
-        "train_samples_per_second": made("clips") / seconds,
-        "train_steps_per_second": steps / seconds,
-        "train_tokens_per_second": made("tokens") / seconds,
-        "train_loss": after.counts["loss"] / finite if finite else float("nan"),
-        "total_flos": after.counts["flops"],
-        "flops_per_second": made("flops") / seconds,
-        "skipped_steps": int(after.counts["skipped"]),
-        "total_clips": int(after.counts["clips"]),
-        "total_tokens": int(after.counts["tokens"]),
-        "peak_memory_loading": loading,
-        "peak_memory_training": training,
-    }
-
-
-def _say_goodbye(settings: TrainSettings, summary: dict[str, float]) -> None:
-    skipped = summary["skipped_steps"]
-    logger.info(
-        f"trained in {duration(summary['train_runtime'])}: "
-        f"{summary['train_samples_per_second']:.1f} clips/s, mean loss {summary['train_loss']:.4f}"
-        + (f", {skipped} updates skipped for not being finite" if skipped else "")
-    )
-    loading, training = int(summary["peak_memory_loading"]), int(summary["peak_memory_training"])
-    logger.info(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
-    final = settings.output / "final"
-    logger.info(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.model_folders.export import write_trained
-from mdl_toolkit.model_folders.manifest import Kind, ModelManifest, package_versions
+from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.model_folders.trained import read_trained
@@ -19,6 +19,7 @@ from mdl_toolkit.settings.options import options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
 from mdl_toolkit.training.loop import RunProgress
+from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.trainable.adapters import (
@@ -99,16 +100,15 @@ class Checkpointer:
     """Writes a run's checkpoints.
 
     Args:
-        output: The run's folder.
-        ranks: Its processes.
+        settings: The settings of the run.
+        ranks: The processes of the run.
         wrapped: The model.
-        optimizer: Over what is trained.
+        optimizer: The optimizer of the trained parameters.
         rates: The learning rates.
-        settings: Of the run.
         identity: What the run is made of.
-        base_folder: Of the base model.
-        manifest: Makes a folder's ``mdl_toolkit.json`` of its kind and where the run stands.
-        newest: The checkpoint that the run has begun from.
+        base_folder: The folder of the base model.
+        manifest: Makes the ``mdl_toolkit.json`` of a folder.
+        newest: The checkpoint that the run was resumed from.
 
     Attributes:
         newest: The last one written, or begun from.
@@ -116,19 +116,18 @@ class Checkpointer:
 
     def __init__(  # noqa: PLR0913, PLR0917 -- all that a checkpoint is made of
         self,
-        output: Path,
+        settings: TrainSettings,
         ranks: Ranks,
         wrapped: Wrapped,
         optimizer: Optimizer,
         rates: LearningRates,
-        settings: TrainSettings,
         identity: Identity,
         base_folder: Path,
-        manifest: Callable[[Kind, RunProgress], ModelManifest],
+        manifest: RunManifest,
         newest: Path | None = None,
     ) -> None:
-        self.output, self.ranks, self.wrapped, self.optimizer = output, ranks, wrapped, optimizer
-        self.rates, self.settings, self.identity = rates, settings, identity
+        self.settings, self.output, self.ranks = settings, settings.output, ranks
+        self.wrapped, self.optimizer, self.rates, self.identity = wrapped, optimizer, rates, identity
         self._base_folder, self._manifest = base_folder, manifest
         self.newest = newest
 

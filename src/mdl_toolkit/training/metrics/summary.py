@@ -1,0 +1,73 @@
+"""The numbers of a whole run, for its metrics and for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl_toolkit.memory import gib, peak_bytes
+from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.progress import duration
+from mdl_toolkit.training.checkpoints.storage import FINAL
+
+if TYPE_CHECKING:
+    from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.training.loop import RunProgress
+
+logger = get_logger(__name__)
+
+
+def run_summary(
+    ranks: Ranks, before: RunProgress, after: RunProgress, seconds: float, loading: int
+) -> dict[str, float]:
+    """The numbers of the whole run. Its rates leave out the steps before a resume.
+
+    Args:
+        ranks: The processes of the run.
+        before: Where the run stood when it was started or resumed.
+        after: Where it stands at its end.
+        seconds: The time from one to the other.
+        loading: The peak memory of loading the model, in bytes.
+    """
+    training = int(ranks.max([float(peak_bytes(ranks.device))])[0])
+    steps = after.step - before.step
+    seconds = max(seconds, 1e-9)
+
+    def made(key: str) -> float:
+        return after.counts[key] - before.counts[key]
+
+    finite = after.step - after.counts["skipped"]
+    return {
+        "train_runtime": round(seconds, 6),
+        "train_samples_per_second": made("clips") / seconds,
+        "train_steps_per_second": steps / seconds,
+        "train_tokens_per_second": made("tokens") / seconds,
+        "train_loss": after.counts["loss"] / finite if finite else float("nan"),
+        "total_flos": after.counts["flops"],
+        "flops_per_second": made("flops") / seconds,
+        "skipped_steps": int(after.counts["skipped"]),
+        "total_clips": int(after.counts["clips"]),
+        "total_tokens": int(after.counts["tokens"]),
+        "peak_memory_loading": loading,
+        "peak_memory_training": training,
+    }
+
+
+def print_summary(output: Path, summary: Mapping[str, float]) -> None:
+    """Print what the run has done and where its model is.
+
+    Args:
+        output: The folder of the run.
+        summary: The numbers of :func:`run_summary`.
+    """
+    skipped = summary["skipped_steps"]
+    logger.info(
+        f"trained in {duration(summary['train_runtime'])}: "
+        f"{summary['train_samples_per_second']:.1f} clips/s, mean loss {summary['train_loss']:.4f}"
+        + (f", {skipped} updates skipped for not being finite" if skipped else "")
+    )
+    loading, training = int(summary["peak_memory_loading"]), int(summary["peak_memory_training"])
+    logger.info(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
+    final = output / FINAL
+    logger.info(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")
