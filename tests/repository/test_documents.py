@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "mdl_toolkit"
-DOCUMENTS = sorted(
-    p for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
-)
+FOLDERS = (".github", "benchmarks", "docs", "examples", "scripts", "src", "tests")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for f in FOLDERS for path in (ROOT / f).rglob("*.md"))])
 TEST_NAME = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -44,12 +43,55 @@ def test_both_languages_promise_the_same():
     assert promised("en") == promised("zh")
 
 
+def _prose(document: Path) -> str:
+    """A document without its blocks of code, in which a line with # is no heading and brackets no link."""
+    text = document.read_text(encoding="utf-8")
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(document: Path) -> set[str]:
+    """GitHub's names of headings: words in small letters, joined by hyphens; -1 for the second of a name."""
+    names: list[str] = []
+    for heading in re.findall(r"^#+ +(.+?) *$", _prose(document), re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        names.append(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
+    counts = [names[:place].count(name) for place, name in enumerate(names)]
+    return {f"{name}-{count}" if count else name for name, count in zip(names, counts, strict=True)}
+
+
+def _broken(document: Path) -> list[str]:
+    """Links of a document to a file or a heading of the repository that is not there."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if "://" not in link and not (
+            target.exists() and (not anchor or (target.suffix == ".md" and anchor in _anchors(target)))
+        ):
+            broken.append(link)
+    return broken
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path):
-    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
-    broken = [t for t in targets if t and not (document.parent / t).exists()]
-    assert not broken
+    assert not _broken(document)
+
+
+def test_broken_links_are_found(tmp_path: Path):
+    (tmp_path / "other.md").write_text(
+        "# The `final/` *form*, again\n\n# Twice\n\n# Twice\n```bash\n# no heading\n```\n"
+    )
+    good = [
+        "other.md",
+        "other.md#the-final-form-again",
+        "other.md#twice-1",
+        "#here",
+        "https://example.org/#x",
+    ]
+    bad = ["none.md", "other.md#no-heading", "other.md#twice-2", "#there", "../none/"]
+    document = tmp_path / "document.md"
+    document.write_text("# Here\n" + "\n".join(f"[words]({link})" for link in good + bad))
+    assert _broken(document) == bad
 
 
 def test_documents_name_no_option_that_does_not_exist():
