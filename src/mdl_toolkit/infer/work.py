@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
+from mdl_toolkit.files import sha256_of
 from mdl_toolkit.generation.decoding import choose_decoding, describe, end_tokens, in_force, model_says
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
@@ -68,7 +68,7 @@ class Work:
         """All that decides the result, by the name that a person knows it under."""
         s = self.settings
         return {
-            "input": _digest(s.input),
+            "input": sha256_of(s.input)[:32],
             "model": _model_digest(self.place),
             "dtype": str(self.dtype).removeprefix("torch."),
             "system prompt": self.choice.system,
@@ -148,14 +148,6 @@ def _dtype(settings: InferenceSettings, place: ModelFolder, device: torch.device
     elif wanted is None:
         wanted = cpu_has_bfloat16() and main_dtype(WeightFiles(place.base)) == torch.bfloat16
     return torch.bfloat16 if wanted else torch.float32
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:32]
 
 
 def _model_digest(place: ModelFolder) -> str:

@@ -18,6 +18,7 @@ from mdl_toolkit.data.input.misread import Misread
 from mdl_toolkit.data.input.records import BadRow, Layout, Row, check_table, read_records
 from mdl_toolkit.data.prompt.builder import default_order, processing_fingerprint
 from mdl_toolkit.errors import DataError
+from mdl_toolkit.files import sha256_of
 from mdl_toolkit.hub import revision_of
 from mdl_toolkit.settings import ConvertOptions
 from mdl_toolkit.settings.options import Conversion, options_where, printable
@@ -69,7 +70,7 @@ class Request:
             model_folder=Path(model_folder),
             order=options.prompt_order or default_order(model_folder),
             root=os.path.abspath(options.base_dir or "."),
-            sha256=_digest(Path(path)),
+            sha256=_sha256(Path(path)),
             processing=processing_fingerprint(model_folder),
             shard=shard,
         )
@@ -138,15 +139,11 @@ class Request:
         return f"{self.input.name} row {number}" + (f" ({printable(source)})" if source else "")
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
-    return digest.hexdigest()
 
 
 @dataclass

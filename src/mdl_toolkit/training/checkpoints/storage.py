@@ -9,7 +9,6 @@ size and sha256). No pickle. There is no random state to keep: dropout is seeded
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, atomic_folder, storage_cause, strangers, try_lock, write_json
+from mdl_toolkit.files import (
+    PARTIAL_PREFIX,
+    atomic_folder,
+    sha256_of,
+    storage_cause,
+    strangers,
+    try_lock,
+    write_json,
+)
 from mdl_toolkit.model_folders.listing import MANIFEST_NAME, listed_files
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
@@ -32,7 +39,6 @@ _PARTIAL = re.compile(
 )
 #: A line of a run's metrics begins with it.
 _FIRST_KEY = '{"step": '
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ def flaw(checkpoint: Path) -> str | None:
             if size != expected["bytes"]:
                 return f"{name} has {size} bytes instead of {expected['bytes']}"
         for name, expected in listed.items():
-            if _sha256(checkpoint / name) != expected["sha256"]:
+            if sha256_of(checkpoint / name) != expected["sha256"]:
                 return f"{name} has changed since it was written"
         return None if RUN_STATE in listed else f"{RUN_STATE} is not listed"
     except OSError as error:
@@ -158,18 +164,10 @@ def writing_checkpoint(output: Path, state: RunState) -> Iterator[Path]:
 
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def prune(output: Path, keep: int | None, newest: Path) -> None:
