@@ -15,15 +15,10 @@ from mdl_toolkit.cli import run as command
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.generation.answer import Prompt
-from mdl_toolkit.generation.decoding import (
-    Decoding,
-    choose_decoding,
-    describe,
-    end_tokens,
-    in_force,
-    model_says,
-)
+from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
+from mdl_toolkit.generation.decoding import Decoding, in_force
 from mdl_toolkit.generation.generator import Generator
+from mdl_toolkit.infer.options import choose_decoding, describe_generation
 from mdl_toolkit.model import MiDashengLMModel
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.model_folders.load import load_model
@@ -63,8 +58,8 @@ def _settings(folder: Path, **options: Any) -> InferenceSettings:
 
 def _decoding(folder: Path, **options: Any) -> tuple[Decoding, list[int]]:
     place, settings = open_folder(folder), _settings(folder, **options)
-    says = model_says(place, settings.generation_config)
-    return choose_decoding(settings, says, place), end_tokens(says, PromptBuilder(folder).end_id)
+    file = read_generation_file(place, settings.generation_config)
+    return choose_decoding(settings, file, place), end_tokens(file, PromptBuilder(folder).end_id)
 
 
 def _library(folder: Path, prompts: list[Prompt]) -> list[list[int]]:
@@ -280,10 +275,10 @@ def test_an_adapters_own_file_comes_first(base: Path, tmp_path: Path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     place = replace(place, folder=adapter, kind="adapter")
-    assert model_says(place).honoured == {"repetition_penalty": 1.4}
+    assert read_generation_file(place).honoured == {"repetition_penalty": 1.4}
     (adapter / "generation_config.json").write_text('{"no_repeat_ngram_size": 2, "eos_token_id": [5]}')
-    assert model_says(place).honoured == {"no_repeat_ngram_size": 2}
-    assert model_says(place, "none").ends == (5,)
+    assert read_generation_file(place).honoured == {"no_repeat_ngram_size": 2}
+    assert read_generation_file(place, "none").ends == (5,)
 
 
 def test_sampling_options_without_sampling_are_refused(base: Path, tmp_path: Path):
@@ -305,15 +300,15 @@ def test_one_line_says_what_is_in_force(base: Path, tmp_path: Path):
     }
     folder = _with(base, tmp_path / "m", said)
     place, settings = open_folder(folder), _settings(folder, repetition_penalty=1.3)
-    says = model_says(place)
-    line = describe(settings, says, choose_decoding(settings, says, place), "LIMIT")
+    file = read_generation_file(place)
+    line = describe_generation(settings, file, choose_decoding(settings, file, place), "LIMIT")
     listed = json.dumps(list(range(40)))[:57] + "..."
     assert line == (
         "generation: greedy, repetition_penalty 1.3; generation_config.json says "
         f"suppress_tokens {listed}; LIMIT"
     )
     settings = _settings(folder, do_sample=True, top_p=0.5)
-    line = describe(settings, says, choose_decoding(settings, says, place), "LIMIT")
+    line = describe_generation(settings, file, choose_decoding(settings, file, place), "LIMIT")
     assert line.startswith(
         "generation: sampling with seed 42, top_p 0.5, top_k 50; generation_config.json says "
     )

@@ -1,60 +1,26 @@
-"""How tokens are chosen: as the options say, else the model's ``generation_config.json``, else the library.
-
-What that file says goes through the library's own ``GenerationConfig`` and the processors that its
-``generate`` makes of it (``processors.py``). What isn't known to act here as it does there is left out, and
-warned of by name.
-"""
+"""How tokens are chosen: settings by the library's names, and what of them is in force."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig
 
-from mdl_toolkit.errors import ModelError, SettingsError
-from mdl_toolkit.generation.processors import library_quiet, make_processors
-from mdl_toolkit.model_folders.folder import ModelFolder
-from mdl_toolkit.model_folders.load import load_config
-from mdl_toolkit.model_folders.tensorfiles.reader import read_json
-from mdl_toolkit.settings import InferenceSettings
-from mdl_toolkit.settings.options import flag, options_where
-from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.generation.processors import library_quiet
 
-logger = get_logger(__name__)
-
-GENERATION_FILE = "generation_config.json"
-#: Settings that act in sampling only, and in beam search only.
-_SAMPLING = (
+#: Settings that act in sampling only.
+SAMPLING = (
     "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
 )  # fmt: skip
-_BEAMS = ("length_penalty", "early_stopping")
-_LENGTHS = ("max_new_tokens", "max_length")
-#: Settings that act here as in the library's ``generate``.
-_HONOURED = frozenset({
-    "do_sample", "num_beams", *_SAMPLING, *_BEAMS, *_LENGTHS, "min_length", "min_new_tokens", "stop_strings",
-    "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias", "suppress_tokens",
-    "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
-    "exponential_decay_length_penalty", "renormalize_logits", "watermarking_config",
-})  # fmt: skip
-#: Settings that decide how an answer is computed, or what is returned beside it, but not the answer. The
-#: tokens that end one are read by :func:`end_tokens`.
-_WITHOUT_EFFECT = frozenset({
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache",
-    "cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "prefill_chunk_size",
-    "compile_config", "disable_compile", "output_attentions", "output_hidden_states", "output_scores",
-    "output_logits", "return_dict_in_generate", "is_assistant", "num_assistant_tokens",
-    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
-    "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "use_mtp",
-    "transformers_version", "_from_model_config", "_commit_hash",
-})  # fmt: skip
+#: Settings that act in beam search only.
+BEAMS = ("length_penalty", "early_stopping")
+#: Settings that limit an answer's length: each row has a budget of its own instead.
+LENGTHS = ("max_new_tokens", "max_length")
 
 
 @dataclass(frozen=True)
@@ -95,167 +61,12 @@ class Decoding:
         return self.said.get("num_beams") or 1
 
 
-@dataclass(frozen=True)
-class ModelSays:
-    """What a model's ``generation_config.json`` says.
-
-    Attributes:
-        path: Of the file; ``None`` where there is none.
-        honoured: What acts here, by name.
-        ends: Tokens that end an answer.
-    """
-
-    path: Path | None = None
-    honoured: Mapping[str, Any] = field(default_factory=dict)
-    ends: tuple[int, ...] = ()
-
-    def limit(self, name: str) -> int | None:
-        """One of the limits of length; ``None`` where it isn't said."""
-        value: int | None = self.honoured.get(name)
-        return value
-
-
-def model_says(place: ModelFolder, choice: str = "model") -> ModelSays:
-    """Read what a model says about how it is to answer; what can't be honoured is warned of by name.
-
-    Args:
-        place: Of the model; an adapter's or checkpoint's own file comes before its base's.
-        choice: ``model``, ``none``, or a file to read instead; without end tokens there, the model's hold.
-
-    Raises:
-        ModelError: Where the file can't be understood.
-    """
-    files = [folder / GENERATION_FILE for folder in (place.folder, place.base)]
-    path = next((file for file in files if file.is_file()), None)
-    said = _read(path) if path is not None else {}
-    tokens = _ends(path, said)
-    if choice == "none":
-        return ModelSays(None, {}, tokens)
-    if choice != "model":
-        path = Path(choice)
-        said = _read(path)
-        tokens = _ends(path, said) or tokens
-    honoured = {name: value for name, value in said.items() if name in _HONOURED and value is not None}
-    if path is not None:
-        _warn_of_others(path, said)
-    return ModelSays(path, honoured, tokens)
-
-
-def _ends(path: Path | None, said: Mapping[str, Any]) -> tuple[int, ...]:
-    """Tokens that end an answer; some folders say -1 for none."""
-    ends = said.get("eos_token_id")
-    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if any(type(token) is not int for token in listed):
-        raise ModelError(
-            f"{path}: eos_token_id is {_shown(ends)}; a token's number, or a list of them, expected"
-        )
-    return tuple(token for token in listed if token >= 0)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    said = read_json(path)
-    if not isinstance(said, dict):
-        raise ModelError(f"{path}: a mapping expected")
-    return said
-
-
-def _warn_of_others(path: Path, said: Mapping[str, Any]) -> None:
-    with library_quiet():
-        known = set(vars(GenerationConfig()))
-    neutral = {**GenerationConfig._get_default_generation_params(), "guidance_scale": 1}
-    others = [
-        name
-        for name, value in said.items()
-        if name not in _HONOURED | _WITHOUT_EFFECT and value not in (None, False, neutral.get(name))
-    ]
-    names = []
-    for name in others:
-        near = difflib.get_close_matches(name, _HONOURED, n=1) if name not in known else []
-        names.append(f"{name} (did you mean {near[0]}?)" if near else name)
-    if names:
-        logger.warning(
-            f"{path}: not honoured: {', '.join(names)}; the library's generate may answer otherwise with it"
-        )
-
-
-def choose_decoding(settings: InferenceSettings, says: ModelSays, place: ModelFolder) -> Decoding:
-    """Options before what the model says; tried once, so that what is wrong shows before the work begins.
-
-    Raises:
-        SettingsError: Where options for sampling are given, and there is none.
-        ModelError: Where the model's file holds values that the library can't take.
-    """
-    ours = options_where(InferenceSettings, generation=True)
-    given = {name: value for name in ours if (value := getattr(settings, name)) is not None}
-    from_file = {name: value for name, value in says.honoured.items() if name not in _LENGTHS}
-    decoding = Decoding({**from_file, **given}, settings.seed)
-    idle = [name for name in options_where(InferenceSettings, goes_with="--do-sample") if name in given]
-    if idle and not decoding.samples:
-        raise SettingsError([f"{flag(name)} has an effect with --do-sample only: add it" for name in idle])
-    _try(says, place, decoding)
-    stops = from_file.get("stop_strings")
-    return decoding if not stops else Decoding(decoding.said, decoding.seed, _stop(place, stops))
-
-
-def _try(says: ModelSays, place: ModelFolder, decoding: Decoding) -> None:
-    config = load_config(place.base)
-    if (problem := _problem(config, decoding.said)) is None and not _wrong_types(says.honoured):
-        return
-    modes = {name: decoding.said[name] for name in ("do_sample", "num_beams") if name in decoding.said}
-    culprits = [name for name, value in says.honoured.items() if _problem(config, {**modes, name: value})]
-    named = ", ".join(
-        f"{name} is {_shown(says.honoured[name])}"
-        for name in dict.fromkeys([*_wrong_types(says.honoured), *culprits])
-    )
-    raise ModelError(
-        f"{says.path}: {named or 'it'} can't be used{f' ({problem})' if problem else ''}; mend it, or go "
-        "without it: --generation-config none"
-    )
-
-
-def _wrong_types(said: Mapping[str, Any]) -> list[str]:
-    """Settings that the library would take as they are and stumble over later."""
-    whole = lambda value: type(value) is int and value >= 1  # noqa: E731
-    tests: dict[str, Callable[[Any], bool]] = {
-        "do_sample": lambda value: type(value) is bool,
-        "num_beams": whole,
-        "max_new_tokens": whole,
-        "max_length": whole,
-        "length_penalty": lambda value: type(value) in (int, float),
-        "stop_strings": lambda value: all(
-            isinstance(text, str) and text for text in (value if isinstance(value, list) else [value])
-        ),
-    }
-    return [name for name, test in tests.items() if name in said and not test(said[name])]
-
-
-def _problem(config: Any, said: Mapping[str, Any]) -> str | None:
-    """What the library has against settings; ``None`` where it has nothing."""
-    vocabulary = config.text_config.vocab_size
-    try:
-        settings = Decoding(said).settings()
-        ids, logits = torch.zeros((1, 8), dtype=torch.long), torch.zeros((1, vocabulary))
-        with library_quiet():
-            for processor in make_processors(settings, config, [0], 8, 8, logits.device):
-                logits = processor(ids, logits)
-    except Exception as error:  # whatever the file holds, it is the file's mistake
-        return " ".join(str(error).split())[:300] or type(error).__name__
-    return None
-
-
-def _stop(place: ModelFolder, texts: Any) -> Any:
-    from transformers import AutoTokenizer, StopStringCriteria
-
-    tokenizer = AutoTokenizer.from_pretrained(place.base, local_files_only=True)
-    return StopStringCriteria(tokenizer, texts)
-
-
 def in_force(decoding: Decoding) -> dict[str, Any]:
     """The settings that differ from plain greedy decoding, by the library's names."""
     passed_over = {
-        *_LENGTHS,
-        *(() if decoding.samples else _SAMPLING),
-        *(() if decoding.beams > 1 else _BEAMS),
+        *LENGTHS,
+        *(() if decoding.samples else SAMPLING),
+        *(() if decoding.beams > 1 else BEAMS),
     }
     plain = GenerationConfig._get_default_generation_params()
     said = {
@@ -269,27 +80,7 @@ def in_force(decoding: Decoding) -> dict[str, Any]:
     return said
 
 
-def describe(settings: InferenceSettings, says: ModelSays, decoding: Decoding, limit: str) -> str:
-    """One line for people: what is in force, and what of it the model's file says."""
-    mode = f"sampling with seed {decoding.seed}" if decoding.samples else "greedy"
-    if decoding.beams > 1:
-        mode = f"{decoding.beams} beams" + (f", {mode}" if decoding.samples else "")
-    force = in_force(decoding)
-    by_file = {name for name in force if name in says.honoured and getattr(settings, name, None) is None}
-    own = [
-        f"{name} {_shown(force[name])}" for name in force if name not in {*by_file, "do_sample", "num_beams"}
-    ]
-    theirs = [f"{name} {_shown(force[name])}" for name in force if name in by_file]
-    parts = [", ".join([mode, *own])]
-    parts += [f"{says.path.name if says.path else ''} says {', '.join(theirs)}"] if theirs else []
-    return "generation: " + "; ".join([*parts, limit])
-
-
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A setting's value for people, cut where it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def end_tokens(says: ModelSays, end_id: int) -> list[int]:
-    """Tokens that end an answer: the template's own, and those of the model's generation settings."""
-    return sorted({end_id, *says.ends})

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mdl_toolkit.data.audio.load import AudioLimits, is_silent, load_waveform, to_pcm16
-from mdl_toolkit.data.audio.urls import UrlLimits
 from mdl_toolkit.data.input.noticed import NoticedRows
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.generation.answer import Prompt
-from mdl_toolkit.generation.decoding import ModelSays
-from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.options import printable
 from mdl_toolkit.terminal.logs import get_logger
@@ -173,21 +170,6 @@ class AnswerLimits:
         return f"answers of at most {self.default} tokens ({trained[2:] or 'by default'})"
 
 
-def answer_limits(
-    settings: InferenceSettings, says: ModelSays, manifest: ModelManifest | None, context: int | None
-) -> AnswerLimits:
-    """The limits by options, by the model's settings, and by its record of the training."""
-    longest = manifest.dataset.get("longest_answer_tokens") if manifest else None
-    return AnswerLimits(
-        settings.max_new_tokens,
-        settings.max_length,
-        says.limit("max_new_tokens"),
-        says.limit("max_length"),
-        longest if type(longest) is int and longest > 0 else 0,
-        context,
-    )
-
-
 @dataclass(frozen=True)
 class RowReader:
     """Turns rows into prompts for the model; used by several threads at once.
@@ -229,17 +211,3 @@ class RowReader:
         tokens = self.builder.prepare(system, user, None, self.choice.order)
         encoded = tokens.with_audio(geometry.audio_tokens(len(waveform)))
         return Prompt(encoded.input_ids, waveform, self.limits.budget(len(encoded.input_ids)), key)
-
-
-def audio_limits(settings: InferenceSettings) -> AudioLimits:
-    """The bounds that the options set."""
-    return AudioLimits(
-        max_seconds=settings.max_audio_seconds,
-        urls=UrlLimits(
-            timeout=settings.url_timeout,
-            max_bytes=int(settings.url_max_mib * 2**20),
-            allow_private=settings.allow_private_urls,
-        ),
-        base_dir=None if settings.base_dir is None else str(settings.base_dir),
-        outside=settings.allow_outside_base_dir,
-    )

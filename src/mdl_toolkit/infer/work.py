@@ -14,12 +14,14 @@ import torch
 
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
 from mdl_toolkit.files import sha256_of
-from mdl_toolkit.generation.decoding import choose_decoding, describe, end_tokens, in_force, model_says
+from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
+from mdl_toolkit.generation.decoding import in_force
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
 from mdl_toolkit.infer.journal import Journal
+from mdl_toolkit.infer.options import answer_limits, audio_limits, choose_decoding, describe_generation
 from mdl_toolkit.infer.peer import Peer
-from mdl_toolkit.infer.prompts import PromptChoice, RowReader, answer_limits, audio_limits
+from mdl_toolkit.infer.prompts import PromptChoice, RowReader
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model.kernels.linear import cpu_has_bfloat16, lay_out
@@ -52,9 +54,9 @@ class Work:
         self.builder = PromptBuilder(place.base)
         self.dtype = _dtype(settings, place, peer.device)
         self.choice = PromptChoice(settings, place.manifest.prompts if place.manifest else None)
-        self.says = model_says(place, settings.generation_config)
-        self.decoding = choose_decoding(settings, self.says, place)
-        limits = answer_limits(settings, self.says, place.manifest, self.builder.max_tokens)
+        self.generation_file = read_generation_file(place, settings.generation_config)
+        self.decoding = choose_decoding(settings, self.generation_file, place)
+        limits = answer_limits(settings, self.generation_file, place.manifest, self.builder.max_tokens)
         self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
         self.bad = bad
         #: Windows of all processes together; known when :meth:`run` has ended.
@@ -99,7 +101,8 @@ class Work:
 
     def _generator(self) -> Generator:
         s = self.settings
-        logger.info(describe(s, self.says, self.decoding, self.reader.limits.describe()))
+        limit = self.reader.limits.describe()
+        logger.info(describe_generation(s, self.generation_file, self.decoding, limit))
         logger.info(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.peer.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.peer.device, quantization=quantization)
@@ -110,7 +113,7 @@ class Work:
     @property
     def ends(self) -> list[int]:
         """Tokens that end an answer."""
-        return end_tokens(self.says, self.builder.end_id)
+        return end_tokens(self.generation_file, self.builder.end_id)
 
     def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[LoadingRow]:
         """The rows of this process's unfinished windows; loading begins when a row is taken."""

@@ -1,0 +1,76 @@
+"""What the options of ``inference`` mean: how tokens are chosen, and the bounds of clips and answers."""
+
+from __future__ import annotations
+
+from mdl_toolkit.data.audio.load import AudioLimits
+from mdl_toolkit.data.audio.urls import UrlLimits
+from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.generation.config_file import GenerationFile, decoding_of
+from mdl_toolkit.generation.decoding import Decoding, in_force, shown_value
+from mdl_toolkit.infer.prompts import AnswerLimits
+from mdl_toolkit.model_folders.folder import ModelFolder
+from mdl_toolkit.model_folders.manifest import ModelManifest
+from mdl_toolkit.settings import InferenceSettings
+from mdl_toolkit.settings.options import flag, options_where
+
+
+def choose_decoding(settings: InferenceSettings, file: GenerationFile, place: ModelFolder) -> Decoding:
+    """How tokens are chosen: as the options say, else the model's file, else the library.
+
+    Raises:
+        SettingsError: Where options for sampling are given, and there is none.
+        ModelError: Where the model's file holds values that the library can't take.
+    """
+    ours = options_where(InferenceSettings, generation=True)
+    given = {name: value for name in ours if (value := getattr(settings, name)) is not None}
+    samples = given.get("do_sample", file.honoured.get("do_sample"))
+    idle = [name for name in options_where(InferenceSettings, goes_with="--do-sample") if name in given]
+    if idle and not samples:
+        raise SettingsError([f"{flag(name)} has an effect with --do-sample only: add it" for name in idle])
+    return decoding_of(file, given, settings.seed, place)
+
+
+def describe_generation(
+    settings: InferenceSettings, file: GenerationFile, decoding: Decoding, limit: str
+) -> str:
+    """One line for people: what is in force, and what of it the model's file says."""
+    mode = f"sampling with seed {decoding.seed}" if decoding.samples else "greedy"
+    if decoding.beams > 1:
+        mode = f"{decoding.beams} beams" + (f", {mode}" if decoding.samples else "")
+    force = in_force(decoding)
+    by_file = {name for name in force if name in file.honoured and getattr(settings, name, None) is None}
+    shown = {name: f"{name} {shown_value(value)}" for name, value in force.items()}
+    own = [shown[name] for name in force if name not in {*by_file, "do_sample", "num_beams"}]
+    theirs = [shown[name] for name in force if name in by_file]
+    parts = [", ".join([mode, *own])]
+    parts += [f"{file.path.name if file.path else ''} says {', '.join(theirs)}"] if theirs else []
+    return "generation: " + "; ".join([*parts, limit])
+
+
+def answer_limits(
+    settings: InferenceSettings, file: GenerationFile, manifest: ModelManifest | None, context: int | None
+) -> AnswerLimits:
+    """The limits by options, by the model's settings, and by its record of the training."""
+    longest = manifest.dataset.get("longest_answer_tokens") if manifest else None
+    return AnswerLimits(
+        settings.max_new_tokens,
+        settings.max_length,
+        file.limit("max_new_tokens"),
+        file.limit("max_length"),
+        longest if type(longest) is int and longest > 0 else 0,
+        context,
+    )
+
+
+def audio_limits(settings: InferenceSettings) -> AudioLimits:
+    """The bounds that the options set."""
+    return AudioLimits(
+        max_seconds=settings.max_audio_seconds,
+        urls=UrlLimits(
+            timeout=settings.url_timeout,
+            max_bytes=int(settings.url_max_mib * 2**20),
+            allow_private=settings.allow_private_urls,
+        ),
+        base_dir=None if settings.base_dir is None else str(settings.base_dir),
+        outside=settings.allow_outside_base_dir,
+    )
