@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mdl_toolkit.distributed.launch import Launch, read_launch, settings_for
+from mdl_toolkit.distributed.launch import Launch, read_launch
 from mdl_toolkit.distributed.waiting import waiting_message
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import TrainSettings
 
 WRITTEN_BY_ACCELERATE_CONFIG: dict[str, Any] = {
     "compute_environment": "LOCAL_MACHINE",
@@ -51,10 +50,6 @@ DEEPSPEED = {
 
 
 _OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "PARALLELISM_", "MASTER_")
-
-
-def options(**changes: Any) -> TrainSettings:
-    return TrainSettings(**{"train_dataset": "data", "output": Path("run"), **changes})
 
 
 def environment_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> dict[str, str]:
@@ -259,43 +254,3 @@ class TestAccelerateConfigs:
     def test_what_is_not_offered(self, environment: dict[str, str], words: str) -> None:
         with pytest.raises(SettingsError, match=words):
             read_launch(environment)
-
-
-class TestSettings:
-    def test_nothing_asked_is_no_sharding(self) -> None:
-        assert settings_for(options(), Launch(world_size=2)).sharding == "none"
-
-    def test_the_users_word_counts(self) -> None:
-        launch = Launch(world_size=2, sharding="full", bf16=True)
-        settings = settings_for(options(sharding="none", bf16=False), launch)
-        assert settings.sharding == "none" and settings.bf16 is False
-
-    def test_the_config_fills_what_is_open(self) -> None:
-        given = options()
-        settings = settings_for(given, Launch(world_size=2, sharding="full", bf16=True, checkpointing=True))
-        assert (settings.sharding, settings.bf16, settings.gradient_checkpointing) == ("full", True, True)
-        assert given.sharding == "auto" and given.bf16 is None
-
-    def test_sharding_the_optimizer_means_something_for_whole_models_only(self) -> None:
-        launch = Launch(world_size=2, sharding="optimizer")
-        assert settings_for(options(), launch).sharding == "none"
-        assert settings_for(options(method="full"), launch).sharding == "optimizer"
-
-    def test_quantised_weights_are_not_sharded(self) -> None:
-        with pytest.raises(SettingsError, match=r"--quantization does not go with .*MULTI_GPU"):
-            settings_for(options(quantization="4bit"), Launch(world_size=2, sharding="full"))
-
-    def test_one_process_shares_with_nobody(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert settings_for(options(sharding="full"), Launch()).sharding == "none"
-        assert "--sharding full needs several processes" in capsys.readouterr().err
-
-    def test_contradictions_are_told(self, capsys: pytest.CaptureFixture[str]) -> None:
-        launch = Launch(accumulation=4, clipping=0.5, bf16=True, remarks=("something is not offered",))
-        settings_for(options(bf16=False, gradient_accumulation_steps=2), launch)
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 4 and all(line.startswith("warning: accelerate config: ") for line in lines)
-        assert "gradient_accumulation_steps is 4, but --gradient-accumulation-steps 2 counts" in lines[2]
-
-    def test_agreement_is_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
-        settings_for(options(gradient_accumulation_steps=4), Launch(accumulation=4, clipping=1.0))
-        assert not capsys.readouterr().err

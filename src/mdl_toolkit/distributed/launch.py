@@ -14,11 +14,6 @@ from typing import Any
 
 from mdl_toolkit.distributed.environment import ProcessRank, process_rank
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import fill
-from mdl_toolkit.terminal.logs import get_logger
-
-logger = get_logger(__name__)
 
 _FSDP1_STRATEGIES = {
     "1": "full", "FULL_SHARD": "full",
@@ -31,16 +26,16 @@ _FSDP1_STRATEGIES = {
 
 @dataclass(frozen=True)
 class Launch(ProcessRank):
-    """The place of this process in the run, and what an accelerate config asks for.
+    """The rank of this process in the run, and what an accelerate config asks for.
 
     Attributes:
-        use_cpu: The config says that GPUs are to be left alone.
+        use_cpu: Whether the config asks to compute on the CPU even where there are GPUs.
         sharding: ``none``, ``optimizer``, ``full`` or ``hybrid`` where the config decides it.
-        bf16: True where the config asks for mixed precision in bfloat16.
-        checkpointing: True where the config asks for activation checkpointing.
-        accumulation: Gradient accumulation steps of the config.
-        clipping: Gradient clipping of the config.
-        remarks: What the config asks for and will not get.
+        bf16: Whether the config asks for mixed precision in bfloat16.
+        checkpointing: Whether the config asks for activation checkpointing.
+        accumulation: The gradient accumulation steps of the config, if it has any.
+        clipping: The gradient clipping of the config, if it has any.
+        remarks: Messages about what the config asks for and does not get.
     """
 
     use_cpu: bool = False
@@ -53,7 +48,7 @@ class Launch(ProcessRank):
 
     @property
     def nodes(self) -> int:
-        """Machines, counted as if each had as many processes as this one."""
+        """The number of machines, counted as if each had as many processes as this one."""
         return max(1, self.world_size // self.local_world_size)
 
 
@@ -86,63 +81,6 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         clipping=_optional(environ, "ACCELERATE_GRADIENT_CLIPPING", float),
         remarks=tuple(remarks),
     )
-
-
-def settings_for(settings: TrainSettings, launch: Launch) -> TrainSettings:
-    """Fill what the user left open from the launcher's config, and say where the two disagree.
-
-    Returns:
-        A copy in which ``sharding`` is no longer ``auto``.
-
-    Raises:
-        SettingsError: Where the config's sharding does not go with the options.
-    """
-    for remark in launch.remarks:
-        logger.warning(f"accelerate config: {remark}")
-    changes: dict[str, Any] = {}
-    if settings.sharding == "auto":
-        changes["sharding"] = _fitting(settings, launch)
-    if settings.bf16 is None and launch.bf16:
-        changes["bf16"] = True
-    elif settings.bf16 is False and launch.bf16:
-        logger.warning("accelerate config: mixed_precision is bf16, but --bf16 false counts")
-    if settings.gradient_checkpointing == "auto" and launch.checkpointing:
-        changes["gradient_checkpointing"] = True
-    steps = settings.gradient_accumulation_steps
-    if launch.accumulation not in (None, 1, steps):
-        logger.warning(
-            f"accelerate config: gradient_accumulation_steps is {launch.accumulation}, but "
-            f"--gradient-accumulation-steps {steps} counts"
-        )
-    if launch.clipping is not None and launch.clipping != settings.max_grad_norm:
-        logger.warning(
-            f"accelerate config: gradient_clipping is {launch.clipping:g}, but --max-grad-norm "
-            f"{settings.max_grad_norm:g} counts"
-        )
-    if launch.world_size == 1 and changes.get("sharding", settings.sharding) != "none":
-        if settings.sharding != "auto":
-            logger.warning(
-                f"--sharding {settings.sharding} needs several processes; this one has nothing to share with"
-            )
-        changes["sharding"] = "none"
-    return fill(settings, **changes)
-
-
-def _fitting(settings: TrainSettings, launch: Launch) -> str:
-    """The config's sharding, as far as it means something for this training."""
-    asked = launch.sharding or "none"
-    if asked == "optimizer" and settings.method == "lora":
-        # Only gradients and optimizer state of the adapters would be sharded, a few hundred MB, at the price
-        # of gathering every frozen weight: replication is what the config means for memory, and faster.
-        return "none"
-    if asked != "none" and settings.quantization:
-        raise SettingsError(
-            [
-                f"--quantization does not go with the sharding of the accelerate config ({asked}): "
-                "quantised weights can't be sharded; use a MULTI_GPU config"
-            ]
-        )
-    return asked
 
 
 def _sharding(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:

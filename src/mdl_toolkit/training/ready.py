@@ -17,7 +17,7 @@ from mdl_toolkit.data.dataset.converted import settle
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.input.kinds import check_dataset
 from mdl_toolkit.data.input.records import check_table
-from mdl_toolkit.distributed.launch import Launch, read_launch, settings_for
+from mdl_toolkit.distributed.launch import Launch, read_launch
 from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
@@ -29,6 +29,7 @@ from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.checkpoints.disk import check_disk
 from mdl_toolkit.training.checkpoints.resume import counts_restart, refuse_foreign_output, with_model_of_run
 from mdl_toolkit.training.defaults import fit_to_base
+from mdl_toolkit.training.launcher import choose_sharding, fit_to_launcher
 from mdl_toolkit.training.metrics.trackers import check_trackers
 
 logger = get_logger(__name__)
@@ -81,14 +82,14 @@ def make_ready(settings: TrainSettings) -> Ready:
             most likely the main process says the same and ends all, and if not, everyone shall hear of it.
     """
     launch = read_launch()
-    settings = settings_for(settings, launch)
+    settings = fit_to_launcher(settings, launch)
     try:
         trackers, settings = _check(settings, launch)
         folder = resolve_model(
             settings.model_name, revision=settings.revision, from_modelscope=settings.from_modelscope
         )
         inputs = _inputs(settings, launch, folder, trackers)
-        settings = fit_to_base(settings, folder)
+        settings = choose_sharding(fit_to_base(settings, folder), launch)
         if launch.rank == 0:
             check_disk(settings, launch, folder, inputs.data)
         return Ready(settings, launch, inputs)
