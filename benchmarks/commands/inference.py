@@ -53,7 +53,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     from transformers import GenerationConfig
 
     from mdl_toolkit.data.audio.load import load_waveform, to_pcm16
-    from mdl_toolkit.data.input.records import read_rows
+    from mdl_toolkit.data.input.records import Row, read_records
     from mdl_toolkit.data.prompt.builder import PromptBuilder
     from mdl_toolkit.model_folders.load import load_model
 
@@ -64,7 +64,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     config = GenerationConfig(
         max_new_tokens=max(lengths), eos_token_id=builder.end_id, pad_token_id=0, do_sample=False
     )
-    rows = list(read_rows(table))
+    rows = [row for row in read_records(table) if isinstance(row, Row)]
     with open(output, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("audio", "prediction"))
@@ -148,10 +148,11 @@ def answer_lengths(case: str, table: Path) -> list[int]:
     """Tokens of each row's answer."""
     import soundfile
 
-    from mdl_toolkit.data.input.records import read_rows
+    from mdl_toolkit.data.input.records import Row, read_records
 
     rng = np.random.default_rng(1)
-    seconds = [soundfile.info(str(table.parent / row.audio)).duration for row in read_rows(table)]
+    rows = [row for row in read_records(table) if isinstance(row, Row)]
+    seconds = [soundfile.info(str(table.parent / row.audio)).duration for row in rows]
     if case == "labels":
         return [int(n) for n in rng.integers(2, 5, len(seconds))]
     if case == "transcripts":

@@ -127,7 +127,8 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
 
 def make_batch(model: Any, case: Case, seed: int, device: torch.device) -> Any:
     """A micro-batch of random clips and tokens."""
-    from mdl_toolkit.data.batching.collate import collate
+    from mdl_toolkit.data.batching.collate import PackedBatch
+    from mdl_toolkit.data.batching.packing import pack
     from mdl_toolkit.data.dataset.dataset import Example
 
     chance = np.random.default_rng(seed)
@@ -142,7 +143,7 @@ def make_batch(model: Any, case: Case, seed: int, device: torch.device) -> Any:
         labels[-ANSWER:] = ids[-ANSWER:]
         waveform = chance.standard_normal(samples).astype(np.float32) * 0.1
         examples.append(Example(ids, labels, waveform, index, f"clip {index}"))
-    return collate(examples, audio).to(device)
+    return PackedBatch.of(pack(examples, audio)).to(device)
 
 
 class Bench:

@@ -34,7 +34,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _loss(folder: Path, data: Path) -> float:
     """Of a folder's model on a dataset, in float32."""
-    from mdl_toolkit.data.batching.collate import collate
+    from support.models.batches import collate
 
     model: Any = load_model(folder, dtype=torch.float32).eval()
     rows = ClipDataset.open([data])

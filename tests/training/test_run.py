@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from mdl_toolkit.data.batching.collate import collate
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, SettingsError
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.training.run import train
+from support.models.batches import collate
 from support.training.runs import make_dataset, metrics_of, run_settings, steps_of, weights_of
 
 STEP_KEYS = {

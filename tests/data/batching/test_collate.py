@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from mdl_toolkit.data.batching.collate import PackedBatch, collate
+from mdl_toolkit.data.batching.collate import PackedBatch
 from mdl_toolkit.data.dataset.dataset import Example
 from mdl_toolkit.data.prompt.builder import IGNORED
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
+from support.models.batches import collate
 
 AUDIO = 9
 

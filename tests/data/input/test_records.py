@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mdl_toolkit.data.input.records import BadRow, Row, check_table, read_header, read_records, read_rows
+from mdl_toolkit.data.input.records import BadRow, Row, check_table, read_header, read_records
 from mdl_toolkit.errors import DataError
 
 
@@ -21,19 +21,32 @@ def _csv(tmp_path: Path, content: str | bytes) -> Path:
 
 
 def _error(path: Path, encoding: str = "utf-8") -> str:
-    with pytest.raises(DataError) as caught:
-        list(read_rows(path, encoding))
-    message = str(caught.value)
+    """What is wrong with the first bad row, or with the file as a whole."""
+    try:
+        bad = next(record for record in read_records(path, encoding) if isinstance(record, BadRow))
+    except DataError as error:
+        message = str(error)
+        assert str(path) in message or "--encoding" in message
+    else:
+        message = f"line {bad.number}: {bad.problem}"
     assert "\n" not in message
-    assert str(path) in message or "--encoding" in message
     return message
+
+
+def _rows(path: Path, encoding: str = "utf-8") -> list[Row]:
+    """All rows of a file without bad ones."""
+    rows = []
+    for record in read_records(path, encoding):
+        assert isinstance(record, Row), record
+        rows.append(record)
+    return rows
 
 
 def test_a_plain_csv(tmp_path: Path):
     path = _csv(
         tmp_path, "audio,prediction,speaker,system_prompt\na.wav,zero,george,\nb.wav,one,lucas,Listen\n"
     )
-    first, second = read_rows(path)
+    first, second = _rows(path)
     assert first == Row(
         2, "a.wav", "zero", extra={"speaker": "george"}, cells=("a.wav", "zero", "george", "")
     )
@@ -43,7 +56,7 @@ def test_a_plain_csv(tmp_path: Path):
 @pytest.mark.parametrize("cell", ["", "null", " ", " null "])
 def test_null_is_null(tmp_path: Path, cell: str):
     path = _csv(tmp_path, f"audio,prediction,user_prompt\na.wav,{cell},{cell}\n")
-    (row,) = read_rows(path)
+    (row,) = _rows(path)
     assert row.prediction is None and row.user_prompt is None
     assert row.cells == ("a.wav", cell, cell)
 
@@ -51,7 +64,7 @@ def test_null_is_null(tmp_path: Path, cell: str):
 def test_a_spreadsheet_round_trip(tmp_path: Path):
     """Byte-order mark, CRLF, quotes within quotes, line breaks within cells, other alphabets."""
     text = '\ufeffaudio,prediction,note\r\n"a, b.wav","says ""hi""\r\nand more","ä"\r\n\r\nc.wav,数字,x\r\n'
-    first, second = read_rows(_csv(tmp_path, text))
+    first, second = _rows(_csv(tmp_path, text))
     assert (first.number, first.audio, first.prediction) == (2, "a, b.wav", 'says "hi"\r\nand more')
     assert first.extra == {"note": "ä"}
     assert (second.number, second.prediction) == (5, "数字")  # lines 2 and 3 are one row, line 4 is empty
@@ -59,14 +72,14 @@ def test_a_spreadsheet_round_trip(tmp_path: Path):
 
 def test_other_encodings_by_option(tmp_path: Path):
     path = _csv(tmp_path, "audio,prediction\na.wav,你好\n".encode("gbk"))
-    assert next(iter(read_rows(path, "gbk"))).prediction == "你好"
+    assert _rows(path, "gbk")[0].prediction == "你好"
     path = _csv(tmp_path, "audio,prediction\na.wav,你好\n".encode("utf-16"))
-    assert next(iter(read_rows(path, "utf-16"))).prediction == "你好"
+    assert _rows(path, "utf-16")[0].prediction == "你好"
 
 
 def test_segments_are_seconds(tmp_path: Path):
     path = _csv(tmp_path, "audio,start,end\na.wav,1.5,2\na.wav,,3\na.wav,4,null\n")
-    assert [(row.start, row.end) for row in read_rows(path)] == [(1.5, 2.0), (None, 3.0), (4.0, None)]
+    assert [(row.start, row.end) for row in _rows(path)] == [(1.5, 2.0), (None, 3.0), (4.0, None)]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +175,7 @@ def test_cells_that_a_spreadsheet_leaves_behind_say_nothing(tmp_path: Path):
 
 def test_a_mark_of_utf_8_is_believed(tmp_path: Path):
     path = _csv(tmp_path, "\ufeffaudio,prediction\na.wav,你好\n")
-    assert next(iter(read_rows(path, "utf-8-sig"))).prediction == "你好"
+    assert _rows(path, "utf-8-sig")[0].prediction == "你好"
     assert "leave out --encoding gbk" in _error(path, "gbk")
 
 
@@ -181,7 +194,7 @@ def test_jsonl(tmp_path: Path):
         {"prediction": 7, "audio": "b.wav", "user_prompt": None, "start": 0.5, "end": 1},
     ]
     path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    first, second = read_rows(path)
+    first, second = _rows(path)
     assert (first.number, first.prediction, first.extra) == (1, "zero", {"speaker": '{"age": 3}'})
     assert (second.number, second.prediction, second.start, second.end) == (3, "7", 0.5, 1.0)
     assert read_header(path) == ["audio", "prediction", "speaker", "user_prompt", "start", "end"]

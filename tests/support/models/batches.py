@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdl_toolkit.data.batching.collate import PackedBatch, collate
+from mdl_toolkit.data.batching.collate import PackedBatch
+from mdl_toolkit.data.batching.packing import pack
 from mdl_toolkit.data.dataset.dataset import Example
 from mdl_toolkit.geometry import AudioGeometry
 from support.models.tiny import tiny_config
@@ -25,6 +26,13 @@ def random_example(index: int, seconds: float | None = None, answer: int | None 
     labels[len(ids) - count :] = ids[len(ids) - count :]
     waveform = chance.standard_normal(samples).astype(np.float32) * 0.1
     return Example(input_ids=ids, labels=labels, waveform=waveform, index=index, row=f"row {index}")
+
+
+def collate(
+    examples: Sequence[Example], audio_token_id: int, geometry: AudioGeometry | None = None
+) -> PackedBatch:
+    """Examples as a batch of tensors, packed and collated in this process."""
+    return PackedBatch.of(pack(examples, audio_token_id, geometry))
 
 
 def random_batch(indices: Sequence[int], seconds: float | None = None) -> PackedBatch:

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdl_toolkit.data.batching.collate import PackedBatch, collate
+from mdl_toolkit.data.batching.collate import PackedBatch
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, MdlError
 from mdl_toolkit.training.batches import loader
 from mdl_toolkit.training.batches.loader import MicroBatches, WaitEnded
 from support.data.dataworkers import data_workers, state_of, tamper
+from support.models.batches import collate
 from support.training.runs import environment, make_dataset
 
 CPU = torch.device("cpu")

@@ -69,8 +69,7 @@ def test_halves_are_about_equal() -> None:
 
 
 def test_a_long_first_clip_stands_alone() -> None:
-    from mdl_toolkit.data.batching.collate import collate
-    from support.models.batches import AUDIO, random_example
+    from support.models.batches import AUDIO, collate, random_example
 
     batch = collate([random_example(0, seconds=20.0), random_example(1), random_example(2)], AUDIO)
     first, second = split(batch, GEOMETRY)

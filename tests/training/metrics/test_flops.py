@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mdl_toolkit.data.batching.balance import count_patches
-from mdl_toolkit.data.batching.collate import collate
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.trainable.adapters import make_trainable, trainable_parameters
+from support.models.batches import collate
 from support.training.runs import run_settings
 
 

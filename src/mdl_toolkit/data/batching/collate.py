@@ -1,17 +1,14 @@
-"""Examples to a packed batch: everything laid end to end, no padding but that of very short clips."""
+"""A packed batch as tensors: everything laid end to end, no padding but that of very short clips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from mdl_toolkit.data.batching.packing import PCM16_SCALE, Letter, Packed, pack
-from mdl_toolkit.data.dataset.dataset import Example
-from mdl_toolkit.geometry import AudioGeometry
+from mdl_toolkit.data.batching.packing import PCM16_SCALE, Letter, Packed
 
 
 @dataclass(frozen=True)
@@ -95,22 +92,6 @@ class PackedBatch:
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
         return replace(self, **tensors)
-
-
-def collate(
-    examples: Sequence[Example], audio_token_id: int, geometry: AudioGeometry | None = None
-) -> PackedBatch:
-    """Pack examples into a batch.
-
-    Args:
-        examples: At least one.
-        audio_token_id: Id of the placeholder.
-        geometry: Where given, the number of placeholders of each row is checked against its clip's length.
-
-    Raises:
-        DataError: Where a row's placeholders don't match its clip; it names the row and both numbers.
-    """
-    return PackedBatch.of(pack(examples, audio_token_id, geometry))
 
 
 def _tensor(value: Any) -> Any:

@@ -45,7 +45,16 @@ class Packed:
 
 
 def pack(examples: Sequence[Example], audio_token_id: int, geometry: AudioGeometry | None = None) -> Packed:
-    """Lay examples end to end; arguments and errors as :func:`mdl_toolkit.data.batching.collate.collate`."""
+    """Lay examples end to end.
+
+    Args:
+        examples: The rows, at least one.
+        audio_token_id: The id of an audio placeholder.
+        geometry: Where given, the number of placeholders of each row is checked against its clip's length.
+
+    Raises:
+        DataError: A row's placeholders don't match its clip; the message names the row and both numbers.
+    """
     assert examples, "an empty micro-batch makes no batch"
     smallest = geometry.min_samples if geometry else MIN_SAMPLES
     lengths = [len(example.input_ids) for example in examples]

@@ -90,24 +90,12 @@ class Layout:
     header_line: int = 0
 
 
-def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[Row]:
-    """The rows of a file; the first bad one is an error.
+def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Row | BadRow]:
+    """The rows of a file, good and bad, in order. Memory does not grow with the file.
 
     Args:
         path: A CSV, JSON lines, a JSON array of objects, or Parquet; its content tells which.
-        encoding: Of a CSV or JSON.
-
-    Raises:
-        DataError: Naming the file, the line and what to do.
-    """
-    for record in read_records(path, encoding):
-        if isinstance(record, BadRow):
-            raise DataError(f"{path} line {record.number}: {record.problem}")
-        yield record
-
-
-def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Row | BadRow]:
-    """The rows of a file, good and bad, in order. Memory does not grow with the file.
+        encoding: The text encoding of a CSV or JSON.
 
     Raises:
         DataError: For what is wrong with the file as a whole.
