@@ -87,7 +87,7 @@ format: venv-lint
 
 # Links to other places than the repository; needs the network. Those within are tested (tests/repository/test_documents.py).
 links: venv-docs
-	$(BIN)/lychee --no-progress --scheme https --scheme http .
+	$(BIN)/lychee --no-progress --scheme https --scheme http . .github
 
 # `make lint` on the files of each commit from now on.
 hooks: venv-lint
