@@ -502,24 +502,24 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     """What is trained is what answers, in whatever form it is kept."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    from mdl_toolkit.model_folders.adapter import AdapterWeights
     from mdl_toolkit.model_folders.export import export_merged, export_trained
     from mdl_toolkit.model_folders.load import load_model
     from mdl_toolkit.model_folders.manifest import BaseRecord
     from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+    from mdl_toolkit.model_folders.trained import TrainedWeights
 
     tuned = load_model(model, dtype=torch.float32)
     targets = ["audio_encoder.blocks.0.attn.qkv", "audio_projector.net.0", "layers.1.mlp.up_proj"]
     config = LoraConfig(r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False)
     inject_adapter_in_model(config, tuned)
     trained = [(name, tensor) for name, tensor in tuned.named_parameters() if ".lora_" in name]
-    adapter = AdapterWeights.collect(trained, config)
+    adapter = TrainedWeights.collect(trained, config)
     record: Any = {"base": BaseRecord.of("base", model)}
     export_trained(folder / "adapter", model, adapter, ModelManifest(kind="adapter", **record))
     export_merged(model, adapter, folder / "merged", ModelManifest(kind="model", **record))
     files = WeightFiles(folder / "merged")
     changed = [(f"{name}.weight", files.tensor(f"{name}.weight")) for name in adapter.lora]
-    overlay = AdapterWeights.collect(changed, {})
+    overlay = TrainedWeights.collect(changed, {})
     export_trained(folder / "checkpoint-3", model, overlay, ModelManifest(kind="overlay", **record))
     _table(folder, 5)
     answers = {

@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mdl_toolkit.errors import MdlError, ModelError
-from mdl_toolkit.model_folders.adapter import AdapterWeights
 from mdl_toolkit.model_folders.export import export_merged, export_trained
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.model_folders.tensorfiles.reader import FRONT_END_CONSTANTS, WeightFiles
-from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from support.models.tiny import make_model_folder
 
 EMBEDDINGS, HEAD = "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
@@ -72,7 +71,7 @@ KINDS = [
 def test_a_merge_equals_that_of_peft(tmp_path: Path, options: dict):
     base = make_model_folder(tmp_path / "base")
     model, config, trained = _adapted(base, **options)
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
 
     report = export_merged(base, adapter, tmp_path / "merged", _manifest(base, "model"))
@@ -99,9 +98,9 @@ def test_embeddings_and_head_trained_in_full(tmp_path: Path, tie: bool, name: st
     base = make_model_folder(tmp_path / "base", tie=tie, decoder="qwen3")
     # The model itself knows a tied tensor by the first name alone.
     model, config, trained = _adapted(base, full=(EMBEDDINGS if tie else name,))
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     if tie and name == HEAD:
-        adapter = AdapterWeights(adapter.config, adapter.lora, {HEAD: adapter.full[EMBEDDINGS]})
+        adapter = TrainedWeights(adapter.config, adapter.lora, {HEAD: adapter.full[EMBEDDINGS]})
     assert list(adapter.full) == [name]
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     export_merged(base, adapter, tmp_path / "merged", _manifest(base, "model"))
@@ -118,7 +117,7 @@ def test_peft_itself_opens_an_adapter_with_trained_embeddings(tmp_path: Path, ti
 
     base = make_model_folder(tmp_path / "base", tie=tie)
     model, config, trained = _adapted(base, full=(EMBEDDINGS,))
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     opened = PeftModel.from_pretrained(load_model(base, dtype=torch.float32), tmp_path / "adapter").eval()
     opened.config.audio_token_id = model.config.audio_token_id
@@ -130,11 +129,11 @@ def test_an_overlay_is_the_base_with_what_was_trained(tmp_path: Path):
     files = WeightFiles(base)
     name = "audio_projector.net.2.weight"
     trained = {name: files.tensor(name) + 0.25}
-    overlay = AdapterWeights.collect(trained.items(), {})
+    overlay = TrainedWeights.collect(trained.items(), {})
     export_trained(tmp_path / "checkpoint-3", base, overlay, _manifest(base, "overlay"))
     opened = load_model(tmp_path / "checkpoint-3")
     assert torch.equal(opened.state_dict()[name], trained[name])
-    again = read_trained(tmp_path / "checkpoint-3")
+    again = TrainedWeights.read(tmp_path / "checkpoint-3")
     report = export_merged(base, again, tmp_path / "merged", _manifest(base, "model"))
     assert report.changed == {"projector": 1}
     merged = WeightFiles(tmp_path / "merged")
@@ -151,7 +150,7 @@ def test_everything_else_of_the_base_is_carried_along_byte_for_byte(tmp_path: Pa
     (base / "pytorch_model.bin.index.json").write_text("{}")
     _, config, trained = _adapted(base)
     export_merged(
-        base, AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
+        base, TrainedWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
     )
     carried = {path.name for path in (tmp_path / "out").iterdir()}
     expected = {path.name for path in base.iterdir() if ".bin" not in path.name} | {"mdl_toolkit.json"}
@@ -181,7 +180,7 @@ def test_shards_stay_shards(tmp_path: Path):
     _shard(sharded, 3)
     assert WeightFiles(single).fingerprint() == WeightFiles(sharded).fingerprint()
     _, config, trained = _adapted(single)
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     export_merged(single, adapter, tmp_path / "a", _manifest(single, "model"))
     export_merged(sharded, adapter, tmp_path / "b", _manifest(sharded, "model"))
     assert len(list((tmp_path / "b").glob("*.safetensors"))) == 3
@@ -195,7 +194,7 @@ def test_the_result_has_the_dtypes_of_the_base(tmp_path: Path):
     half = {n: t if "init_bn" in n or "front_end" in n else t.to(torch.bfloat16) for n, t in tensors.items()}
     save_file(half, base / "model.safetensors")
     _, config, trained = _adapted(base)
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     export_merged(base, adapter, tmp_path / "out", _manifest(base, "model"))
     merged, before = WeightFiles(tmp_path / "out"), WeightFiles(base)
     assert {n: merged[n].dtype for n in merged} == {n: before[n].dtype for n in before}
@@ -208,7 +207,7 @@ def test_training_that_changed_nothing_in_a_part_is_warned_of(tmp_path: Path, ca
     base = make_model_folder(tmp_path / "base")
     _, config, trained = _adapted(base)
     silent = {n: torch.zeros_like(t) if "audio_encoder" in n else t for n, t in trained.items()}
-    adapter = AdapterWeights.collect(silent.items(), config)
+    adapter = TrainedWeights.collect(silent.items(), config)
     report = export_merged(base, adapter, tmp_path / "out", _manifest(base, "model"))
     assert report.unchanged == {"encoder": 2}
     warning = capsys.readouterr().err
@@ -217,13 +216,13 @@ def test_training_that_changed_nothing_in_a_part_is_warned_of(tmp_path: Path, ca
 
 def test_a_trained_tensor_without_a_place_is_an_error_and_nothing_is_written(tmp_path: Path):
     base = make_model_folder(tmp_path / "base")
-    trained = AdapterWeights({}, {}, {"audio_encoder.blocks.9.attn.qkv.weight": torch.zeros(96, 32)})
+    trained = TrainedWeights({}, {}, {"audio_encoder.blocks.9.attn.qkv.weight": torch.zeros(96, 32)})
     with pytest.raises(ModelError, match=r"blocks\.9.*no place"):
         export_merged(base, trained, tmp_path / "out", _manifest(base, "model"))
     with pytest.raises(ModelError, match=r"shape \[2, 2\].*\[32, 32\]"):
         export_merged(
             base,
-            AdapterWeights({}, {}, {"audio_projector.net.2.weight": torch.zeros(2, 2)}),
+            TrainedWeights({}, {}, {"audio_projector.net.2.weight": torch.zeros(2, 2)}),
             tmp_path / "out",
             _manifest(base, "model"),
         )
@@ -235,7 +234,7 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytes
     import shutil
 
     base = make_model_folder(tmp_path / "base")
-    export_merged(base, AdapterWeights({}), tmp_path / "out", _manifest(base, "model"))
+    export_merged(base, TrainedWeights({}), tmp_path / "out", _manifest(base, "model"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
     def full(source: Path, target: Path) -> None:
@@ -243,7 +242,7 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(MdlError, match="out: can't be written: No space left"):
-        export_merged(base, AdapterWeights({}), tmp_path / "out", _manifest(base, "model"))
+        export_merged(base, TrainedWeights({}), tmp_path / "out", _manifest(base, "model"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"base", "out"}
 
@@ -254,7 +253,7 @@ def test_a_merged_folder_opens_through_the_library(tmp_path: Path):
     base = make_model_folder(tmp_path / "base")
     model, config, trained = _adapted(base)
     export_merged(
-        base, AdapterWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
+        base, TrainedWeights.collect(trained.items(), config), tmp_path / "out", _manifest(base, "model")
     )
     opened = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32).eval()
     torch.testing.assert_close(_logits(opened), _logits(model), rtol=1e-3, atol=1e-4)
@@ -264,7 +263,7 @@ def test_another_base_is_refused(tmp_path: Path):
     base = make_model_folder(tmp_path / "base")
     other = make_model_folder(tmp_path / "other", seed=1)
     _, config, trained = _adapted(base)
-    adapter = AdapterWeights.collect(trained.items(), config)
+    adapter = TrainedWeights.collect(trained.items(), config)
     export_trained(tmp_path / "adapter", base, adapter, _manifest(base, "adapter"))
     with pytest.raises(ModelError, match=r"trained on another base.*--base-model"):
         load_model(tmp_path / "adapter", base_model=other)

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model import MiDashengLMModel
 from mdl_toolkit.model.kernels.linear import is_plain
-from mdl_toolkit.model_folders.adapter import AdapterWeights
 from mdl_toolkit.model_folders.export import export_merged
 from mdl_toolkit.model_folders.load import build_empty, load_config, load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.model_folders.names import is_tied
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from support.models.tiny import make_model_folder, tiny_config
 
 HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.model.embed_tokens.weight"
@@ -102,7 +102,7 @@ def test_a_head_is_tied_wherever_the_config_says_so(
     assert torch.equal(again.get_output_embeddings().weight, model.get_output_embeddings().weight)
     trained = torch.ones(model.get_input_embeddings().weight.shape)
     manifest = ModelManifest(kind="model", base=BaseRecord.of("base", folder))
-    export_merged(folder, AdapterWeights({}, {}, {EMBEDDINGS: trained}), tmp_path / "out", manifest)
+    export_merged(folder, TrainedWeights({}, {}, {EMBEDDINGS: trained}), tmp_path / "out", manifest)
     merged = load_model(tmp_path / "out")
     assert bool((merged.get_output_embeddings().weight == 1).all()) == tied
 

@@ -195,11 +195,11 @@ CONFIG = ("peft_type", "r", "lora_alpha", "use_dora", "use_rslora", "rank_patter
 @settings(max_examples=100, deadline=None)
 @given(changes=st.dictionaries(st.sampled_from(CONFIG), JSON | st.integers(1, 4)))
 def test_whatever_an_adapter_says(tmp_path_factory, changes):
-    from mdl_toolkit.model_folders.adapter import AdapterWeights
+    from mdl_toolkit.model_folders.trained import TrainedWeights
 
     folder = _adapter(tmp_path_factory.mktemp("fuzz") / "a", changes)
     try:
-        adapter = AdapterWeights.read(folder)
+        adapter = TrainedWeights.read(folder)
         assert adapter.merged("audio_projector.net.2", torch.zeros(32, 32)).shape == (32, 32)
     except ModelError as error:
         assert "\n" not in str(error)

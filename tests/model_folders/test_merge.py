@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mdl_toolkit.errors import ModelError
-from mdl_toolkit.model_folders.adapter import AdapterWeights, attach_adapter
 from mdl_toolkit.model_folders.export import export_merged
-from mdl_toolkit.model_folders.load import load_model
+from mdl_toolkit.model_folders.load import attach_adapter, load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
 from mdl_toolkit.model_folders.merge import Merge, MergeForm
 from mdl_toolkit.model_folders.quantize import dequantized
 from mdl_toolkit.model_folders.rounding import Rounding
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from support.models.batches import random_batch
 from support.models.tiny import in_bfloat16, make_model_folder
 
@@ -41,7 +41,7 @@ def _manifest(base: Path) -> ModelManifest:
     return ModelManifest(kind="model", base=BaseRecord.of(str(base), base))
 
 
-def _adapter(base: Path, size: float = 0.1, dora: bool = False) -> AdapterWeights:
+def _adapter(base: Path, size: float = 0.1, dora: bool = False) -> TrainedWeights:
     """LoRA on a layer that is quantised and on one that never is, and a trained head."""
     files, generator = WeightFiles(base), torch.Generator().manual_seed(5)
     lora = {}
@@ -55,15 +55,15 @@ def _adapter(base: Path, size: float = 0.1, dora: bool = False) -> AdapterWeight
             lora[module]["lora_magnitude_vector"] = 1 + torch.rand(outputs, generator=generator)
     head = files.tensor(HEAD).float()
     head = head + torch.randn(head.shape, generator=generator) * size
-    return AdapterWeights({"r": 4, "lora_alpha": 4, "use_dora": dora}, lora, {HEAD: head})
+    return TrainedWeights({"r": 4, "lora_alpha": 4, "use_dora": dora}, lora, {HEAD: head})
 
 
-def _full(base: Path, size: float) -> AdapterWeights:
+def _full(base: Path, size: float) -> TrainedWeights:
     """Every weight of the decoder's layers, moved a little."""
     files, generator = WeightFiles(base), torch.Generator().manual_seed(7)
     names = [name for name in files if "decoder.model.layers" in name]
     moved = {n: files.tensor(n).float() for n in names}
-    return AdapterWeights(
+    return TrainedWeights(
         {}, {}, {n: t + size * torch.randn(t.shape, generator=generator).sign() for n, t in moved.items()}
     )
 
@@ -130,7 +130,7 @@ def test_the_model_that_was_trained_is_the_one_that_is_written(
     pytest.importorskip("bitsandbytes")
     adapter = _adapter(base, dora=dora)
     model = load_model(base, quantization=quantization)
-    attach_adapter(model, AdapterWeights(adapter.config, adapter.lora))
+    attach_adapter(model, TrainedWeights(adapter.config, adapter.lora))
     model.decoder.lm_head.weight.data.copy_(adapter.full[HEAD])
     run = _loss(model)
     losses = {}
@@ -146,7 +146,7 @@ def test_a_layer_that_can_t_be_quantised_stays_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     odd = make_model_folder(tmp_path / "odd", text_config={"intermediate_size": 72})
     down = "decoder.model.layers.0.mlp.down_proj.weight"
-    merge = Merge(odd, AdapterWeights({}), MergeForm(quantization="4bit"))
+    merge = Merge(odd, TrainedWeights({}), MergeForm(quantization="4bit"))
     assert down not in merge.places and f"{UP}.weight" in merge.places
 
 

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from mdl_toolkit.errors import MdlError, ModelError, StorageError
 from mdl_toolkit.files import atomic_folder, storage_cause, write_json
-from mdl_toolkit.model_folders.adapter import AdapterWeights
-from mdl_toolkit.model_folders.folder import OVERLAY_WEIGHTS
 from mdl_toolkit.model_folders.listing import MANIFEST_NAME
 from mdl_toolkit.model_folders.load import load_config, main_dtype
 from mdl_toolkit.model_folders.manifest import ModelManifest
@@ -28,6 +26,7 @@ from mdl_toolkit.model_folders.names import is_tied, part_of
 from mdl_toolkit.model_folders.rounding import Rounding
 from mdl_toolkit.model_folders.tensorfiles.reader import INDEX_NAME, TensorInfo, WeightFiles, read_json
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -67,7 +66,7 @@ class ExportReport:
 
 def export_merged(
     base_folder: Path,
-    trained: AdapterWeights,
+    trained: TrainedWeights,
     output: Path,
     manifest: ModelManifest,
     form: MergeForm | None = None,
@@ -116,10 +115,10 @@ def export_merged(
     return report
 
 
-def write_trained(folder: Path, base_folder: Path, trained: AdapterWeights, manifest: ModelManifest) -> None:
+def write_trained(folder: Path, base_folder: Path, trained: TrainedWeights, manifest: ModelManifest) -> None:
     """Fill an existing folder with what was trained, and the small files that describe its base.
 
-    The one writer of trained tensors; ``read_trained`` of ``model_folders/trained.py`` reads them again.
+    ``TrainedWeights.read`` reads them again.
 
     Args:
         folder: To write into, for example of a checkpoint that is being made.
@@ -127,22 +126,16 @@ def write_trained(folder: Path, base_folder: Path, trained: AdapterWeights, mani
         trained: As they are, without a change of dtype.
         manifest: Of kind ``adapter`` (PEFT's format) or ``overlay`` (tensors that replace the base's).
     """
-    from safetensors.torch import save_file
-
-    if manifest.kind == "adapter":
-        trained.check("adapter")
-        base = manifest.base
-        name = base.path or base.name if base else str(base_folder)
-        trained.write(folder, name, tied=is_tied(load_config(base_folder)))
-    else:
-        assert manifest.kind == "overlay" and not trained.lora
-        tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in trained.full.items()}
-        save_file(tensors, folder / OVERLAY_WEIGHTS, metadata={"format": "pt"})
+    assert manifest.kind == trained.kind
+    trained.check("adapter")
+    base = manifest.base
+    name = base.path or base.name if base else str(base_folder)
+    trained.write(folder, name, tied=is_tied(load_config(base_folder)))
     carry_files(base_folder, folder, code=False)
     manifest.write(folder)
 
 
-def export_trained(output: Path, base_folder: Path, trained: AdapterWeights, manifest: ModelManifest) -> None:
+def export_trained(output: Path, base_folder: Path, trained: TrainedWeights, manifest: ModelManifest) -> None:
     """:func:`write_trained` into a folder that appears whole."""
     with _new_folder(output) as partial:
         write_trained(partial, base_folder, trained, manifest)

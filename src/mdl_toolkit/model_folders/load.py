@@ -7,7 +7,8 @@ the wanted one, so that host memory holds each weight once at most.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,21 @@ from transformers.initialization import no_init_weights
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.family import MODEL_TYPE, check_family
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
-from mdl_toolkit.model_folders.adapter import AdapterWeights, attach_adapter
 from mdl_toolkit.model_folders.folder import ModelFolder, open_folder
-from mdl_toolkit.model_folders.quantize import Quantization, quantized_parameter, replace_linears
+from mdl_toolkit.model_folders.names import LORA_PARTS, PEFT_PREFIX
+from mdl_toolkit.model_folders.quantize import (
+    Quantization,
+    quantized_parameter,
+    replace_linears,
+    tame_bitsandbytes,
+)
 from mdl_toolkit.model_folders.tensorfiles.reader import (
     FRONT_END_CONSTANTS,
     WeightFiles,
     read_json,
     shown_name,
 )
-from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.model_folders.trained import TrainedWeights
 
 #: No published model comes near these; a wrong config.json must not make us build without end.
 _BOUNDS = {
@@ -138,7 +144,7 @@ def load_model(
     files = WeightFiles(place.base)
     dtype = dtype or main_dtype(files)
     model = build_empty(place.base, dtype)
-    trained = read_trained(place.folder) if place.kind != "model" else AdapterWeights({})
+    trained = TrainedWeights.read(place.folder) if place.kind != "model" else TrainedWeights({})
     device = torch.device(device)
     quantized = replace_linears(model.decoder, quantization, dtype, "decoder.") if quantization else set()
     check_names(place.base, model, files, trained.full)
@@ -268,3 +274,52 @@ def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
     owner, leaf = _owner(model, name), name.rpartition(".")[2]
     table: Any = owner._parameters if leaf in owner._parameters else owner._buffers
     table[leaf] = tensor
+
+
+def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
+    """Inject an adapter's LoRA layers into a model, unmerged and frozen, in the dtype of their layers.
+
+    Raises:
+        ModelError: Where a module that it adapts isn't a linear layer of the model, or a shape differs.
+    """
+    tame_bitsandbytes()
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    modules = dict(model.named_modules())
+    for name, parts in adapter.lora.items():
+        layer = modules.get(name)
+        if not isinstance(layer, nn.Linear):
+            raise ModelError(
+                f"the adapter is for {name}, which is no linear layer of this model: is it for another base?"
+            )
+        shape = (parts["lora_B"].shape[0], parts["lora_A"].shape[1])
+        if shape != (layer.out_features, layer.in_features):
+            raise ModelError(
+                f"the adapter's {name} is for a layer of {shape[1]} to {shape[0]} features; this model's has "
+                f"{layer.in_features} to {layer.out_features}: is it for another base?"
+            )
+    config = LoraConfig(**adapter.config, target_modules=sorted(adapter.lora), inference_mode=True)
+    state = {}
+    for name, parts in adapter.lora.items():
+        weight = modules[name].weight
+        assert isinstance(weight, Tensor)
+        # A quantised weight is of no use as a dtype: its adapter takes the one that the model computes in.
+        dtype = weight.dtype if weight.is_floating_point() else next(_floats(model))
+        for part, tensor in parts.items():
+            # DoRA's magnitudes stay float32: they divide by a norm.
+            kept = torch.float32 if part == "lora_magnitude_vector" else dtype
+            state[PEFT_PREFIX + name + LORA_PARTS[part]] = tensor.to(weight.device, kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(config, model, low_cpu_mem_usage=not adapter.config.get("use_dora"))
+        result = set_peft_model_state_dict(model, state, low_cpu_mem_usage=True)
+    absent = [name for name in result.missing_keys if ".lora_" in name]
+    if result.unexpected_keys or absent:
+        raise ModelError(f"the adapter doesn't fit this model: {[*result.unexpected_keys, *absent][:4]}")
+    model.requires_grad_(False)
+
+
+def _floats(model: nn.Module) -> Iterator[torch.dtype]:
+    """Dtypes of a model's embeddings and further parameters."""
+    yield from (p.dtype for n, p in model.named_parameters() if "embed_tokens" in n)
+    yield from (p.dtype for p in model.parameters() if p.is_floating_point())

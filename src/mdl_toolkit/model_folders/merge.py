@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mdl_toolkit.errors import ModelError
-from mdl_toolkit.model_folders.adapter import AdapterWeights
 from mdl_toolkit.model_folders.load import build_empty, load_config, main_dtype
 from mdl_toolkit.model_folders.names import EMBEDDINGS, HEAD, is_tied, part_of
 from mdl_toolkit.model_folders.quantize import Quantization, dequantized, quantized_names
 from mdl_toolkit.model_folders.rounding import Rounding
 from mdl_toolkit.model_folders.tensorfiles.reader import FRONT_END_CONSTANTS, TensorInfo, WeightFiles
+from mdl_toolkit.model_folders.trained import TrainedWeights
 
 FinalDtype = Literal["auto", "base", "bfloat16", "float16", "float32"]
 
@@ -60,7 +60,7 @@ class Merge:
         ModelError: Where a trained tensor has no place in the base.
     """
 
-    def __init__(self, base_folder: Path, trained: AdapterWeights, form: MergeForm) -> None:
+    def __init__(self, base_folder: Path, trained: TrainedWeights, form: MergeForm) -> None:
         trained.check("adapter")
         self.base, self._trained, self._form = WeightFiles(base_folder), trained, form
         self._tied = is_tied(load_config(base_folder))

@@ -1,30 +1,192 @@
-"""What a training has changed, read back from the folder that it was written to.
+"""What a training has changed: taken from a model, written to a folder, read back, merged into the base.
 
-The one reader: loading a model, merging, and resuming a run all begin here.
-``model_folders/export.py`` writes.
+Loading, merging and resuming all begin with :meth:`TrainedWeights.read`.
+
+Letters: R rank, I input and O output features of a linear layer.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mdl_toolkit.model_folders.adapter import AdapterWeights
-from mdl_toolkit.model_folders.folder import OVERLAY_WEIGHTS
+import torch
+from torch import Tensor
+
+from mdl_toolkit.errors import ModelError
+from mdl_toolkit.model_folders.adapter_config import FIELDS, read_config, value_for, write_config
+from mdl_toolkit.model_folders.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OVERLAY_WEIGHTS
+from mdl_toolkit.model_folders.manifest import Kind
+from mdl_toolkit.model_folders.names import (
+    EMBEDDINGS,
+    HEAD,
+    LORA_PARTS,
+    PEFT_PREFIX,
+    is_adapter,
+    published_name,
+    split_adapter,
+)
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 
 
-def read_trained(folder: Path) -> AdapterWeights:
-    """The trained tensors of an adapter or of a checkpoint of full training, mapped.
+@dataclass(frozen=True)
+class TrainedWeights:
+    """What a training has changed: LoRA layers, tensors trained in full, or both.
 
-    Of a tied model trained in its embeddings an adapter has them under both names.
-
-    Returns:
-        Of full training an overlay: no LoRA layers, and every trained tensor in ``full``.
-
-    Raises:
-        ModelError: Where the folder holds neither, or its files are broken.
+    Attributes:
+        config: The fields of PEFT's ``LoraConfig`` that count (``r``, ``lora_alpha``, ``use_dora``, …); empty
+            without LoRA layers.
+        lora: By the name of the adapted module: ``lora_A`` [R, I], ``lora_B`` [O, R] and, of DoRA,
+            ``lora_magnitude_vector`` [O].
+        full: Tensors that replace the base's, by name (``embed_tokens``, ``lm_head``).
     """
-    if (folder / OVERLAY_WEIGHTS).is_file():
-        files = WeightFiles(folder, OVERLAY_WEIGHTS)
-        return AdapterWeights({}, {}, {name: files.tensor(name) for name in files})
-    return AdapterWeights.read(folder)
+
+    config: Mapping[str, Any]
+    lora: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    full: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def collect(
+        cls, named: Iterable[tuple[str, Tensor]], config: Any, adapter: str = "default"
+    ) -> TrainedWeights:
+        """Sort the trained tensors of a model that PEFT has injected an adapter into.
+
+        Args:
+            named: Trained tensors, by the names that the model has them under.
+            config: PEFT's ``LoraConfig``, or its fields.
+            adapter: The adapter's name in the model.
+        """
+        fields = config if isinstance(config, Mapping) else config.to_dict()
+        lora, full = _by_module((published_name(name, adapter), tensor) for name, tensor in named)
+        return cls({key: fields[key] for key in FIELDS if key in fields}, lora, full)
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainedWeights:
+        """Read an adapter, or a checkpoint of full training, its tensors mapped.
+
+        An adapter of a tied model that was trained in its embeddings has them under both names.
+
+        Raises:
+            ModelError: The folder holds neither, or its files are broken or don't agree.
+        """
+        if (folder / OVERLAY_WEIGHTS).is_file():
+            files = WeightFiles(folder, OVERLAY_WEIGHTS)
+            return cls({}, {}, {name: files.tensor(name) for name in files})
+        config = read_config(folder / ADAPTER_CONFIG)
+        files = WeightFiles(folder, ADAPTER_WEIGHTS)
+        lora, full = _by_module((name.removeprefix(PEFT_PREFIX), files.tensor(name)) for name in files)
+        strange = next(filter(is_adapter, full), None)
+        if strange is not None:
+            raise ModelError(
+                f"{folder / ADAPTER_WEIGHTS}: {strange}: only adapters of linear layers are supported"
+            )
+        adapter = cls(config, lora, full)
+        adapter.check(folder)
+        return adapter
+
+    @property
+    def kind(self) -> Kind:
+        """What a folder of these tensors is. PEFT knows no adapter without a LoRA layer."""
+        return "adapter" if self.lora else "overlay"
+
+    def named(self) -> dict[str, Tensor]:
+        """All tensors by their published names: ``<module>.lora_A.weight``, and so on."""
+        lora = {
+            module + LORA_PARTS[part]: tensor
+            for module, parts in self.lora.items()
+            for part, tensor in parts.items()
+        }
+        return {**lora, **self.full}
+
+    def check(self, where: Path | str) -> None:
+        """Refuse an adapter whose parts don't fit each other.
+
+        Raises:
+            ModelError: Naming ``where`` and the module.
+        """
+        wanted = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if self.config.get("use_dora") else set())
+        for module, parts in self.lora.items():
+            if set(parts) != wanted:
+                raise ModelError(
+                    f"{where}: {module} has {', '.join(sorted(parts))}; {', '.join(sorted(wanted))} expected"
+                )
+            first, second = parts["lora_A"], parts["lora_B"]
+            rank = self.rank(module)
+            if first.ndim != 2 or second.ndim != 2 or first.shape[0] != rank or second.shape[1] != rank:
+                raise ModelError(
+                    f"{where}: {module}: lora_A is {list(first.shape)} and lora_B {list(second.shape)}, "
+                    f"but its rank is {rank}"
+                )
+
+    def rank(self, module: str) -> int:
+        """The rank of a module's adapter, as the configuration says."""
+        return int(value_for(self.config.get("rank_pattern"), module, self.config["r"]))
+
+    def scale(self, module: str) -> float:
+        """What the product B·A of a module is multiplied by."""
+        alpha = value_for(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha", 8))
+        rank = self.rank(module)
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def merged(self, module: str, weight: Tensor) -> Tensor:
+        """A module's weight with its adapter added.
+
+        Args:
+            module: Its name.
+            weight: [O, I] of the base.
+
+        Returns:
+            [O, I] float32: ``W + scale · B·A``; of DoRA, each row rescaled to its trained magnitude.
+        """
+        parts = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in self.lora[module].items()}
+        total = (parts["lora_B"] @ parts["lora_A"]).mul_(self.scale(module)).add_(weight.to(torch.float32))
+        magnitude = parts.get("lora_magnitude_vector")
+        if magnitude is not None:
+            total *= (magnitude / torch.linalg.norm(total, dim=1))[:, None]
+        return total
+
+    def write(self, folder: Path, base_name: str, *, tied: bool = False) -> None:
+        """Write an adapter as PEFT has it, or without LoRA layers ``overlay.safetensors``, into a folder.
+
+        Args:
+            folder: It exists.
+            base_name: What PEFT shall take as the base.
+            tied: Whether head and embeddings of the model are one tensor. Both are written then: PEFT finds
+                tied tensors in some models only, and would go on with the base's head.
+        """
+        if self.kind == "overlay":
+            _save(folder / OVERLAY_WEIGHTS, self.full)
+            return
+        full = dict(self.full)
+        for name, twin in ((EMBEDDINGS, HEAD), (HEAD, EMBEDDINGS)):
+            if tied and name in self.full:
+                full.setdefault(twin, self.full[name].clone())
+        in_full = {name.rsplit(".", 2)[-2] for name in full}
+        write_config(folder / ADAPTER_CONFIG, self.config, self.lora, in_full, base_name)
+        tensors = TrainedWeights(self.config, self.lora, full).named()
+        _save(folder / ADAPTER_WEIGHTS, {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()})
+
+
+def _by_module(
+    named: Iterable[tuple[str, Tensor]],
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Published names and tensors as LoRA layers by module, and the others."""
+    lora: dict[str, dict[str, Tensor]] = {}
+    full: dict[str, Tensor] = {}
+    for name, tensor in named:
+        split = split_adapter(name)
+        if split is None:
+            full[name] = tensor
+        else:
+            lora.setdefault(split[0], {})[split[1]] = tensor
+    return lora, full
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    save_file(whole, path, metadata={"format": "pt"})

@@ -15,7 +15,7 @@ from mdl_toolkit.memory import available_bytes, gib, is_out_of_memory
 from mdl_toolkit.model_folders.export import ExportReport, export_merged, export_trained
 from mdl_toolkit.model_folders.merge import MergeForm
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
-from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
@@ -25,7 +25,6 @@ from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.signals import StopSignals
-from mdl_toolkit.training.trainable.adapters import folder_kind
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
 from mdl_toolkit.training.trainable.wrap import Wrapped
 
@@ -98,10 +97,10 @@ def _write(
             "elsewhere, then go on with --resume-from-checkpoint true"
         )
     logger.info(f"writing {target}")
-    trained = read_trained(checkpoint)
+    trained = TrainedWeights.read(checkpoint)
     try:
         if settings.method == "lora" and not settings.merge_lora:
-            export_trained(target, base_folder, trained, manifest(folder_kind(trained), progress))
+            export_trained(target, base_folder, trained, manifest(trained.kind, progress))
             return False
         form = _form(settings, ranks, wrapped)
         report = export_merged(base_folder, trained, target, manifest("model", progress), form)

@@ -13,7 +13,7 @@ from mdl_toolkit.model_folders.export import write_trained
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
-from mdl_toolkit.model_folders.trained import read_trained
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import options_where
 from mdl_toolkit.terminal.logs import get_logger
@@ -23,7 +23,6 @@ from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.trainable.adapters import (
-    folder_kind,
     load_trained,
     trained_tensors,
     trained_weights,
@@ -144,7 +143,7 @@ class Checkpointer:
         if self.ranks.is_main:
             with writing_checkpoint(self.output, self._state(progress)) as folder:
                 trained = trained_weights(self.wrapped.model, self.settings)
-                manifest = self._manifest(folder_kind(trained), progress)
+                manifest = self._manifest(trained.kind, progress)
                 write_trained(folder, self._base_folder, trained, manifest)
                 write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
             prune(self.output, self.settings.save_total_limit, path)
@@ -182,6 +181,6 @@ def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer) -> None:
     Raises:
         ModelError: Where they don't fit what the run trains.
     """
-    load_trained(wrapped.model, read_trained(checkpoint).named())
+    load_trained(wrapped.model, TrainedWeights.read(checkpoint).named())
     files = WeightFiles(checkpoint, OPTIMIZER)
     optimizer.load({name: files.tensor(name) for name in files})

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from mdl_toolkit.distributed.sharding import full_tensor, load_full
 from mdl_toolkit.errors import ModelError, SettingsError
-from mdl_toolkit.model_folders.adapter import AdapterWeights
 from mdl_toolkit.model_folders.load import tied_names
-from mdl_toolkit.model_folders.manifest import Kind
 from mdl_toolkit.model_folders.names import is_tied, part_of, published_name
 from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
+from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.trainable.layers import ADAPTER, compute_in, make_lean
@@ -108,15 +107,10 @@ def trained_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def trained_weights(model: nn.Module, settings: TrainSettings) -> AdapterWeights:
+def trained_weights(model: nn.Module, settings: TrainSettings) -> TrainedWeights:
     """All of :func:`trained_tensors` in the form that is written: adapters, and tensors trained in full."""
     config = lora_config(settings) if settings.method == "lora" else {}
-    return AdapterWeights.collect(trained_tensors(model), config)
-
-
-def folder_kind(trained: AdapterWeights) -> Kind:
-    """What a folder of these tensors is. Without a LoRA layer PEFT has no adapter, whatever the method."""
-    return "adapter" if trained.lora else "overlay"
+    return TrainedWeights.collect(trained_tensors(model), config)
 
 
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
