@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.training.checkpoints.storage import flaw, newest_complete
+from mdl_toolkit.training.checkpoints.storage import newest_complete, why_incomplete
 from support.data.dataworkers import accident, with_code
 from support.processes.launch import Launched, launched, run
 from support.training.shop import TRAIN, assert_same_run, steps
@@ -125,7 +125,7 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
 def assert_all_saved(output: Path, line: str, said: str) -> None:
     """A line says what happened and how to go on; the last finished step is saved."""
     newest = newest_complete(output)
-    assert newest is not None and flaw(newest) is None
+    assert newest is not None and why_incomplete(newest) is None
     assert said in line and f"saved {newest}" in line and line.endswith(WAY_ON)
     assert int(newest.name.split("-")[1]) == steps(output)[-1]["step"] >= 4
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mdl_toolkit.training.checkpoints.storage import checkpoints, flaw, newest_complete
+from mdl_toolkit.training.checkpoints.state import checkpoints
+from mdl_toolkit.training.checkpoints.storage import newest_complete, why_incomplete
 from support.processes.forks import Forks, serving_forks
 from support.training.runs import assert_same_bytes, command, run_settings, steps_of
 
@@ -74,7 +75,7 @@ def test_killed_at_thirty_random_moments_it_ends_as_if_undisturbed(shop, tmp_pat
         assert step >= reached, "a kill has taken a complete checkpoint away"
         reached = step
         for path in checkpoints(output):
-            assert flaw(path) is None, f"{path.name} has its name but is not whole"
+            assert why_incomplete(path) is None, f"{path.name} has its name but is not whole"
     forks.start(words)
     assert forks.exit_code() == 0, forks.told
     assert killed >= 10 and inside_saves >= 1, (killed, inside_saves)

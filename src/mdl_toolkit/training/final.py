@@ -20,7 +20,8 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.batches.synchronized import NoBatch
-from mdl_toolkit.training.checkpoints.storage import FINAL, stranger_in
+from mdl_toolkit.training.checkpoints.output import foreign_file_in
+from mdl_toolkit.training.checkpoints.state import FINAL
 from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.manifest import RunManifest
@@ -91,9 +92,9 @@ def _write(
 ) -> bool:
     """Write ``final/`` on the main process; arguments, result and errors as those of :func:`write_final`."""
     target = settings.output / FINAL
-    if (stranger := stranger_in(target)) is not None:
+    if (foreign := foreign_file_in(target)) is not None:
         raise MdlError(
-            f"{target} could not be written: {stranger} is in the way and was not written by a run; move it "
+            f"{target} could not be written: {foreign} is in the way and was not written by a run; move it "
             "elsewhere, then go on with --resume-from-checkpoint true"
         )
     logger.info(f"writing {target}")

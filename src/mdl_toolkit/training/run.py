@@ -30,9 +30,10 @@ from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.batches.example import describe_example
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import DataPosition, RunOrder
-from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, Identity, restore
+from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
+from mdl_toolkit.training.checkpoints.identity import Identity
+from mdl_toolkit.training.checkpoints.output import output_lock
 from mdl_toolkit.training.checkpoints.resume import Start, choose_start
-from mdl_toolkit.training.checkpoints.storage import owning
 from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.loop import Loop, RunProgress
@@ -82,7 +83,7 @@ def train_ready(ready: Ready) -> None:
     with joined(ready.launch) as ranks:
         if prepared is None:
             raise problem or AssertionError
-        with owning(ready.settings.output) if ranks.is_main else nullcontext():
+        with output_lock(ready.settings.output) if ranks.is_main else nullcontext():
             _train(ready.settings, ranks, prepared)
 
 

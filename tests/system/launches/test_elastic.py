@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.training.checkpoints.storage import flaw
+from mdl_toolkit.training.checkpoints.storage import why_incomplete
 from support.processes.launch import Launched, launched, run, torchrun, torchrun_on_both
 from support.processes.netns import Host
 from support.training.shop import LONG, assert_same_run, steps
@@ -72,7 +72,7 @@ def test_two_processes_told_twice_save_the_same_step_and_stop(shop: Path):
     assert not (shop / "stopped" / "final").exists()
     stops = [line for line in finished.lines if line.startswith("stopped: ")]
     assert len(stops) == 1 and f"checkpoint-{done}" in stops[0], finished.output
-    assert flaw(shop / "stopped" / f"checkpoint-{done}") is None
+    assert why_incomplete(shop / "stopped" / f"checkpoint-{done}") is None
 
 
 def test_one_process_is_stopped_and_two_go_on(shop: Path, undisturbed: Path):

@@ -11,7 +11,8 @@ import pytest
 
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.training import final as final_module
-from mdl_toolkit.training.checkpoints.storage import clear_run, prune, stranger_in
+from mdl_toolkit.training.checkpoints.output import clear_run, foreign_file_in
+from mdl_toolkit.training.checkpoints.storage import prune
 from mdl_toolkit.training.run import train
 from support.training.runs import run_settings, steps_of
 
@@ -106,7 +107,7 @@ def test_a_damaged_run_is_a_run(output: Path) -> None:
     (output / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"cut")
     for cut in ("", "{", '{"step": 1, "lo'):
         (output / "metrics.jsonl").write_text(cut)
-        assert stranger_in(output / "metrics.jsonl") is None
+        assert foreign_file_in(output / "metrics.jsonl") is None
     clear_run(output)
     assert not list(output.iterdir())
 
@@ -177,4 +178,4 @@ def test_the_lock_of_another_tool_stays(shop: Any, tmp_path: Path) -> None:
 def test_all_of_a_finished_run_is_its_own(finished: Path) -> None:
     for path in finished.iterdir():
         if path.name not in ("runs", "cache"):
-            assert stranger_in(path) is None, path
+            assert foreign_file_in(path) is None, path

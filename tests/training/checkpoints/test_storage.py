@@ -21,17 +21,9 @@ from safetensors.torch import load_file
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
-from mdl_toolkit.training.checkpoints import storage as state_module
-from mdl_toolkit.training.checkpoints.storage import (
-    RunState,
-    checkpoints,
-    clean_partials,
-    flaw,
-    newest_complete,
-    owning,
-    prune,
-    writing_checkpoint,
-)
+from mdl_toolkit.training.checkpoints.output import output_lock, remove_partials
+from mdl_toolkit.training.checkpoints.state import FINAL, RunState, checkpoints
+from mdl_toolkit.training.checkpoints.storage import new_checkpoint, newest_complete, prune, why_incomplete
 from mdl_toolkit.training.run import train
 from support.training.runs import assert_same_bytes, run_settings
 
@@ -46,14 +38,15 @@ def a_state(step: int = 2) -> RunState:
 
 
 def write(output: Path, step: int) -> Path:
-    with writing_checkpoint(output, a_state(step)) as folder:
+    with new_checkpoint(output, step) as folder:
+        a_state(step).write(folder)
         (folder / "weights.bin").write_bytes(b"weights" * 100)
     return output / f"checkpoint-{step}"
 
 
 def test_a_checkpoint_is_complete_and_says_where_it_stands(tmp_path: Path):
     path = write(tmp_path, 2)
-    assert flaw(path) is None and newest_complete(tmp_path) == path
+    assert why_incomplete(path) is None and newest_complete(tmp_path) == path
     assert RunState.read(path) == a_state(2)
     assert not list(tmp_path.glob(".partial-*"))
 
@@ -85,7 +78,7 @@ def _unlist(path: Path) -> None:
 def test_readers_pass_over_what_is_not_whole(tmp_path: Path, spoil: Callable[[Path], None], why: str):
     older, newer = write(tmp_path, 9), write(tmp_path, 10)
     spoil(newer)
-    assert why in str(flaw(newer))
+    assert why in str(why_incomplete(newer))
     assert newest_complete(tmp_path) == older
 
 
@@ -101,12 +94,13 @@ def test_newest_is_by_number_and_by_name_alone(tmp_path: Path):
 
 def test_an_older_checkpoint_of_the_same_step_is_replaced_whole(tmp_path: Path):
     write(tmp_path, 2)
-    with writing_checkpoint(tmp_path, a_state(2)) as folder:
+    with new_checkpoint(tmp_path, 2) as folder:
+        a_state(2).write(folder)
         (folder / "other.bin").write_bytes(b"other")
     assert sorted(path.name for path in (tmp_path / "checkpoint-2").iterdir()) == [
         "complete.json", "other.bin", "run_state.json",
     ]  # fmt: skip
-    assert flaw(tmp_path / "checkpoint-2") is None
+    assert why_incomplete(tmp_path / "checkpoint-2") is None
 
 
 def test_pruning_keeps_the_newest(tmp_path: Path):
@@ -127,7 +121,7 @@ def test_a_partial_folder_is_cleared_and_nothing_else(tmp_path: Path):
     (outside / "kept").write_text("kept")
     (tmp_path / ".partial-checkpoint-3-77").symlink_to(outside)
     (tmp_path / ".partial-checkpoint-2-77").mkdir()
-    clean_partials(tmp_path)
+    remove_partials(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert (outside / "kept").exists(), "a link is removed, not what it leads to"
 
@@ -268,7 +262,9 @@ def test_every_write_of_a_run_fails_once_and_nothing_saved_is_lost(
         assert caught.value.exit_code == 1, failing.told[-1]
         assert "\n" not in str(caught.value)
         for path in checkpoints(output):
-            assert flaw(path) is None, f"{path.name} has its name but is not whole ({failing.told[-1]})"
+            assert why_incomplete(path) is None, (
+                f"{path.name} is not whole, but has its name ({failing.told[-1]})"
+            )
         train(run_settings(shop.model, shop.data, output, **OPTIONS, resume_from_checkpoint="true"))
         assert_same_bytes(output / "final", whole / "final")
         assert not list(output.glob(".partial-*"))
@@ -281,16 +277,16 @@ def test_a_failed_save_says_what_is_left(tmp_path: Path):
         pytest.raises(
             MdlError, match=r"checkpoint-4 could not be saved: No space left on device.*checkpoint-2 is"
         ),
-        writing_checkpoint(tmp_path, a_state(4)),
+        new_checkpoint(tmp_path, 4),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(MdlError, match="Permission denied"), writing_checkpoint(tmp_path, a_state(4)):
+    with pytest.raises(MdlError, match="Permission denied"), new_checkpoint(tmp_path, 4):
         raise PermissionError(errno.EACCES, "Permission denied")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path):
-    with pytest.raises(ZeroDivisionError), writing_checkpoint(tmp_path, a_state(4)):
+    with pytest.raises(ZeroDivisionError), new_checkpoint(tmp_path, 4):
         _ = 1 / 0
     assert not list(tmp_path.iterdir())
 
@@ -301,16 +297,16 @@ def test_no_pickle_is_in_a_checkpoint(shop, tmp_path: Path):
     assert suffixes <= {".json", ".safetensors", ".jinja", ".txt"}
     listed = json.loads((tmp_path / "out" / "checkpoint-1" / "complete.json").read_text())["files"]
     assert {"adapter_model.safetensors", "optimizer.safetensors", "run_state.json"} <= listed.keys()
-    assert state_module.FINAL == "final"
+    assert FINAL == "final"
 
 
 def test_one_run_at_a_time_owns_an_output(tmp_path: Path):
     with (
-        owning(tmp_path / "out"),
+        output_lock(tmp_path / "out"),
         pytest.raises(UserError, match="another run is at work there"),
-        owning(tmp_path / "out"),
+        output_lock(tmp_path / "out"),
     ):
         pass
-    with owning(tmp_path / "out"):
+    with output_lock(tmp_path / "out"):
         pass
     assert not list((tmp_path / "out").iterdir())

@@ -1,23 +1,33 @@
-"""What goes into a checkpoint, and how a run takes it up again."""
+"""What is written at a checkpoint, and how a run is restored from it.
+
+``OUTPUT/checkpoint-N/`` is made beside, flushed and renamed whole (``storage.py``). Into it are written, in
+this order:
+
+1. the trained tensors: ``adapter_model.safetensors`` and ``adapter_config.json`` (PEFT's format), or
+   ``overlay.safetensors`` with the tensors that replace the base's (``model_folders/export.py``);
+2. the small files that describe the base: configuration, tokenizer, chat template;
+3. ``mdl_toolkit.json``: the base, the data, the options and the step (``training/manifest.py``);
+4. ``optimizer.safetensors``: AdamW's two moments and the step count of each trained tensor, by name;
+5. ``run_state.json``: where the run stands, and what it is made of (``state.py``);
+6. ``complete.json``: the size and SHA-256 digest of every file above; without it the folder isn't read.
+
+There is no pickle, and nothing depends on the number of processes: any number can resume.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mdl_toolkit.distributed.group import Ranks
-from mdl_toolkit.errors import UserError
 from mdl_toolkit.model_folders.export import write_trained
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import options_where
-from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.checkpoints.storage import OPTIMIZER, RunState, prune, writing_checkpoint
+from mdl_toolkit.training.checkpoints.identity import Identity
+from mdl_toolkit.training.checkpoints.state import OPTIMIZER, RunState
+from mdl_toolkit.training.checkpoints.storage import new_checkpoint, prune
 from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.optimizer import Optimizer
@@ -28,71 +38,6 @@ from mdl_toolkit.training.trainable.adapters import (
     trained_weights,
 )
 from mdl_toolkit.training.trainable.wrap import Wrapped
-
-logger = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What a run is made of; a checkpoint belongs to the run that has the same.
-
-    Attributes:
-        dataset: Fingerprint of the training data.
-        eval_dataset: Fingerprint of the evaluation data.
-        model: Fingerprint of the base model's weights.
-        options: All settings.
-    """
-
-    dataset: str
-    eval_dataset: str | None
-    model: str
-    options: Mapping[str, Any]
-
-    def check(self, state: RunState, checkpoint: Path) -> None:
-        """Refuse a checkpoint of another dataset, model or set of trained tensors; warn of changed options.
-
-        Raises:
-            UserError: Naming what differs.
-        """
-        if state.dataset != self.dataset:
-            raise UserError(
-                f"{checkpoint} is of a run on another dataset ({state.dataset}, now {self.dataset}); resume "
-                "with the same data, or train anew with another --output"
-            )
-        if state.model != self.model:
-            raise UserError(
-                f"{checkpoint} is of a run from another base model (weights {state.model}, now "
-                f"{self.model}); resume with the same --model-name, or train anew with another --output"
-            )
-        changed = [
-            (name, state.options.get(name), value)
-            for name, value in self.options.items()
-            if name in state.options and state.options[name] != value
-        ]
-        deciding = options_where(TrainSettings, resume="same")
-        for name, before, now in changed:
-            if name in deciding:
-                raise UserError(
-                    f"{checkpoint} is of a run with --{name.replace('_', '-')} {_shown(before)}, now "
-                    f"{_shown(now)}: other tensors are trained; resume with the old value, or train anew "
-                    "with another --output"
-                )
-        unheeded = options_where(TrainSettings, resume=("free", "derived"))
-        for name, before, now in changed:
-            if name not in unheeded:
-                logger.warning(
-                    f"resuming with --{name.replace('_', '-')} {_shown(now)}; before, it was {_shown(before)}"
-                )
-        if state.eval_dataset is not None and self.eval_dataset not in (None, state.eval_dataset):
-            logger.warning(
-                "resuming with another --eval-dataset: eval_loss can't be compared with what it was before"
-            )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Checkpointer:
@@ -131,24 +76,28 @@ class Checkpointer:
         self.newest = newest
 
     def save(self, progress: RunProgress) -> str:
-        """Write ``checkpoint-N``; every process calls it, the main one writes.
+        """Write ``checkpoint-N`` as this module lists it; every process calls it, the main one writes.
+
+        Args:
+            progress: Where the run stands.
 
         Returns:
-            What was done, for a person.
+            A message that says what was saved.
 
         Raises:
             MdlError: It could not be written; older checkpoints are intact.
         """
         path = self.output / f"checkpoint-{progress.step}"
         if self.ranks.is_main:
-            with writing_checkpoint(self.output, self._state(progress)) as folder:
+            with new_checkpoint(self.output, progress.step) as folder:
                 trained = trained_weights(self.wrapped.model, self.settings)
                 manifest = self._manifest(trained.kind, progress)
                 write_trained(folder, self._base_folder, trained, manifest)
                 write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
+                self._state(progress).write(folder)
             prune(self.output, self.settings.save_total_limit, path)
         else:
-            # Gathering sharded tensors is everyone's work.
+            # The other processes take part in gathering sharded tensors, in the same order.
             for _ in trained_tensors(self.wrapped.model):
                 raise AssertionError("the main process alone is given tensors")
             for _ in self.optimizer.tensors():

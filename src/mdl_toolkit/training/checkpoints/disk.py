@@ -21,7 +21,7 @@ from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
-from mdl_toolkit.training.checkpoints.storage import RunState, checkpoints
+from mdl_toolkit.training.checkpoints.state import RunState, checkpoints
 from mdl_toolkit.training.schedule import interval
 from mdl_toolkit.training.trainable.targets import lora_target_modules
 

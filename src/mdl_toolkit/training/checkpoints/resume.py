@@ -11,19 +11,15 @@ from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import fill
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.checkpoints.storage import (
-    RUN_STATE,
-    RunState,
-    checkpoints,
-    clean_partials,
+from mdl_toolkit.training.checkpoints.output import (
     clear_run,
-    flaw,
-    newest_complete,
-    refuse_strangers,
-    step_of,
-    stranger_in,
-    work_of_a_run,
+    foreign_file_in,
+    refuse_foreign_files,
+    remove_partials,
+    run_files,
 )
+from mdl_toolkit.training.checkpoints.state import RUN_STATE, RunState, checkpoints, step_of
+from mdl_toolkit.training.checkpoints.storage import newest_complete, why_incomplete
 
 if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
     from mdl_toolkit.distributed.group import Ranks
@@ -89,14 +85,14 @@ def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
     if settings.output.exists() and not settings.output.is_dir():
         raise UserError(f"--output {settings.output}: a file; name a folder")
     wanted = wants_resume(settings, restarted)
-    there = work_of_a_run(settings.output)
-    if wanted is None and not settings.overwrite and any(stranger_in(path) != path for path in there):
+    there = run_files(settings.output)
+    if wanted is None and not settings.overwrite and any(foreign_file_in(path) != path for path in there):
         raise UserError(
             f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
             "true), replace it (--overwrite), or name another folder"
         )
     # A run that is gone on with writes later checkpoints only, and says so where one is in its way.
-    refuse_strangers(there if wanted is None else [path for path in there if step_of(path) < 0])
+    refuse_foreign_files(there if wanted is None else [path for path in there if step_of(path) < 0])
     if wanted not in (None, "true"):
         _check_given(Path(wanted))
 
@@ -132,7 +128,7 @@ def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
 
 def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
     output, wanted = settings.output, wants_resume(settings, restarted)
-    clean_partials(output)
+    remove_partials(output)
     if wanted is None:
         if settings.overwrite:
             clear_run(output)
@@ -143,7 +139,7 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
     for path in reversed(checkpoints(output)):
         if path == found:
             break
-        logger.warning(f"{path} is passed over: {flaw(path)}")
+        logger.warning(f"{path} is passed over: {why_incomplete(path)}")
     named = wants_resume(settings, restarted=False)
     if found is None and named not in (None, "true"):
         return _named(Path(named), output)
@@ -156,7 +152,7 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
 def _check_given(path: Path) -> None:
     if not path.is_dir():
         raise UserError(f"--resume-from-checkpoint {path}: no such folder")
-    reason = flaw(path)
+    reason = why_incomplete(path)
     if reason is not None:
         raise UserError(f"--resume-from-checkpoint {path}: not a complete checkpoint: {reason}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mdl_toolkit.memory import gib, peak_bytes
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
-from mdl_toolkit.training.checkpoints.storage import FINAL
+from mdl_toolkit.training.checkpoints.state import FINAL
 
 if TYPE_CHECKING:
     from mdl_toolkit.distributed.group import Ranks

@@ -1,0 +1,149 @@
+"""The output folder of a run: one run at a time writes there, and only what a run has written is removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.files import PARTIAL_PREFIX, strangers, try_lock
+from mdl_toolkit.model_folders.listing import MANIFEST_NAME, listed_files
+from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
+from mdl_toolkit.training.metrics.file import METRICS_FILE
+
+_LOCK = ".lock"
+_PARTIAL = re.compile(
+    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)})(-\d+)?"
+)
+#: The beginning of each line of a run's metrics.
+_FIRST_KEY = '{"step": '
+
+
+@contextlib.contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Be the only run that writes to a folder. The lock of a killed run ends with it.
+
+    Raises:
+        UserError: Another run is at work there.
+        MdlError: The folder can't be made or written to.
+    """
+    lock = output / _LOCK
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise MdlError(f"--output {output} can't be written to: {error.strerror}") from error
+    try:
+        if try_lock(descriptor) is False:
+            raise UserError(
+                f"--output {output}: another run is at work there; wait for it, stop it, or name another "
+                "folder"
+            )
+        yield
+        if not os.fstat(descriptor).st_size:  # else the file was there before, and is somebody else's
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def run_files(output: Path) -> list[Path]:
+    """Checkpoints, ``final/`` and metrics of a folder, or whatever has their names."""
+    places = [*checkpoints(output), output / FINAL, output / METRICS_FILE]
+    return [path for path in places if path.exists() or path.is_symlink()]
+
+
+def refuse_foreign_files(paths: Iterable[Path]) -> None:
+    """Refuse to replace what no run has written.
+
+    Raises:
+        UserError: Something is foreign; the message names it.
+    """
+    for path in paths:
+        foreign = foreign_file_in(path)
+        if foreign is not None:
+            raise UserError(
+                f"{foreign} is in the way and was not written by a run: move it elsewhere, or name another "
+                "--output (nothing was removed)"
+            )
+
+
+def foreign_file_in(path: Path) -> Path | None:
+    """Find what no run has written in a checkpoint, in ``final/``, or in place of the metrics file.
+
+    Args:
+        path: Something that has the name of one of them, or nothing.
+
+    Returns:
+        A file in the folder, or ``path`` itself where all of it is foreign; ``None`` where a run has written
+        all of it, where it is empty, and where there is nothing.
+    """
+    if not path.is_symlink() and not path.exists():
+        return None
+    if path.name == METRICS_FILE:
+        return None if path.is_file() and not path.is_symlink() and _are_metrics(path) else path
+    if path.is_symlink() or not path.is_dir():
+        return path
+    if not any((path / mark).is_file() for mark in (MANIFEST_NAME, RUN_STATE, COMPLETE)):
+        return path if strangers(path, ()) else None
+    ours = {MANIFEST_NAME, RUN_STATE, OPTIMIZER, COMPLETE} | (listed_files(path) or set())
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        ours |= set(json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"])
+    return next((path / name for name in strangers(path, ours)), None)
+
+
+def _are_metrics(path: Path) -> bool:
+    """Whether a file is a run's metrics, by its first line; of a run that was killed at once it is cut."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            first = stream.readline()
+        if not first.endswith("\n"):
+            return first.startswith(_FIRST_KEY) or _FIRST_KEY.startswith(first)
+        return bool({"step", "train_runtime"} & dict(json.loads(first)).keys())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def clear_run(output: Path) -> None:
+    """Remove what an earlier run wrote into a folder; converted data and everything else stay.
+
+    Raises:
+        UserError: Something can't be removed, or isn't a run's; nothing has been removed then.
+    """
+    found = run_files(output)
+    refuse_foreign_files(found)
+    try:
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        _clear_trackers(output / "runs" / output.resolve().name)
+    except OSError as error:
+        raise UserError(f"--overwrite: {error.filename} can't be removed: {error.strerror}") from None
+
+
+def _clear_trackers(folder: Path) -> None:
+    """Remove TensorBoard's files of an earlier run, and the folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.name.startswith("events.out.tfevents.") or path.name == "hparams.yml":
+            path.unlink()
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder, folder.parent]:
+        with contextlib.suppress(OSError):  # not a folder, or not empty
+            path.rmdir()
+
+
+def remove_partials(output: Path) -> None:
+    """Remove what a killed run left half-written, or half removed."""
+    if not output.is_dir():
+        return
+    for path in output.iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
