@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import Layout, Linear, forget_layouts, lay_out
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
@@ -29,7 +30,7 @@ Tiny = Callable[..., Any]
 
 @pytest.fixture
 def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not products.has_onednn():
+    if not has_onednn():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)

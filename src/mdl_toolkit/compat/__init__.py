@@ -1,6 +1,43 @@
 """What this package uses of other libraries' private interfaces, one module for each library.
 
-Every function says what it does, which public way was tried and why it isn't enough, and the versions it was
-tested with. Where the private interface is gone, each takes a way that is slower but right; where there is no
-such way it fails with one line that names the library and its version. ``tests/compat`` checks both.
+Each function says which public way was tried and why it isn't enough. Where the private interface is gone it
+takes a way that is slower but right; where there is none it fails with one line (:func:`unknown_interface`).
+``tests/compat`` has for each a test that fails when the installed version has changed, and one of the
+fall-back. :data:`TESTED` has the versions.
+
+What a library asks its users to override is no private interface, underscore or not, and stands where it is
+used: of transformers' ``PreTrainedModel`` these are ``_init_weights``, ``_no_split_modules``,
+``_skip_keys_device_placement``, ``_supports_sdpa``, ``_supports_attention_backend``,
+``_keep_in_fp32_modules_strict`` and ``_keys_to_ignore_on_load_unexpected``; the attention and mask functions
+that ``AttentionInterface`` and ``AttentionMaskInterface`` register; masks that are passed to a decoder as a
+dictionary, as the library's own ``generate`` does.
 """
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from mdl_toolkit.errors import ModelError
+
+#: Lowest and highest versions that the tests of this package have passed with.
+TESTED = {
+    "accelerate": ("1.15", "1.15"),
+    "bitsandbytes": ("0.48", "0.50"),
+    "peft": ("0.20", "0.21"),
+    "torch": ("2.10", "2.13"),
+    "transformers": ("5.3", "5.24"),
+}
+
+
+def unknown_interface(library: str, what: str, remedy: str) -> ModelError:
+    """The error for an interface that has changed and has no other way.
+
+    Args:
+        library: Its name as pip has it.
+        what: What it does otherwise than expected, as the rest of a sentence.
+        remedy: What the user can do.
+    """
+    lowest, highest = TESTED[library]
+    return ModelError(
+        f"{library} {metadata.version(library)} {what} (tested with {lowest} to {highest}): {remedy}"
+    )

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdl_toolkit.compat.transformers_decoder import CACHE_NAME
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.beams import beam_search
 from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.decoding import Decoding
 from mdl_toolkit.generation.processors import make_processors, process
-from mdl_toolkit.model.midashenglm import CACHE_NAME, MiDashengLMModel
+from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 #: Bounds of one packed prefill: what a batch needs of memory doesn't grow with --batch-size beyond them.
 PREFILL_TOKENS = 16384

@@ -7,7 +7,6 @@ without area normalisation, decibels with a floor of 1e-10 and of 120 dB under t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdl_toolkit.compat.torch_modules import Float32Module
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.layout import ClipLayout
 
@@ -55,19 +55,6 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-class Float32Module(nn.Module):
-    """A module whose tensors follow the model to its device, but never to another floating-point type."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        def keep(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            if tensor.is_floating_point() and moved.dtype != tensor.dtype:
-                return tensor.to(moved.device)
-            return moved
-
-        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
-
-
 class FrozenBatchNorm(Float32Module):
     """Normalises mel bands with stored statistics, in training too, and never updates them.
 
@@ -86,7 +73,12 @@ class FrozenBatchNorm(Float32Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Normalise ``mel`` [frames, bands] float32 → the same shape."""
+        """Normalise ``mel`` [frames, bands] float32 → the same shape.
+
+        Raises:
+            ModelError: Where the statistics were rounded to another dtype.
+        """
+        self.check_dtype(self.running_var)
         return F.batch_norm(
             mel, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )

@@ -9,37 +9,36 @@ tokens, N supervised tokens, H decoder width, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from mdl_toolkit.compat.transformers_decoder import (
+    CACHE_NAME,
+    check_decoder,
+    recompute_activations,
+    use_attention,
+)
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model.config import MiDashengLMConfig
 from mdl_toolkit.model.encoder import DashengEncoder, LayerScale
 from mdl_toolkit.model.frontend import FrozenBatchNorm
 from mdl_toolkit.model.inputs import check_placeholders, host_lengths, pad_in_front
 from mdl_toolkit.model.kernels.attention import PACKED_ATTENTION, Packing
-from mdl_toolkit.model.kernels.last_layer import make_last
+from mdl_toolkit.model.kernels.last_layer import keeps_rows, make_last
 from mdl_toolkit.model.kernels.linear import use_fast_products
 from mdl_toolkit.model.kernels.loss import loss_sum
-from mdl_toolkit.model.kernels.norm import use_lean_norms
+from mdl_toolkit.model.kernels.norm import use_own_norms
 from mdl_toolkit.model.layout import ClipLayout
 from mdl_toolkit.model.projector import AudioProjector
 
-#: The library's name for the key-value cache: ``cache`` since 5.24, ``past_key_values`` before.
-CACHE_NAME = (
-    "cache" if "cache" in inspect.signature(Qwen2ForCausalLM.forward).parameters else "past_key_values"
-)
 #: Tensors that some published checkpoints carry and that are recomputed: window and mel filters.
 RECOMPUTED_TENSORS = r"^audio_encoder\.front_end\."
 
@@ -58,7 +57,32 @@ class MiDashengLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
 
 
 class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """An audio-language model that loads the published checkpoints without their code."""
+    """An audio-language model that loads the published checkpoints without their code.
+
+    Its forward takes one of two kinds of batches. Padded, as the published model has it:
+
+        input_ids: [B, T] padded at either end.
+        attention_mask: [B, T], 1 where there is a token.
+        input_values: [clips, S] waveforms in the order of their placeholders, padded at the end.
+        audio_length: [clips] samples of each.
+        labels: [B, T], -100 where nothing is supervised; position t is predicted from t - 1.
+        position_ids: [B, T], counting from 0 in each row.
+        inputs_embeds: [B, T, H] in place of ``input_ids`` and audio.
+        past_key_values: The library's cache (``cache`` is its newer name).
+        use_cache: Whether to return the cache.
+        logits_to_keep: Last positions to form logits of; 0 means all.
+
+    Packed, as the training has it, with all rows end to end:
+
+        input_ids: [T].
+        position_ids: [T], counting from 0 in each row.
+        sequence_lengths: Tokens of each row, on the host.
+        waveform: [S] the clips end to end.
+        audio_samples: Samples of each clip, on the host.
+        audio_positions: [A] placeholders in ``input_ids``.
+        target_positions: [N] positions whose next token is supervised.
+        targets: [N] those next tokens.
+    """
 
     config_class = MiDashengLMConfig
     base_model_prefix = ""
@@ -76,13 +100,14 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         super().__init__(config)
         text: Any = config.text_config
         decoder_class = Qwen3ForCausalLM if isinstance(text, Qwen3Config) else Qwen2ForCausalLM
-        text._attn_implementation = PACKED_ATTENTION
         self.geometry = config.geometry
         self.audio_encoder = DashengEncoder(config.audio_encoder_config)
         self.audio_projector = AudioProjector(
             config.audio_encoder_config.embed_dim, config.subsample_factor, text.hidden_size
         )
         self.decoder = decoder_class(text)
+        check_decoder(self.decoder)
+        use_attention(self.decoder, PACKED_ATTENTION)
         make_last(self.decoder.model.layers[-1])
         #: Positions (decoder tokens and encoder patches) that forwards computed, and the real ones of them.
         self.counted = {"computed": 0, "real": 0}
@@ -150,15 +175,11 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         ``from_pretrained`` gives has the classes that they know.
         """
         use_fast_products(self)
-        use_lean_norms(self.decoder)
+        use_own_norms(self.decoder)
 
     def recompute_blocks(self, enable: bool = True) -> None:
-        """Compute encoder blocks and decoder layers again in the backward pass, and keep no activations.
-
-        The library's own switch does the same and makes the embeddings ask for gradients too, which costs
-        a backward pass through everything below the first adapter.
-        """
-        self._set_gradient_checkpointing(enable, partial(checkpoint, use_reentrant=False))
+        """Compute encoder blocks and decoder layers again in the backward pass, and keep no activations."""
+        recompute_activations(self, enable)
 
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks: those of the encoder, then the layers of the decoder."""
@@ -260,27 +281,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         targets: Tensor | None = None,
         **kwargs: Any,
     ) -> MiDashengLMOutput:
-        """The padded forward, or, where ``sequence_lengths`` is given, the packed one.
-
-        Args:
-            input_ids: [B, T] padded at either end; packed: [T], the rows end to end.
-            attention_mask: [B, T], 1 where there is a token.
-            input_values: [clips, S] waveforms in the order of their placeholders, padded at the end.
-            audio_length: [clips] samples of each.
-            labels: [B, T], -100 where nothing is supervised; position t is predicted from t - 1.
-            position_ids: [B, T], or packed [T], counting from 0 in each row.
-            inputs_embeds: [B, T, H] in place of ``input_ids`` and audio.
-            past_key_values: The library's cache (``cache`` is its newer name).
-            cache: The library's cache.
-            use_cache: Whether to return it.
-            logits_to_keep: Last positions to form logits of; 0 means all.
-            waveform: Packed: [S] the clips end to end.
-            audio_samples: Packed: samples of each clip, on the host.
-            sequence_lengths: Packed: tokens of each row, on the host.
-            audio_positions: Packed: [A] placeholders in ``input_ids``.
-            target_positions: Packed: [N] positions whose next token is supervised.
-            targets: Packed: [N] those next tokens.
-            kwargs: For the library's decoder.
+        """The padded forward, or the packed one where ``sequence_lengths`` is given; see the class.
 
         Returns:
             ``loss``, ``logits`` and the cache; packed: ``loss_sum``.
@@ -290,34 +291,31 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """
         if sequence_lengths is not None:
             assert input_ids is not None and target_positions is not None and targets is not None
-            hidden = self.packed_hidden(
-                *(input_ids, position_ids, waveform, audio_samples or (), sequence_lengths, audio_positions),
-                keep_rows=target_positions,
-            )
-            total = loss_sum(hidden, self.decoder.lm_head, targets)
-            return MiDashengLMOutput(loss_sum=total)
+            audio = (waveform, audio_samples or (), sequence_lengths, audio_positions)
+            hidden = self.packed_hidden(input_ids, position_ids, *audio, keep_rows=target_positions)
+            return MiDashengLMOutput(loss_sum=loss_sum(hidden, self.decoder.lm_head, targets))
         past = cache if cache is not None else past_key_values
         if inputs_embeds is None:
-            assert input_ids is not None
-            if input_values is None and past is not None and past.get_seq_length():
-                # A token that was generated is a word, even where it is the placeholder's.
-                inputs_embeds = self.get_input_embeddings()(input_ids)
-            else:
-                inputs_embeds = self.embed_padded(input_ids, input_values, audio_length)
+            inputs_embeds = self._embed(input_ids, input_values, audio_length, past)
         self._count_padded(inputs_embeds, attention_mask)
         if position_ids is None and isinstance(attention_mask, Tensor) and past is None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_(min=0)
         output = self.decoder(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            labels=labels,
-            **{CACHE_NAME: past},
-            **{**kwargs, "return_dict": True},
-        )
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache, logits_to_keep=logits_to_keep, labels=labels,
+            **{CACHE_NAME: past}, **{**kwargs, "return_dict": True},
+        )  # fmt: skip
         return MiDashengLMOutput(**output)
+
+    def _embed(
+        self, input_ids: Tensor | None, input_values: Tensor | None, audio_length: Any, past: Any
+    ) -> Tensor:
+        """Embeddings of the next tokens of padded rows, [B, T, H]; ``past`` is the cache of those before."""
+        assert input_ids is not None
+        if input_values is None and past is not None and past.get_seq_length():
+            # A token that was generated is a word, even where it is the placeholder's.
+            return self.get_input_embeddings()(input_ids)  # type: ignore[no-any-return]
+        return self.embed_padded(input_ids, input_values, audio_length)
 
     def packed_hidden(
         self,
@@ -358,7 +356,10 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             packing=packing,
             **{"use_cache": False, **kwargs},
         )
-        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+        states: Tensor = output.last_hidden_state[0]
+        if keep_rows is None or keeps_rows(self.decoder.model.layers[-1]):
+            return states
+        return states.index_select(0, keep_rows)
 
     def _check_packed(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdl_toolkit.compat.torch_cpu import has_onednn, onednn_linear
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import (
     Linear,
@@ -21,17 +22,14 @@ from mdl_toolkit.model.kernels.linear import (
     use_fast_products,
 )
 
-needs_onednn = pytest.mark.skipif(
-    not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
-    reason="this torch has no oneDNN",
-)
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """As on a CPU where oneDNN is the faster, for products of any size; the shapes that it was asked for."""
     shapes: list[tuple[int, ...]] = []
-    inner = products._onednn
+    inner = onednn_linear
 
     def noted(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         shapes.append((*x.shape, weight.shape[0]))
@@ -39,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
-    monkeypatch.setattr(products, "_onednn", noted)
+    monkeypatch.setattr(products, "onednn_linear", noted)
     return shapes
 
 
@@ -110,7 +108,7 @@ def test_autocast_keeps_its_dtype(asked: list[tuple[int, ...]]) -> None:
 
 def test_small_products_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_onednn", None)
+    monkeypatch.setattr(products, "onednn_linear", None)
     x, weight = torch.randn(40, 64), torch.randn(64, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))
 
@@ -164,7 +162,7 @@ class TestLaidOut:
 
     @pytest.fixture(autouse=True)
     def everywhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        if not products.has_onednn():
+        if not has_onednn():
             pytest.skip("this torch has no oneDNN")
         for name in ("onednn_is_faster", "cpu_has_bfloat16"):
             monkeypatch.setattr(products, name, lambda: True)

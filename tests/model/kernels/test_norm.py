@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from mdl_toolkit.model.kernels.norm import use_lean_norms
+from mdl_toolkit.model.kernels.norm import use_own_norms
 
 KINDS = [Qwen2RMSNorm, Qwen3RMSNorm]
 
@@ -22,7 +22,7 @@ def pair(kind: Any, dtype: torch.dtype, trained: bool) -> tuple[Any, Any]:
     with torch.no_grad():
         own.weight.normal_(1.0, 0.2)
         theirs.weight.copy_(own.weight)
-    use_lean_norms(own)
+    use_own_norms(own)
     assert type(own) is not kind and isinstance(own, kind)
     for norm in (own, theirs):
         norm.requires_grad_(trained)

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 import mdl_toolkit
+from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels import loss as losses
 from mdl_toolkit.model.kernels import norm as norms
@@ -29,7 +30,7 @@ Function = Callable[..., Tensor]
 
 @pytest.fixture(autouse=True)
 def onednn_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not products.has_onednn():
+    if not has_onednn():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)

@@ -14,6 +14,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import lay_out
@@ -26,7 +27,7 @@ from support.models.tiny import tiny_config
 
 @pytest.fixture(autouse=True)
 def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not products.has_onednn():
+    if not has_onednn():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)

@@ -1,7 +1,9 @@
-"""The decoder's last layer, which may compute for the positions that anyone reads only.
+"""The decoder's last layer, which may compute only the positions that anyone reads.
 
 Above the last attention no position sees another, and of most positions nothing is read: those of the prompt
 and the audio in training, all but the last of a prompt in generation.
+
+Letters: T tokens of all rows end to end, N positions that are kept, H decoder width.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.models.qwen2 import modeling_qwen2 as qwen2
-from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
+from mdl_toolkit.compat.torch_modules import extend
+from mdl_toolkit.compat.transformers_decoder import is_prenorm_layer
 from mdl_toolkit.model.kernels.attention import Packing
 
 
 class LastLayer(nn.Module):
-    """Mixed into the library's layers: pre-norm attention, then pre-norm MLP."""
+    """The forward of a last layer, put before the library's own: pre-norm attention, then pre-norm MLP."""
 
     self_attn: nn.Module
     mlp: nn.Module
@@ -35,17 +37,15 @@ class LastLayer(nn.Module):
         return kept + self.mlp(self.post_attention_layernorm(kept))
 
 
-class Qwen2DecoderLayer(LastLayer, qwen2.Qwen2DecoderLayer):  # type: ignore[misc]
-    """Qwen2's. The library goes by the names of classes (``_no_split_modules``): this is one of them."""
-
-
-class Qwen3DecoderLayer(LastLayer, qwen3.Qwen3DecoderLayer):  # type: ignore[misc]
-    """Qwen3's."""
-
-
-_LAST = {qwen2.Qwen2DecoderLayer: Qwen2DecoderLayer, qwen3.Qwen3DecoderLayer: Qwen3DecoderLayer}
-
-
 def make_last(layer: nn.Module) -> None:
-    """Let a layer of the library's heed ``Packing.keep_rows``; it keeps its weights and its class's name."""
-    layer.__class__ = _LAST[type(layer)]
+    """Let a layer of the library's heed ``Packing.keep_rows``, where it is built as this forward expects.
+
+    It keeps its weights and its class's name.
+    """
+    if is_prenorm_layer(layer):
+        extend(layer, LastLayer)
+
+
+def keeps_rows(layer: nn.Module) -> bool:
+    """Whether a layer heeds ``Packing.keep_rows``; what comes out of another one has all T positions."""
+    return isinstance(layer, LastLayer)

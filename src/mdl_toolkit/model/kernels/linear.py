@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdl_toolkit.compat.torch_cpu import arranged_weight, has_onednn, onednn_linear, write_count
+
 #: Multiplications from which a product is worth a kernel of oneDNN's, which is made anew for every number of
 #: rows: numbers that change with every step of training, and seldom from one generated token to the next.
 _WORTH_A_KERNEL = 1 << 24
@@ -36,13 +38,13 @@ class Layout(NamedTuple):
         forward: For products with inputs.
         backward: For products with outputs' gradients; ``None`` where there are none to come.
         of: The weight's own storage, held so that nothing else can take its address.
-        version: Of the weight when it was laid out.
+        writes: How often the weight had been written to when it was laid out.
     """
 
     forward: Tensor
     backward: Tensor | None
     of: Tensor
-    version: int
+    writes: int | None
 
 
 class Linear(nn.Linear):
@@ -54,20 +56,23 @@ class Linear(nn.Linear):
         """``input`` [..., I] → [..., O]."""
         return linear(input, self.weight, self.bias, layout_of(self))
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.layout = None  # weights of another dtype or place
-        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle has: all but the layout, which is made for this CPU."""
         return {name: value for name, value in self.__dict__.items() if name != "layout"}
 
 
 def use_fast_products(module: nn.Module) -> None:
-    """Let every plain linear layer inside be a :class:`Linear`; weights and names stay."""
-    for layer in module.modules():
+    """Put a :class:`Linear` in the place of every plain linear layer inside; parameters and names stay."""
+    for name, layer in list(module.named_modules()):
         if type(layer) is nn.Linear:
-            layer.__class__ = Linear
+            module.set_submodule(name, _with_parameters_of(layer))
+
+
+def _with_parameters_of(layer: nn.Linear) -> Linear:
+    with torch.device("meta"):
+        made = Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    made.weight, made.bias = layer.weight, layer.bias
+    return made.train(layer.training)
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -95,12 +100,11 @@ def lay_out(module: nn.Module, free: int, backward: bool = False) -> int:
     total = (1 + backward) * sum(layer.weight.nbytes for layer in layers)
     if total > free // _SHARE:
         return 0
-    arrange = torch.ops.mkldnn._reorder_linear_weight
     with torch.no_grad():
         for layer in layers:
             weight = layer.weight.detach()
-            back = arrange(weight.t().contiguous()) if backward else None
-            layer.layout = Layout(arrange(weight), back, weight, weight._version)
+            back = arranged_weight(weight.t().contiguous()) if backward else None
+            layer.layout = Layout(arranged_weight(weight), back, weight, write_count(weight))
     return total
 
 
@@ -117,7 +121,7 @@ def layout_of(layer: nn.Module) -> Layout | None:
     if layout is None:
         return None
     weight: Any = layer.weight
-    same = weight.data_ptr() == layout.of.data_ptr() and weight._version == layout.version
+    same = weight.data_ptr() == layout.of.data_ptr() and write_count(weight) == layout.writes
     if not same or weight.requires_grad:
         layer.layout = None  # type: ignore[assignment]
         return None
@@ -141,7 +145,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, layout: Layout
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         product: Tensor = _Product.apply(x, weight, bias, layout)  # type: ignore[no-untyped-call]
         return product
-    return _onednn(x, weight if layout is None else layout.forward, bias)
+    return onednn_linear(x, weight if layout is None else layout.forward, bias)
 
 
 def transposed(x: Tensor, weight: Tensor, layout: Layout | None = None) -> Tensor:
@@ -153,8 +157,11 @@ def transposed(x: Tensor, weight: Tensor, layout: Layout | None = None) -> Tenso
 
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies matrices in bfloat16 by instructions of its own, faster than in float32."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+    names = ("avx512_bf16", "amx_tile")
+    if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name) for name in names)
+    return any(name in _cpuinfo("flags").split() for name in names)
 
 
 class _Product(torch.autograd.Function):
@@ -162,7 +169,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout | None) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.layout = layout
-        return _onednn(x, weight if layout is None else layout.forward, bias)
+        return onednn_linear(x, weight if layout is None else layout.forward, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -175,7 +182,7 @@ class _Product(torch.autograd.Function):
             d_weight = rows.t() @ x.flatten(0, -2) if of_weight else None
         else:
             d_x = _back(gradient, weight, ctx.layout) if of_x else None
-            d_weight = _onednn(rows.t(), x.flatten(0, -2).t()) if of_weight else None
+            d_weight = onednn_linear(rows.t(), x.flatten(0, -2).t()) if of_weight else None
         return d_x, d_weight, rows.sum(0) if of_bias else None, None
 
 
@@ -191,30 +198,19 @@ def _suits_onednn(x: Tensor, weight: Tensor, layout: Layout | None) -> bool:
 
 def _back(gradient: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:
     if layout is not None and layout.backward is not None:
-        return _onednn(gradient, layout.backward)
-    return _onednn(gradient, weight.t())
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
+        return onednn_linear(gradient, layout.backward)
+    return onednn_linear(gradient, weight.t())
 
 
 def _pays(layer: nn.Linear) -> bool:
     weight = layer.weight
     if not weight.is_cpu or weight.requires_grad or type(weight.data) is not Tensor or weight.is_inference():
         return False
+    if write_count(weight) is None:  # nothing would tell when the copy is out of date
+        return False
     if weight.dtype == torch.bfloat16:
         return has_onednn() and cpu_has_bfloat16()
     return weight.dtype == torch.float32 and onednn_is_faster()
-
-
-@functools.cache
-def has_onednn() -> bool:
-    """Whether torch was built with oneDNN, and with the products of it that are called here."""
-    names = ("_linear_pointwise", "_reorder_linear_weight")
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 @functools.cache
@@ -229,8 +225,13 @@ def onednn_is_faster() -> bool:
 
 
 def _vendor() -> str:
+    return _cpuinfo("vendor_id") or platform.processor()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in ``/proc/cpuinfo``, its name included; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line for line in lines if line.startswith("vendor_id"))
-    except (OSError, StopIteration):
-        return platform.processor()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(field)), "")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mdl_toolkit.compat.torch_modules import is_hooked
 from mdl_toolkit.model.kernels.linear import Layout, is_plain, layout_of, linear, transposed
 from mdl_toolkit.model.kernels.second_order import traced_gradients
 
@@ -70,7 +71,7 @@ def _plain_and_frozen(head: nn.Module) -> bool:
         and head.bias is None
         and not head.weight.requires_grad
         and type(head.weight.data) is Tensor
-        and not (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks)
+        and not is_hooked(head)
     )
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from mdl_toolkit.compat.torch_modules import extend
+from mdl_toolkit.compat.transformers_decoder import rms_norms
 from mdl_toolkit.model.kernels.second_order import traced_gradients
 
 
-class _RMSNorm(nn.Module):
-    """Mixed into the library's norms."""
+class OwnRMSNorm(nn.Module):
+    """The forward of a norm, put before the library's own."""
 
     weight: nn.Parameter
     variance_epsilon: float
@@ -34,25 +34,15 @@ class _RMSNorm(nn.Module):
         return normed
 
 
-class LeanQwen2RMSNorm(_RMSNorm, Qwen2RMSNorm):  # type: ignore[misc]
-    """Qwen2's norm."""
-
-
-class LeanQwen3RMSNorm(_RMSNorm, Qwen3RMSNorm):  # type: ignore[misc]
-    """Qwen3's norm."""
-
-
-_lean = {Qwen2RMSNorm: LeanQwen2RMSNorm, Qwen3RMSNorm: LeanQwen3RMSNorm}
-
-
-def use_lean_norms(module: nn.Module) -> None:
+def use_own_norms(module: nn.Module) -> None:
     """Let the library's norms inside use the forward above; weights and names stay."""
-    for layer in module.modules():
-        if type(layer) in _lean:
-            layer.__class__ = _lean[type(layer)]
+    for layer in rms_norms(module):
+        extend(layer, OwnRMSNorm)
 
 
 class _Normalise(torch.autograd.Function):
+    """The norm of rows [..., H], which keeps its input, weight and the rows' inverse length alone."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.float()
