@@ -19,7 +19,8 @@ from mdl_toolkit.family import check_folder
 TINY = "tiny"
 _SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.py")
 _WEIGHT_FILES = ("*.safetensors",)
-_MARKS = ("config.json", "adapter_config.json", "mdl_toolkit.json")
+#: One of these makes a folder a model, an adapter or a checkpoint.
+_MODEL_FILES = ("config.json", "adapter_config.json", "mdl_toolkit.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -55,7 +56,7 @@ def resolve_model(
     if path.exists():
         return check_folder(_local(path))
     if not _is_hub_id(text):
-        raise ModelError(f"no model folder {text}{_near(path)}")
+        raise ModelError(f"no model folder {text}{_did_you_mean(path)}")
     if from_modelscope:
         return check_folder(_from_modelscope(text, revision, weights), text)
     return check_folder(_cached(text, revision, weights) or _download(text, revision, weights, option), text)
@@ -68,20 +69,24 @@ def revision_of(folder: Path) -> str | None:
 
 def _local(path: Path) -> Path:
     if path.is_file():
-        beside = any((path.parent / mark).is_file() for mark in _MARKS)
+        beside = _has_model(path.parent)
         hint = f"; give the folder that it is in: {path.parent}" if beside else ""
         raise ModelError(f"{path}: a file; a model is a folder with config.json in it{hint}")
-    if any((path / mark).is_file() for mark in _MARKS):
+    if _has_model(path):
         return path
     inside = sorted(
-        (child for child in _children(path) if any((child / mark).is_file() for mark in _MARKS)),
-        key=lambda child: (child.name != "final", -_number(child.name)),
+        (child for child in _children(path) if _has_model(child)),
+        key=lambda child: (child.name != "final", -_trailing_number(child.name)),
     )
     hint = f"; did you mean {' or '.join(str(child) for child in inside[:2])}?" if inside else ""
-    raise ModelError(f"{path}: no model in this folder (none of {', '.join(_MARKS)}){hint}")
+    raise ModelError(f"{path}: no model in this folder (none of {', '.join(_MODEL_FILES)}){hint}")
 
 
-def _number(name: str) -> int:
+def _has_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _MODEL_FILES)
+
+
+def _trailing_number(name: str) -> int:
     digits = re.search(r"(\d{1,15})$", name)
     return int(digits[1]) if digits else -1
 
@@ -97,7 +102,7 @@ def _is_hub_id(text: str) -> bool:
     return bool(_HUB_ID.fullmatch(text)) and ".." not in text and "--" not in text and len(text) <= 96
 
 
-def _near(path: Path) -> str:
+def _did_you_mean(path: Path) -> str:
     """``; did you mean …?`` with the local names most like a path's."""
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent  # a wrong folder on the way: names like that one help
@@ -113,7 +118,7 @@ def _patterns(weights: bool) -> list[str]:
 
 def _complete(folder: Path, weights: bool) -> bool:
     """Whether a cached snapshot has what is needed: other programs fetch single files into the same cache."""
-    if not any((folder / mark).is_file() for mark in _MARKS):
+    if not _has_model(folder):
         return False
     if not weights or (folder / "model.safetensors").is_file():
         return True
@@ -142,6 +147,32 @@ def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
 
 def _download(name: str, revision: str | None, weights: bool, option: str) -> Path:
     from huggingface_hub import snapshot_download
+
+    called = f"{name} at revision {revision}" if revision else name
+    if (offline := _offline()) is not None:
+        why = _unreachable(name, offline, option)
+        raise ModelError(f"{called}: no local folder of this name, and {why}{_did_you_mean(Path(name))}")
+    try:
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(False)))
+        if weights:
+            check_folder(found, name)  # before gigabytes are fetched
+            found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(True)))
+    except ModelError:
+        raise
+    except Exception as error:
+        why = _reason(error, name, revision, option)
+        raise ModelError(
+            f"{called}: no local folder of this name, and {why}{_did_you_mean(Path(name))}"
+        ) from None
+    if not _complete(found, weights):
+        raise ModelError(
+            f"{called}: downloaded, but it has no safetensors weights; pickled ones are never read"
+        )
+    return found
+
+
+def _reason(error: Exception, name: str, revision: str | None, option: str) -> str:
+    """Why a download from the Hub failed and what to do, for a person."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -150,49 +181,32 @@ def _download(name: str, revision: str | None, weights: bool, option: str) -> Pa
         RevisionNotFoundError,
     )
 
-    at = f" at revision {revision}" if revision else ""
-    unreachable = (
-        "it is not in the Hub's local cache, and the Hub can't be reached ({reason}); download it where "
+    if isinstance(error, GatedRepoError):
+        return "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the Hub has the model, but no revision {revision}: look up its branches and tags"
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        return "the Hub has no such model either; is the name right? (a private one needs `hf auth login`)"
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        return f"the Hub answered with status {status}; try again later, or give a local folder"
+    if isinstance(error, OSError):
+        if error.errno is not None and error.filename is not None:
+            return f"the download could not be stored: {error.strerror} ({error.filename})"
+        return _unreachable(name, type(error).__name__, option)
+    # The client's transport has its own family of errors (proxies, certificates); their texts can hold URLs
+    # with credentials, so only their kind is shown.
+    return f"the download failed ({type(error).__name__}); check the network, or give a local folder"
+
+
+def _unreachable(name: str, reason: str, option: str) -> str:
+    why = (
+        f"it is not in the Hub's local cache, and the Hub can't be reached ({reason}); download it where "
         f"there is a network (`hf download {name}`) and give the folder with {option}"
     )
     if option == "--model-name":
-        unreachable += f", or try the small base that ships with the toolkit: {option} {TINY}"
-    offline = _offline()
-    if offline:
-        why = unreachable.format(reason=offline)
-        raise ModelError(f"{name}{at}: no local folder of this name, and {why}{_near(Path(name))}")
-    try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(False)))
-        if weights:
-            check_folder(found, name)  # before gigabytes are fetched
-            found = Path(snapshot_download(name, revision=revision, allow_patterns=_patterns(True)))
-    except ModelError:
-        raise
-    except GatedRepoError:
-        why = "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`"
-    except RevisionNotFoundError:
-        why = f"the Hub has the model, but no revision {revision}: look up its branches and tags"
-    except (RepositoryNotFoundError, HFValidationError):
-        why = "the Hub has no such model either; is the name right? (a private one needs `hf auth login`)"
-    except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        why = f"the Hub answered with status {status}; try again later, or give a local folder"
-    except OSError as error:
-        if error.errno is not None and error.filename is not None:
-            why = f"the download could not be stored: {error.strerror} ({error.filename})"
-        else:
-            why = unreachable.format(reason=type(error).__name__)
-    except Exception as error:
-        # The client's transport has its own family of errors (proxies, certificates); their texts can hold
-        # URLs with credentials, so only their kind is shown.
-        why = f"the download failed ({type(error).__name__}); check the network, or give a local folder"
-    else:
-        if _complete(found, weights):
-            return found
-        raise ModelError(
-            f"{name}{at}: downloaded, but it has no safetensors weights; pickled ones are never read"
-        )
-    raise ModelError(f"{name}{at}: no local folder of this name, and {why}{_near(Path(name))}") from None
+        why += f", or try the small base that ships with the toolkit: {option} {TINY}"
+    return why
 
 
 def _offline() -> str | None:
@@ -234,5 +248,5 @@ def _from_modelscope(name: str, revision: str | None, weights: bool) -> Path:
         kind = "no safetensors weights in it"
     raise ModelError(
         f"{name}: no local folder of this name, and ModelScope gave none ({kind}); check the name and "
-        f"the network{_near(Path(name))}"
+        f"the network{_did_you_mean(Path(name))}"
     )
