@@ -68,9 +68,9 @@ class Settings:
 
     _origin: Origin | None = field(default=None, repr=False, compare=False)
 
-    def __new__(cls, **values: Any) -> Settings:
+    def __new__(cls: type[S], **values: Any) -> S:
         """Note the names; a dataclass's own ``__init__`` fills in defaults and forgets who gave what."""
-        made = super().__new__(cls)
+        made: S = super().__new__(cls)
         made.__dict__["_passed"] = frozenset(values)
         return made
 
