@@ -16,6 +16,7 @@ from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import DataError, SettingsError, Stopped
 from mdl_toolkit.settings import options, paths
 from mdl_toolkit.settings import other_tools as foreign
+from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted
 
 
@@ -27,7 +28,7 @@ def clips(tmp_path: Path) -> Path:
 
 
 def train_settings(clips: Path, *words: str) -> settings.TrainSettings:
-    flags, config = cli.parse_flags(
+    flags, config = parse_flags(
         settings.TrainSettings, ["--train-dataset", str(clips), "--output", "out", *words]
     )
     return options.build(settings.TrainSettings, flags, config)
@@ -76,7 +77,7 @@ def test_booleans_take_words_and_flag_forms(clips: Path, words: list[str], value
 
 
 def test_a_bare_boolean_does_not_swallow_the_argument_after_it(clips: Path):
-    flags, _ = cli.parse_flags(settings.ConvertSettings, ["--from-modelscope", str(clips), "--output", "d"])
+    flags, _ = parse_flags(settings.ConvertSettings, ["--from-modelscope", str(clips), "--output", "d"])
     made = options.build(settings.ConvertSettings, flags)
     assert made.from_modelscope is True and made.input == clips
 
@@ -101,7 +102,7 @@ def test_several_datasets_are_all_there(tmp_path: Path, words: list[str]):
     places[0].write_text("audio,prediction\n")
     places[1].mkdir()
     typed = [word.replace("{0}", str(places[0])).replace("{1}", str(places[1])) for word in words]
-    flags, _ = cli.parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
+    flags, _ = parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
     assert paths.dataset_paths(options.build(settings.TrainSettings, flags).train_dataset) == places
 
 
@@ -163,7 +164,7 @@ def test_the_same_value_twice_is_one_value(clips: Path):
 )
 def test_words_that_have_no_place(command: str, words: list[str], message: str):
     with pytest.raises(SettingsError, match=message):
-        cli.parse_flags(cli.COMMANDS[command].settings, words)
+        parse_flags(cli.COMMANDS[command].settings, words)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +363,7 @@ def test_a_flag_wins_over_a_wrong_value_in_yaml(clips: Path, tmp_path: Path):
 )
 def test_options_of_other_tools_lead_to_ours(command: str, name: str, answer: str):
     with pytest.raises(SettingsError) as caught:
-        cli.parse_flags(cli.COMMANDS[command].settings, [f"--{name}", "x"])
+        parse_flags(cli.COMMANDS[command].settings, [f"--{name}", "x"])
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(f"no option --{name}: {answer}")
 
@@ -475,7 +476,7 @@ def test_every_help_ends_with_a_line_that_can_be_typed(capsys: pytest.CaptureFix
         last = capsys.readouterr().out.splitlines()[-1]
         assert last == f"example: {listed.strip()}"
         program, typed, *words = listed.split()
-        flags, _ = cli.parse_flags(command.settings, words)
+        flags, _ = parse_flags(command.settings, words)
         assert (program, typed) == ("mdl-toolkit", name)
         required = {
             f.name

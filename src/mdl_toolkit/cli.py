@@ -7,19 +7,16 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import Field
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, settings
 from mdl_toolkit.distributed.environment import process_rank
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
-from mdl_toolkit.settings.options import OptionType, flag, settings_fields
-from mdl_toolkit.settings.other_tools import instead_of
+from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
 from mdl_toolkit.terminal.live_line import status
@@ -221,142 +218,6 @@ def _function(place: str) -> Callable[[Any], Any]:
         gc.freeze()
         gc.enable()
     return function
-
-
-def parse_flags(
-    command_settings: type[options.Settings], words: Sequence[str], problems: list[str] | None = None
-) -> tuple[dict[str, Any], Path | None]:
-    """Take the words of a command line apart.
-
-    Args:
-        command_settings: The command's settings.
-        words: What was typed after the command.
-        problems: Takes what is wrong, where more is to be looked at before it is told.
-
-    Returns:
-        Texts by setting name (lists for repeated options), and the ``--config`` file if one is named.
-
-    Raises:
-        SettingsError: For unknown options, options without their value, and two values where one is taken,
-            all at once; not where ``problems`` takes them.
-    """
-    known = {f.name: (f, kind) for f, kind in settings_fields(command_settings)}
-    places = [f.name for f, _ in known.values() if f.metadata["positional"]]
-    line = _Line(known)
-    queue = list(words)
-    only_places = False
-    while queue:
-        word = queue.pop(0)
-        if word == "--" and not only_places:
-            only_places = True
-            continue
-        if only_places or not word.startswith("--"):
-            if places:
-                line.take(places.pop(0), word, options.shown(word))
-            else:
-                line.problems.append(_unexpected(word, line))
-                if _is_short(word) and queue and not queue[0].startswith("-"):
-                    queue.pop(0)  # its value
-            continue
-        key, equals, value = word[2:].partition("=")
-        name, typed = key.replace("-", "_"), f"--{options.printable(key)}"
-        negated = name.startswith("no_") and name[3:] in known and known[name[3:]][1].kind is bool
-        name = name[3:] if negated else name
-        if name != "config" and name not in known:
-            line.problems.append(f"no option {typed}{_instead(name, known)}")
-            if not equals and queue and not queue[0].startswith("--"):
-                queue.pop(0)
-            continue
-        if negated:
-            if equals:
-                line.problems.append(f"{typed} takes no value")
-            line.take(name, "false", typed)
-            continue
-        if not equals:
-            bare = name in known and (known[name][1].kind is bool or known[name][0].metadata["bare"])
-            if bare and not _takes_next(queue, *known[name]):
-                line.take(name, "true", typed)
-                continue
-            if not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
-                line.problems.append(f"{typed} needs a value")
-                continue
-            value = queue.pop(0)
-        line.take(name, value, f"{typed} {options.shown(value)}")
-    if problems is not None:
-        problems += line.problems
-    elif line.problems:
-        raise SettingsError(line.problems)
-    config = line.flags.pop("config", None)
-    return line.flags, None if config is None else Path(config)
-
-
-class _Line:
-    """What a command line has said so far.
-
-    Args:
-        known: The command's settings.
-    """
-
-    def __init__(self, known: Mapping[str, tuple[Field[Any], OptionType]]) -> None:
-        self.flags: dict[str, Any] = {}
-        self.problems: list[str] = []
-        self.known = known
-        #: The option taken last, where it is one that may be repeated.
-        self.repeated: str | None = None
-        self._said: dict[str, str] = {}
-
-    def take(self, name: str, value: str, said: str) -> None:
-        """Take a value; ``said`` is how a person would know it again."""
-        self.repeated = name if name in self.known and self.known[name][1].repeated else None
-        if self.repeated:
-            self.flags.setdefault(name, []).append(value)
-        elif name in self.flags and self._meaning(name, value) != self._meaning(name, self.flags[name]):
-            self.problems.append(f"two values where one is taken: {self._said[name]} and {said}; keep one")
-        else:
-            self.flags[name] = value
-            self._said[name] = said
-
-    def _meaning(self, name: str, value: str) -> Any:
-        """What a text stands for, so that ``1e-4`` and ``0.0001`` are no two values."""
-        try:
-            f, kind = self.known[name]
-            return options.parse_value(value, kind, f.metadata)
-        except (KeyError, ValueError):  # `--config`, or a text that will be refused
-            return value
-
-
-def _takes_next(queue: Sequence[str], f: Field[Any], kind: OptionType) -> bool:
-    """Whether the next word is the value of an option that may stand alone."""
-    if not queue or queue[0].startswith("--"):
-        return False
-    words = {"true", "false", "yes", "no", "on", "off", "1", "0"}
-    words |= {"auto"} if kind.auto else set()
-    words |= {"null", "none"} if kind.optional else set()
-    return bool(f.metadata["bare"]) or queue[0].lower() in words
-
-
-def _is_short(word: str) -> bool:
-    """Whether a word is an option as other programs have them: ``-o``."""
-    return len(word) > 1 and word[0] == "-" and word[1].isalpha()
-
-
-def _unexpected(word: str, line: _Line) -> str:
-    shown = repr(word)
-    if _is_short(word):
-        return f"unexpected {shown}: options begin with two dashes"
-    if "input" in line.flags:
-        return f"unexpected {shown}: INPUT is {options.shown(line.flags['input'])}, and there is one only"
-    if line.repeated:
-        return f"unexpected {shown}: a further value needs its option again, {flag(line.repeated)} {shown}"
-    if "train_dataset" in line.known:
-        return f"unexpected {shown}: data to train on are given as --train-dataset"
-    return f"unexpected {shown}"
-
-
-def _instead(name: str, known: Mapping[str, Any]) -> str:
-    found = instead_of(name, known, flag)
-    others = [n for n, c in COMMANDS.items() if name in {f.name for f, _ in settings_fields(c.settings)}]
-    return found if found.startswith(":") or not others else f": it is an option of {' and '.join(others)}"
 
 
 def _overview() -> str:

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.training import digits
 from mdl_toolkit import cli
 from mdl_toolkit.settings import options
+from mdl_toolkit.settings.commandline import parse_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -55,7 +56,7 @@ def test_the_commands_are_valid(tmp_path):
             else word
             for word in words[1:]
         ]  # fmt: skip
-        flags, _ = cli.parse_flags(command.settings, placed)
+        flags, _ = parse_flags(command.settings, placed)
         options.build(command.settings, flags)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdl_toolkit import cli
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import ConvertSettings, InferenceSettings, TrainSettings, options
+from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.paths import dataset_paths, parse_shard
 
 CLASSES = (ConvertSettings, TrainSettings, InferenceSettings)
@@ -29,7 +29,7 @@ words = st.one_of(
 @given(st.sampled_from(CLASSES), st.lists(words, max_size=8))
 def test_any_command_line(command: type, typed: list[str]):
     try:
-        flags, config = cli.parse_flags(command, typed)
+        flags, config = parse_flags(command, typed)
         options.build(command, flags, config)
     except SettingsError as error:
         assert error.exit_code == 2
