@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import signal
@@ -18,6 +17,7 @@ from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.terminal import console
+from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
 from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
@@ -97,10 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with console.guarded_streams():
             code = run(list(sys.argv[1:] if argv is None else argv))
         if code > 128:
-            # Python would wait for threads of what was broken off, which may wait for a slow server's clip.
-            atexit._run_exitfuncs()
-            console.flush()
-            os._exit(code)
+            end_process(code, exit_functions=True)  # it may have threads that wait for a slow server
         sys.exit(code)
     finally:
         if failure := sys.modules.get("mdl_toolkit.distributed.failure"):

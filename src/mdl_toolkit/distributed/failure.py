@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -19,9 +18,8 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import MdlError, Stopped
-from mdl_toolkit.terminal.console import flush
+from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import Interrupted
-from mdl_toolkit.terminal.live_line import clear_live_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
 
@@ -156,7 +154,7 @@ class FailureWatch:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's meeting point at {where}")
         self.say_elsewhere(failure)
-        leave_now(failure.code)
+        end_process(failure.code, exit_functions=False)
 
 
 @contextlib.contextmanager
@@ -212,10 +210,7 @@ def leave_group() -> None:
     """End a process that has been in a group, without the interpreter's own clearing up; else do nothing.
 
     Call it in the ``finally`` of all that the process does: the exception that ends it gives the exit code,
-    and a traceback where it is no ``SystemExit``.
-
-    A thread of the group's backend may still hold the last collective's tensor. Where it lets go of it while
-    the interpreter is being cleared up, the process aborts (exit code -6), though all of its work is done.
+    and a traceback where it is no ``SystemExit``. The reason is in ``terminal/ending.py``.
     """
     if not FailureWatch.started:
         return
@@ -226,15 +221,7 @@ def leave_group() -> None:
     elif kind is not None and error is not None:
         code = 1
         sys.excepthook(kind, error, traceback)
-    atexit._run_exitfuncs()
-    leave_now(code)
-
-
-def leave_now(code: int) -> None:
-    """End this process at once, without unwinding or clearing up; what was printed is kept."""
-    clear_live_line()
-    flush()
-    os._exit(code)
+    end_process(code, exit_functions=True)
 
 
 def _cause(error: BaseException, rank: int) -> tuple[str, int]:
@@ -258,6 +245,8 @@ def _cause(error: BaseException, rank: int) -> tuple[str, int]:
 
 def _end_for_sure(code: int) -> None:
     """End the process soon even if the teardown of a broken group hangs."""
-    timer = threading.Timer(20.0 if torch.cuda.is_available() else 10.0, leave_now, (code,))
+    timer = threading.Timer(
+        20.0 if torch.cuda.is_available() else 10.0, end_process, (code,), {"exit_functions": False}
+    )
     timer.daemon = True
     timer.start()

@@ -12,7 +12,8 @@ import signal
 import threading
 from collections.abc import Callable
 
-from mdl_toolkit.terminal.console import flush, print_line
+from mdl_toolkit.terminal.console import print_line
+from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.logs import is_main_process
 from mdl_toolkit.terminal.torchrun import report_failure
 
@@ -68,5 +69,4 @@ def _leave(number: int) -> None:
     report_failure(line)
     if is_main_process():
         print_line(line)
-    flush()
-    os._exit(128 + number)
+    end_process(128 + number, exit_functions=False)

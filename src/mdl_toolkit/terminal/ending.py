@@ -1,0 +1,32 @@
+"""Ending this process at once, past the interpreter's own way of ending.
+
+The interpreter joins all threads and frees all objects first. That goes wrong in two cases:
+
+- A command that a signal has stopped may have threads that wait for a slow server. Python would wait too.
+- A thread of a process group's backend may still hold the last collective's tensor. Where it lets go of it
+  while objects are being freed, the process aborts (exit code -6), though all of its work is done.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import NoReturn
+
+from mdl_toolkit.terminal.console import flush
+from mdl_toolkit.terminal.live_line import clear_live_line
+
+
+def end_process(code: int, *, exit_functions: bool) -> NoReturn:
+    """End this process with an exit code. What was printed is kept; nothing is unwound.
+
+    Args:
+        code: The exit code.
+        exit_functions: Whether to call what was registered with ``atexit``, as at an ordinary end. False in a
+            thread that ends the process because its main thread hangs.
+    """
+    if exit_functions:
+        atexit._run_exitfuncs()
+    clear_live_line()
+    flush()
+    os._exit(code)
