@@ -181,12 +181,23 @@ def _reason(error: Exception, name: str, revision: str | None, option: str) -> s
         RevisionNotFoundError,
     )
 
-    if isinstance(error, GatedRepoError):
-        return "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the Hub has the model, but no revision {revision}: look up its branches and tags"
-    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
-        return "the Hub has no such model either; is the name right? (a private one needs `hf auth login`)"
+    answers: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+        (
+            GatedRepoError,
+            "it is on the Hub, but not open to all: ask for access on its page, then run `hf auth login`",
+        ),
+        (
+            RevisionNotFoundError,
+            f"the Hub has the model, but no revision {revision}: look up its branches and tags",
+        ),
+        (
+            (RepositoryNotFoundError, HFValidationError),
+            "the Hub has no such model either; is the name right? (a private one needs `hf auth login`)",
+        ),
+    )
+    for kind, answer in answers:
+        if isinstance(error, kind):
+            return answer
     if isinstance(error, HfHubHTTPError):
         status = getattr(getattr(error, "response", None), "status_code", None)
         return f"the Hub answered with status {status}; try again later, or give a local folder"
