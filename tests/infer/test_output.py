@@ -22,22 +22,13 @@ from mdl_toolkit.infer.run import inference
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.paths import output_kind
 from support.data.clips import tone, write_csv, write_wav
-from support.models.tiny import make_model_folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model_folder(tmp_path_factory.mktemp("model") / "m")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
+def folder(folder: Path) -> Path:
     for clip in range(3):
-        write_wav(tmp_path / f"{clip}.wav", tone(0.3 + 0.2 * clip, hertz=200 + 90 * clip))
-    return tmp_path
+        write_wav(folder / f"{clip}.wav", tone(0.3 + 0.2 * clip, hertz=200 + 90 * clip))
+    return folder
 
 
 def _infer(folder: Path, model: Path, source: str, output: str, **options) -> bytes:

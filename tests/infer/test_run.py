@@ -28,19 +28,6 @@ from support.data.clips import tone, write_csv, write_wav
 from support.models.tiny import make_model_folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model_folder(tmp_path_factory.mktemp("model") / "m")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def _table(folder: Path, rows: int = 10) -> Path:
     rng = np.random.default_rng(0)
     lines = []

@@ -65,13 +65,13 @@ class Progress:
         self._ticker, self._start = Ticker(every), time.monotonic()
         self.done = 0
 
-    def update(self, count: int = 1, note: str = "") -> None:
+    def update(self, count: int = 1) -> None:
         """Count some more and show it when it is time to."""
         self.done += count
         if self._ticker.due():
-            self._ticker.show(self._line(note))
+            self._ticker.show(self._line())
 
-    def _line(self, note: str) -> str:
+    def _line(self) -> str:
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = self.done / elapsed
         parts = [f"{self.label}: {self.done}"]
@@ -82,8 +82,6 @@ class Progress:
         parts.append(f"{rate:.1f}/s")
         if self.total and rate > 0:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
-        if note:
-            parts.append(note)
         return ", ".join(parts)
 
     def clear(self) -> None:

@@ -22,6 +22,9 @@ TRAIN = shlex.split(
     "mdl-toolkit train --config train.yaml --lora-rank 16 --eval-steps 50 "
     "--train-dataset train-converted/ --eval-dataset test-converted/"
 )
+#: A conversion and a prediction in such a folder; the output's name is the last word.
+CONVERT = shlex.split("mdl-toolkit convert-dataset train.csv --config convert.yaml --output")
+PREDICT = shlex.split("mdl-toolkit inference test.csv --model-name alone/final --num-workers 1 --output")
 #: A longer training that can be interrupted in its middle: 24 steps, each of them saved.
 LONG = [*TRAIN, "--num-epochs", "8", "--save-steps", "1", "--save-total-limit", "3"]
 

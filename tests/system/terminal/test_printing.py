@@ -12,21 +12,9 @@ import pytest
 
 from mdl_toolkit.training.checkpoints.storage import newest_complete
 from support.processes.launch import environment, run
-from support.training.shop import TRAIN, train_on
+from support.training.shop import CONVERT, PREDICT, TRAIN, train_on
 
 pytestmark = pytest.mark.system
-
-CONVERT = ["mdl-toolkit", "convert-dataset", "train.csv", "--config", "convert.yaml", "--output"]
-PREDICT = [
-    "mdl-toolkit",
-    "inference",
-    "test.csv",
-    "--model-name",
-    "alone/final",
-    "--num-workers",
-    "1",
-    "--output",
-]
 
 #: Words before a command, by what they do to its output.
 SINKS = {

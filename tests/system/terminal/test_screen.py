@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.processes.altered import altered
 from support.processes.launch import run
 from support.processes.terminal import rows, started
 from support.training.shop import TRAIN
 
 pytestmark = pytest.mark.system
 
-#: Dawdles where it is told to, so that there is something to see, and prints as libraries do.
+#: Takes a while at each call, so that there is something to see, and prints as libraries do.
 NOISY = """
-import importlib, logging, os, sys, time, warnings
-from mdl_toolkit.cli import main
-place, name = sys.argv[1].rsplit(".", 1)
-module, owner = place.rsplit(".", 1)
-owner = getattr(importlib.import_module(module), owner)
-original, calls = getattr(owner, name), []
-def noisy(*words, **named):
-    calls.append(1)
-    time.sleep(0.25)
-    if len(calls) == 4:
-        warnings.warn("a library warns")
-        logging.getLogger("library").warning("a library logs")
-        print("a library prints")
-        print("half a line", end="", file=sys.stderr, flush=True)
-    if len(calls) == 6:
-        os.write(2, b"a library in C prints " + 99 * b"." + b"\\n")
-    if len(calls) == 9 and "fail" in words:
-        raise RuntimeError("it fails")
-    return original(*words, **named)
-setattr(owner, name, noisy)
-main(sys.argv[2:])
+time.sleep(0.25)
+if len(calls) == 4:
+    warnings.warn("a library warns")
+    logging.getLogger("library").warning("a library logs")
+    print("a library prints")
+    print("half a line", end="", file=sys.stderr, flush=True)
+if len(calls) == 6:
+    os.write(2, b"a library in C prints " + 99 * b"." + b"\\n")
 """
+MICRO_BATCH = "mdl_toolkit.training.trainable.wrap.Wrapped.micro_batch"
 
 STEP = r"step \d+/\d+ \(\d+ %\), loss \d+\.\d{4}, \d+\.\d clips/s, .+ left"
 #: What the libraries print, each on a line of its own.
@@ -50,9 +38,8 @@ def live_lines(written: str) -> list[str]:
 
 
 def test_training(shop: Path):
-    noisy = [sys.executable, "-c", NOISY, "mdl_toolkit.training.trainable.wrap.Wrapped.micro_batch"]
     words = [*" ".join(TRAIN).replace("--eval-steps 50", "--eval-steps 7").split(), "--num-epochs", "3"]
-    with started([*noisy, *words[1:], "--output", "seen/"], cwd=shop) as screen:
+    with started(altered(MICRO_BATCH, NOISY, [*words[1:], "--output", "seen/"]), cwd=shop) as screen:
         code, lines = screen.end()
     assert code == 0, lines
     drawn = live_lines(screen.written)
@@ -84,8 +71,8 @@ def test_conversion_and_inference(shop: Path):
     ):
         name = words[0]
         words += ["convert.yaml"] if name == "convert-dataset" else ["alone/final"]
-        noisy = [sys.executable, "-c", NOISY, function]
-        with started([*noisy, *words, "--output", f"seen-{name}"], cwd=shop) as screen:
+        noisy = altered(function, NOISY, [*words, "--output", f"seen-{name}"])
+        with started(noisy, cwd=shop) as screen:
             code, lines = screen.end()
         assert code == 0, lines
         drawn = live_lines(screen.written)
@@ -96,9 +83,9 @@ def test_conversion_and_inference(shop: Path):
 
 
 def test_an_error_stands_on_a_line_of_its_own(shop: Path):
-    failing = NOISY.replace('"fail" in words', "True")
-    noisy = [sys.executable, "-c", failing, "mdl_toolkit.training.trainable.wrap.Wrapped.micro_batch"]
-    with started([*noisy, *TRAIN[1:], "--num-epochs", "9", "--output", "failed/"], cwd=shop) as screen:
+    failing = NOISY + 'if len(calls) == 9:\n    raise RuntimeError("it fails")\n'
+    words = [*TRAIN[1:], "--num-epochs", "9", "--output", "failed/"]
+    with started(altered(MICRO_BATCH, failing, words), cwd=shop) as screen:
         code, lines = screen.end()
     assert code == 1 and lines[-1] == "RuntimeError: it fails"
     assert "Traceback (most recent call last):" in lines

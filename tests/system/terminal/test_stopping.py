@@ -5,64 +5,42 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mdl_toolkit.training.checkpoints.storage import newest_complete
-from support.processes.launch import environment, launched, run
-from support.training.shop import TRAIN
+from support.processes.altered import altered
+from support.processes.launch import Finished, environment, launched, run
+from support.training.shop import CONVERT, PREDICT, TRAIN
 
 pytestmark = pytest.mark.system
 
-CONVERT = ["convert-dataset", "train.csv", "--config", "convert.yaml", "--output"]
-PREDICT = [
-    "inference",
-    "test.csv",
-    "--model-name",
-    "alone/final",
-    "--num-workers",
-    "1",
-    "--batch-size",
-    "1",
-    "--output",
-]
 ENDLESS = [*TRAIN, "--num-epochs", "5000"]
 
-#: Makes a function dawdle after its first calls, and runs the command line.
-SLOWLY = """
-import importlib, time, sys
-from mdl_toolkit.cli import main
-place, name = sys.argv[1].rsplit(".", 1)
-module, owner = place.rsplit(".", 1)
-owner = getattr(importlib.import_module(module), owner)
-original, calls = getattr(owner, name), []
-def slowly(*words, **named):
-    calls.append(1)
-    if len(calls) == 4:
-        print("slow now", file=sys.stderr, flush=True)
-    if len(calls) > 3:
-        time.sleep(600)
-    return original(*words, **named)
-setattr(owner, name, slowly)
-main(sys.argv[2:])
+#: Makes a function take long from its fourth call on.
+SLOW = """
+if len(calls) == 4:
+    print("slow now", file=sys.stderr, flush=True)
+if len(calls) > 3:
+    time.sleep(600)
 """
 
 
-def slowly(function: str, words: list[str]) -> list[str]:
-    return [sys.executable, "-c", SLOWLY, function, *words]
+def stopped(shop: Path, function: str, words: list[str], number: signal.Signals) -> Finished:
+    """Run a command until a function of it takes long, and then send a signal."""
+    with launched(altered(function, SLOW, words), cwd=shop) as launch:
+        launch.until(lambda: "slow now" in launch.output, "the fourth call")
+        launch.signal(number)
+        return launch.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_conversion(number: signal.Signals, shop: Path):
     output = shop / f"stopped-{number.name}"
-    words = slowly("mdl_toolkit.data.conversion.work.Conversion._write", [*CONVERT, output.name])
-    with launched(words, cwd=shop) as launch:
-        launch.until(lambda: "slow now" in launch.output, "its fourth row")
-        launch.signal(number)
-        finished = launch.wait()
+    words = [*CONVERT[1:], output.name]
+    finished = stopped(shop, "mdl_toolkit.data.conversion.work.Conversion._write", words, number)
     assert finished.code == 128 + number, finished.output
     said = f"stopped by {number.name}: no half dataset is left; the same command starts again"
     assert finished.lines[-1] == said and "Traceback" not in finished.output
@@ -72,11 +50,8 @@ def test_a_conversion(number: signal.Signals, shop: Path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop: Path):
     output = shop / f"stopped-{number.name}.csv"
-    words = [*PREDICT, output.name]
-    with launched(slowly("mdl_toolkit.infer.journal.Journal.add", words), cwd=shop) as launch:
-        launch.until(lambda: "slow now" in launch.output, "its fourth answer")
-        launch.signal(number)
-        finished = launch.wait()
+    words = [*PREDICT[1:], output.name, "--batch-size", "1"]
+    finished = stopped(shop, "mdl_toolkit.infer.journal.Journal.add", words, number)
     assert finished.code == 128 + number, finished.output
     said = f"stopped by {number.name}: the answers so far are kept; the same command goes on with them"
     assert finished.lines[-1] == said and "Traceback" not in finished.output
@@ -87,11 +62,8 @@ def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop
 
 def test_an_inference_does_not_wait_for_clips_that_are_being_read(shop: Path):
     """Their threads can't be ended, and Python would wait for them."""
-    words = [*PREDICT, "reading.csv"]
-    with launched(slowly("mdl_toolkit.infer.prompts.RowReader.read", words), cwd=shop) as launch:
-        launch.until(lambda: "slow now" in launch.output, "its fourth clip")
-        launch.signal(signal.SIGTERM)
-        assert launch.wait().code == 143
+    words = [*PREDICT[1:], "reading.csv", "--batch-size", "1"]
+    assert stopped(shop, "mdl_toolkit.infer.prompts.RowReader.read", words, signal.SIGTERM).code == 143
 
 
 def test_a_terminal_that_is_closed_saves(shop: Path):
