@@ -301,8 +301,8 @@ def lesson(seed: int, number: int) -> Lesson:
     """Make a lesson; the same seed and number give the same one.
 
     Args:
-        seed: Of the whole course.
-        number: Of the lesson.
+        seed: The seed of all lessons.
+        number: The lesson's number.
     """
     rng = np.random.default_rng([seed, number])
     weights = np.array(list(FAMILIES.values()), float)

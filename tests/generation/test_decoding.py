@@ -285,7 +285,7 @@ def test_sampling_options_without_sampling_are_refused(base: Path, tmp_path: Pat
     with pytest.raises(SettingsError, match="--temperature has an effect with --do-sample only: add it"):
         _decoding(base, temperature=0.5)
     folder = _with(base, tmp_path / "m", {"do_sample": True})
-    assert _decoding(folder, temperature=0.5)[0].said["temperature"] == 0.5
+    assert _decoding(folder, temperature=0.5)[0].options["temperature"] == 0.5
     assert (
         "--top-k has an effect in sampling only" in _settings(base, do_sample=False, top_k=3).problems()[-1]
     )

@@ -18,7 +18,7 @@ from mdl_toolkit.terminal.progress import duration
 
 @dataclass(frozen=True)
 class Answered:
-    """A held-out clip, what is in it and what the model said."""
+    """A held-out clip, what is in it and what the model answered."""
 
     name: str
     wave: Wave
@@ -79,7 +79,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
     """Write the page.
 
     Args:
-        path: Of the HTML file.
+        path: The HTML file to write.
         outcome: What to show. Its texts may hold anything; they are escaped.
     """
     with atomic_file(path) as stream:

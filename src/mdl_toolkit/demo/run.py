@@ -87,7 +87,7 @@ def perform(folder: Path, seed: int, size: Size) -> Outcome:
 
     Args:
         folder: Made where it is not there; an earlier demonstration in it is replaced.
-        seed: Of the sounds and of training.
+        seed: The seed of the sounds and of training.
         size: How much is done.
     """
     claim(folder, seed)

@@ -114,9 +114,9 @@ def clip(seed: int, part: str, number: int) -> tuple[str, Wave]:
     """Make one clip of the task.
 
     Args:
-        seed: Of the task.
+        seed: The seed of the task.
         part: ``train`` or ``test``; they never share a clip.
-        number: Of the clip within its part. The things take turns.
+        number: The clip's number within its part. The things take turns.
 
     Returns:
         What makes the sound, and a recording ``[L]`` of it.
@@ -132,7 +132,7 @@ def write_clips(folder: Path, seed: int, part: str, count: int) -> Path:
 
     Args:
         folder: Gets ``clips/PART-000.wav`` and so on, and ``PART.csv``.
-        seed: Of the task.
+        seed: The seed of the task.
         part: ``train`` or ``test``.
         count: How many clips.
 

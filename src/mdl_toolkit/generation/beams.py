@@ -11,7 +11,7 @@ from transformers import GenerationConfig, StoppingCriteriaList
 
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.decoding import Decoding
-from mdl_toolkit.generation.processors import library_quiet, make_processors, without_history
+from mdl_toolkit.generation.processors import make_processors, no_library_warnings, without_history
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 
@@ -31,7 +31,7 @@ def beam_search(
         prompts: Each with a budget of at least 1.
     """
     cpu = torch.device("cpu")
-    alike = without_history(make_processors(decoding.settings(), model.config, ends, 8, 8, cpu))
+    alike = without_history(make_processors(decoding.generation_config(), model.config, ends, 8, 8, cpu))
 
     def kind(row: int) -> tuple[int, ...]:
         if decoding.samples:
@@ -64,10 +64,14 @@ def _search(
     waveform = torch.zeros(len(prompts), max(samples))
     for row, prompt in enumerate(prompts):
         waveform[row, : samples[row]] = torch.from_numpy(prompt.waveform)
-    said = {name: value for name, value in decoding.said.items() if name != "stop_strings"}
-    said |= {"max_new_tokens": budget, "eos_token_id": sorted(ends), "pad_token_id": pad}
+    options = {name: value for name, value in decoding.options.items() if name != "stop_strings"}
+    options |= {"max_new_tokens": budget, "eos_token_id": sorted(ends), "pad_token_id": pad}
     cuda = [device] if device.type == "cuda" else []
-    with torch.inference_mode(), torch.random.fork_rng(cuda, enabled=decoding.samples), library_quiet():
+    with (
+        torch.inference_mode(),
+        torch.random.fork_rng(cuda, enabled=decoding.samples),
+        no_library_warnings(),
+    ):
         if decoding.samples:
             torch.manual_seed(_seed(decoding, prompts[0]))
         output = model.generate(
@@ -75,10 +79,10 @@ def _search(
             attention_mask=mask.to(device),
             input_values=waveform.to(device),
             audio_length=samples,
-            generation_config=GenerationConfig(**said),
+            generation_config=GenerationConfig(**options),
             stopping_criteria=StoppingCriteriaList([decoding.stop] if decoding.stop else []),
         )
-    forced = "forced_eos_token_id" in said
+    forced = "forced_eos_token_id" in options
     return [_answer(row, longest, ends, budget, forced, decoding.stop) for row in output.cpu()]
 
 

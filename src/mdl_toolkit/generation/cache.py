@@ -85,10 +85,10 @@ class RaggedCache:
 
         Args:
             key: [1, K, T, E] while prompts are read, else [B, K, 1, E].
-            value: Of the same shape.
+            value: The values, of the same shape.
             layer: Number of the layer.
-            args: Of the library; unused.
-            kwargs: Of the library; unused.
+            args: What else the library passes; unused.
+            kwargs: What else the library passes; unused.
 
         Returns:
             The keys and values to attend to: those given, or all of every row, [B, K, longest, E].

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.generation.decoding import BEAMS, LENGTHS, SAMPLING, Decoding, shown_value
-from mdl_toolkit.generation.processors import library_quiet, make_processors
+from mdl_toolkit.generation.processors import make_processors, no_library_warnings
 from mdl_toolkit.model_folders.folder import ModelFolder
 from mdl_toolkit.model_folders.load import load_config
 from mdl_toolkit.model_folders.tensorfiles.reader import read_json
@@ -61,13 +61,13 @@ class GenerationFile:
     ends: tuple[int, ...] = ()
 
     def limit(self, name: str) -> int | None:
-        """One of the limits of length; ``None`` where it isn't said."""
+        """One of the limits of length; ``None`` where the file has none."""
         value: int | None = self.honoured.get(name)
         return value
 
 
 def read_generation_file(place: ModelFolder, choice: str = "model") -> GenerationFile:
-    """Read what a model says about how it is to answer; what can't be honoured is warned of by name.
+    """Read the generation settings of a model; those that can't be honoured are named in a warning.
 
     Args:
         place: The model's folder; an adapter's or checkpoint's own file comes before its base's.
@@ -78,23 +78,23 @@ def read_generation_file(place: ModelFolder, choice: str = "model") -> Generatio
     """
     files = [folder / GENERATION_FILE for folder in (place.folder, place.base)]
     path = next((file for file in files if file.is_file()), None)
-    said = _read(path) if path is not None else {}
-    tokens = _ends(path, said)
+    fields = _read(path) if path is not None else {}
+    tokens = _ends(path, fields)
     if choice == "none":
         return GenerationFile(None, {}, tokens)
     if choice != "model":
         path = Path(choice)
-        said = _read(path)
-        tokens = _ends(path, said) or tokens
-    honoured = {name: value for name, value in said.items() if name in _HONOURED and value is not None}
+        fields = _read(path)
+        tokens = _ends(path, fields) or tokens
+    honoured = {name: value for name, value in fields.items() if name in _HONOURED and value is not None}
     if path is not None:
-        _warn_of_others(path, said)
+        _warn_of_others(path, fields)
     return GenerationFile(path, honoured, tokens)
 
 
-def _ends(path: Path | None, said: Mapping[str, Any]) -> tuple[int, ...]:
-    """Tokens that end an answer; some folders say -1 for none."""
-    ends = said.get("eos_token_id")
+def _ends(path: Path | None, fields: Mapping[str, Any]) -> tuple[int, ...]:
+    """Tokens that end an answer; some folders have -1 for none."""
+    ends = fields.get("eos_token_id")
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if any(type(token) is not int for token in listed):
         raise ModelError(
@@ -104,19 +104,19 @@ def _ends(path: Path | None, said: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    said = read_json(path)
-    if not isinstance(said, dict):
+    fields = read_json(path)
+    if not isinstance(fields, dict):
         raise ModelError(f"{path}: a mapping expected")
-    return said
+    return fields
 
 
-def _warn_of_others(path: Path, said: Mapping[str, Any]) -> None:
-    with library_quiet():
+def _warn_of_others(path: Path, fields: Mapping[str, Any]) -> None:
+    with no_library_warnings():
         known = set(vars(GenerationConfig()))
     neutral = {**GenerationConfig._get_default_generation_params(), "guidance_scale": 1}
     others = [
         name
-        for name, value in said.items()
+        for name, value in fields.items()
         if name not in _HONOURED | _WITHOUT_EFFECT and value not in (None, False, neutral.get(name))
     ]
     names = []
@@ -145,15 +145,15 @@ def decoding_of(file: GenerationFile, options: Mapping[str, Any], seed: int, pla
     decoding = Decoding({**from_file, **options}, seed)
     _try(file, place, decoding)
     stops = from_file.get("stop_strings")
-    return decoding if not stops else Decoding(decoding.said, decoding.seed, _stop(place, stops))
+    return decoding if not stops else Decoding(decoding.options, decoding.seed, _stop(place, stops))
 
 
 def _try(file: GenerationFile, place: ModelFolder, decoding: Decoding) -> None:
     """Refuse values that the library can't take, and name those that are to blame."""
     config = load_config(place.base)
-    if (problem := _problem(config, decoding.said)) is None and not _wrong_types(file.honoured):
+    if (problem := _problem(config, decoding.options)) is None and not _wrong_types(file.honoured):
         return
-    modes = {name: decoding.said[name] for name in ("do_sample", "num_beams") if name in decoding.said}
+    modes = {name: decoding.options[name] for name in ("do_sample", "num_beams") if name in decoding.options}
     culprits = [name for name, value in file.honoured.items() if _problem(config, {**modes, name: value})]
     named = ", ".join(
         f"{name} is {shown_value(file.honoured[name])}"
@@ -165,7 +165,7 @@ def _try(file: GenerationFile, place: ModelFolder, decoding: Decoding) -> None:
     )
 
 
-def _wrong_types(said: Mapping[str, Any]) -> list[str]:
+def _wrong_types(fields: Mapping[str, Any]) -> list[str]:
     """Settings that the library would take as they are and stumble over later."""
     whole = lambda value: type(value) is int and value >= 1  # noqa: E731
     tests: dict[str, Callable[[Any], bool]] = {
@@ -178,16 +178,16 @@ def _wrong_types(said: Mapping[str, Any]) -> list[str]:
             isinstance(text, str) and text for text in (value if isinstance(value, list) else [value])
         ),
     }
-    return [name for name, test in tests.items() if name in said and not test(said[name])]
+    return [name for name, test in tests.items() if name in fields and not test(fields[name])]
 
 
-def _problem(config: Any, said: Mapping[str, Any]) -> str | None:
+def _problem(config: Any, options: Mapping[str, Any]) -> str | None:
     """What the library has against settings; ``None`` where it has nothing."""
     vocabulary = config.text_config.vocab_size
     try:
-        settings = Decoding(said).settings()
+        settings = Decoding(options).generation_config()
         ids, logits = torch.zeros((1, 8), dtype=torch.long), torch.zeros((1, vocabulary))
-        with library_quiet():
+        with no_library_warnings():
             for processor in make_processors(settings, config, [0], 8, 8, logits.device):
                 logits = processor(ids, logits)
     except Exception as error:  # whatever the file holds, it is the file's mistake

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from mdl_toolkit.generation.processors import library_quiet
+from mdl_toolkit.generation.processors import no_library_warnings
 
 #: Settings that act in sampling only.
 SAMPLING = (
@@ -28,23 +28,23 @@ class Decoding:
     """How the next token is chosen.
 
     Attributes:
-        said: Settings by the library's names; what isn't there is as the library's ``generate`` has it.
-        seed: Of sampling.
+        options: Settings by the library's names; the library's ``generate`` has defaults for the others.
+        seed: The seed of sampling.
         stop: The library's criterion that ends an answer at a text (``stop_strings``).
     """
 
-    said: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 42
     stop: Callable[..., Any] | None = None
 
-    def settings(self) -> Any:
+    def generation_config(self) -> Any:
         """A ``GenerationConfig`` of its own, the library's defaults filled in."""
-        return copy.deepcopy(self._settings)
+        return copy.deepcopy(self._generation_config)
 
     @cached_property
-    def _settings(self) -> Any:
-        with library_quiet():
-            made = GenerationConfig(**self.said)
+    def _generation_config(self) -> Any:
+        with no_library_warnings():
+            made = GenerationConfig(**self.options)
         for name, value in GenerationConfig._get_default_generation_params().items():
             if getattr(made, name, None) is None:
                 setattr(made, name, value)
@@ -53,12 +53,12 @@ class Decoding:
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn."""
-        return bool(self.said.get("do_sample"))
+        return bool(self.options.get("do_sample"))
 
     @property
     def beams(self) -> int:
         """Beams of a beam search; 1 without one."""
-        return self.said.get("num_beams") or 1
+        return self.options.get("num_beams") or 1
 
 
 def in_force(decoding: Decoding) -> dict[str, Any]:
@@ -69,15 +69,15 @@ def in_force(decoding: Decoding) -> dict[str, Any]:
         *(() if decoding.beams > 1 else BEAMS),
     }
     plain = GenerationConfig._get_default_generation_params()
-    said = {
+    found = {
         name: value
-        for name, value in decoding.said.items()
+        for name, value in decoding.options.items()
         if name not in passed_over and value != plain.get(name)
     }
     if decoding.samples:
-        made = decoding.settings()
-        said |= {name: getattr(made, name) for name in ("temperature", "top_k", "top_p")}
-    return said
+        made = decoding.generation_config()
+        found |= {name: getattr(made, name) for name in ("temperature", "top_k", "top_p")}
+    return found
 
 
 def shown_value(value: Any) -> str:

@@ -49,11 +49,11 @@ class Generator:
         text: Any = model.config.text_config
         self._window = text.sliding_window if getattr(text, "use_sliding_window", False) else None
         #: Whether an end token may be forced where the limit is: it then doesn't mean that the answer ended.
-        self.forces_end = self.decoding.settings().forced_eos_token_id is not None
+        self.forces_end = self.decoding.generation_config().forced_eos_token_id is not None
 
     def processors(self, prompt: Prompt) -> list[Any]:
         """The library's processors for a row alone."""
-        settings, ends = self.decoding.settings(), sorted(self.end_ids)
+        settings, ends = self.decoding.generation_config(), sorted(self.end_ids)
         return make_processors(
             settings, self.model.config, ends, len(prompt.input_ids), prompt.budget, self.device
         )
@@ -157,7 +157,7 @@ class _Row:
     """An answer that is being made.
 
     Attributes:
-        place: Of the prompt.
+        place: The prompt's place among the prompts.
         prompt: What is asked.
         answer: What there is of it.
         random: The row's own random numbers.

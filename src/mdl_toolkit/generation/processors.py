@@ -44,11 +44,11 @@ def make_processors(
 
     Args:
         settings: The library's ``GenerationConfig``, its defaults filled in; it is changed.
-        model_config: Of the model.
+        model_config: The model's configuration.
         ends: Tokens that end an answer.
         prompt: Tokens of the row's prompt.
         budget: Tokens that its answer may have.
-        device: Of the logits.
+        device: The device of the logits.
     """
     settings.max_length = prompt + budget
     if settings.min_new_tokens is not None:
@@ -64,7 +64,7 @@ def process(
 
     Args:
         logits: [B, V].
-        processors: Of each row; the same kinds in the same order.
+        processors: Each row's processors; the same kinds in the same order.
         tokens: Each row's prompt and answer so far.
 
     Returns:
@@ -104,7 +104,7 @@ def _histories(tokens: Sequence[NDArray[np.int64]], device: torch.device) -> Ten
 
 
 @contextmanager
-def library_quiet() -> Iterator[None]:
+def no_library_warnings() -> Iterator[None]:
     """Keep the library from warning of what is warned of here."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()

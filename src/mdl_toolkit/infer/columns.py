@@ -37,7 +37,7 @@ def output_columns(columns: Sequence[str], failed: bool, cut: bool) -> OutputCol
     """The columns of the output for an input with these.
 
     Args:
-        columns: Of the input.
+        columns: The columns of the input.
         failed: Whether any row failed: there is an ``error`` column then.
         cut: Whether the limit cut any answer: there is a ``finish_reason`` column then.
     """

@@ -31,7 +31,7 @@ class Result:
     """What came of a row.
 
     Attributes:
-        place: Of the row in the input, from 0.
+        place: The row's place in the input, from 0.
         prediction: The answer; empty where there is none.
         error: Why there is none.
         cut: Whether the limit ended the answer.
@@ -87,7 +87,7 @@ class Journal:
 
     Args:
         output: The file that is being made.
-        rank: Of this process.
+        rank: The number of this process.
 
     Attributes:
         rows: Rows of finished windows.

@@ -32,7 +32,7 @@ from mdl_toolkit.settings.paths import output_kind
 
 @dataclass(frozen=True)
 class Written:
-    """What came of writing an output.
+    """What is to be reported of an output.
 
     Attributes:
         kept: Where an earlier output with other content is kept.
@@ -48,12 +48,12 @@ class Written:
 def write_output(
     source: Path, encoding: str, journal: Journal, output: Path, failed: bool, overwrite: bool = False
 ) -> Written:
-    """Join the input and what the journal has, a window at a time.
+    """Write the input's rows with their results from the journal, a window at a time.
 
     Args:
         source: The input.
         encoding: Its text encoding.
-        journal: With the results of all good rows.
+        journal: The journal with the results of all good rows.
         output: The file to make, of the kind that its name's ending says; it appears whole.
         failed: Whether any row failed.
         overwrite: Whether an earlier output may go; else it is kept under another name.
@@ -106,7 +106,7 @@ def _rows_with_results(
 
 
 def _separator(layout: Layout, source: Path, kind: str | None) -> str:
-    """What stands between the cells of the output: what does in the input, where the names say no other."""
+    """The separator of the output's cells: the input's, unless the file names ask for another one."""
     if kind == "tsv":
         return "\t"
     return "," if layout.separator == "\t" and output_kind(source) == "tsv" else layout.separator

@@ -20,7 +20,7 @@ from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-#: Tokens of an answer where neither option, model nor training says more.
+#: Tokens of an answer where neither options, nor model, nor training ask for more.
 DEFAULT_NEW_TOKENS = 128
 _WARNINGS = 3
 
@@ -31,8 +31,8 @@ class PromptChoice:
     A prompt that differs between training and use is the commonest silent failure, so it is warned of.
 
     Args:
-        settings: With the options that a person gave.
-        record: How the model was asked in training; ``None`` for a base.
+        settings: The options of the command.
+        record: The prompts that training had; ``None`` for a base model.
     """
 
     def __init__(self, settings: InferenceSettings, record: PromptRecord | None) -> None:
@@ -44,7 +44,7 @@ class PromptChoice:
         trained = record.order if record else "audio-first"
         self.order = settings.prompt_order or trained
         self._known = self._known_pairs()
-        self._strange: dict[tuple[str | None, str | None], int] = {}
+        self._unseen: dict[tuple[str | None, str | None], int] = {}
         self._lock = threading.Lock()
         if record is not None and self.order != trained:
             logger.warning(
@@ -63,8 +63,8 @@ class PromptChoice:
         user = self.user if row.user_prompt is None else row.user_prompt
         return system, user
 
-    def of(self, row: Row) -> tuple[str | None, str | None]:
-        """System and user prompt of a row that is to be answered; strange ones are counted and warned of."""
+    def checked_pair(self, row: Row) -> tuple[str | None, str | None]:
+        """System and user prompt of a row; pairs that training didn't have are counted, and warned of."""
         system, user = self.pair(row)
         if self._known is not None and (system, user) not in self._known:
             self._warn(row, system, user)
@@ -72,8 +72,8 @@ class PromptChoice:
 
     def _warn(self, row: Row, system: str | None, user: str | None) -> None:
         with self._lock:
-            count = self._strange[system, user] = self._strange.get((system, user), 0) + 1
-            if count > 1 or len(self._strange) > _WARNINGS:
+            count = self._unseen[system, user] = self._unseen.get((system, user), 0) + 1
+            if count > 1 or len(self._unseen) > _WARNINGS:
                 return
         assert self._record is not None
         first = self._record.seen[0]
@@ -85,13 +85,13 @@ class PromptChoice:
         )
 
     @property
-    def strange_rows(self) -> int:
-        """Rows so far whose prompts training never had."""
-        return sum(self._strange.values())
+    def unseen_rows(self) -> int:
+        """Rows so far with prompts that training didn't have."""
+        return sum(self._unseen.values())
 
 
 def shown(text: str | None) -> str:
-    """A prompt as a message has it."""
+    """A prompt for a message, cut where it is long."""
     return "none" if text is None else repr(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -103,24 +103,24 @@ class AnswerLimits:
     than they allow, they would cut what the model was taught, and don't count.
 
     Attributes:
-        max_new_tokens: By option, of the answer.
-        max_length: By option, of prompt and answer together.
-        said_new_tokens: As ``max_new_tokens``, by the model's settings.
-        said_length: As ``max_length``, by the model's settings.
-        longest: Tokens of the longest answer in training, its end among them; 0 where that isn't known.
-        context: Of the model.
+        max_new_tokens: The limit of the answer in the options.
+        max_length: The limit of prompt and answer together in the options.
+        model_new_tokens: The limit of the answer in the model's ``generation_config.json``.
+        model_length: The limit of prompt and answer together in that file.
+        longest: Tokens of the longest answer in training, its end token included; 0 where that isn't known.
+        context: Tokens that the model reads at most; ``None`` where that isn't known.
     """
 
     max_new_tokens: int | None = None
     max_length: int | None = None
-    said_new_tokens: int | None = None
-    said_length: int | None = None
+    model_new_tokens: int | None = None
+    model_length: int | None = None
     longest: int = 0
     context: int | None = None
 
     @property
     def default(self) -> int:
-        """Tokens of an answer where nobody says otherwise: what training had, and half as many again."""
+        """Tokens of an answer where nothing sets a limit: the longest of training, and half as many again."""
         return max(DEFAULT_NEW_TOKENS, self.longest + self.longest // 2)
 
     def budget(self, prompt: int) -> int:
@@ -133,10 +133,12 @@ class AnswerLimits:
             budget = self.max_new_tokens
         elif self.max_length is not None:
             budget = self._room("--max-length", self.max_length, prompt)
-        elif self.said_new_tokens is not None:
-            budget = self.said_new_tokens if self.said_new_tokens >= self.longest else self.default
-        elif self.said_length is not None and self.said_length - prompt >= self.longest:
-            budget = self._room("max_length of the model's generation_config.json,", self.said_length, prompt)
+        elif self.model_new_tokens is not None:
+            budget = self.model_new_tokens if self.model_new_tokens >= self.longest else self.default
+        elif self.model_length is not None and self.model_length - prompt >= self.longest:
+            budget = self._room(
+                "max_length of the model's generation_config.json,", self.model_length, prompt
+            )
         else:
             budget = self.default
         if self.context is not None:
@@ -161,11 +163,11 @@ class AnswerLimits:
         if self.max_length is not None:
             return f"prompt and answer of at most {self.max_length} tokens (--max-length)"
         trained = f"; the longest in training had {self.longest}" if self.longest else ""
-        if self.said_new_tokens is not None and self.said_new_tokens >= self.longest:
-            return f"answers of at most {self.said_new_tokens} tokens (by the model's settings{trained})"
-        if self.said_new_tokens is None and self.said_length is not None:
+        if self.model_new_tokens is not None and self.model_new_tokens >= self.longest:
+            return f"answers of at most {self.model_new_tokens} tokens (by the model's settings{trained})"
+        if self.model_new_tokens is None and self.model_length is not None:
             return (
-                f"prompt and answer of at most {self.said_length} tokens (by the model's settings{trained})"
+                f"prompt and answer of at most {self.model_length} tokens (by the model's settings{trained})"
             )
         return f"answers of at most {self.default} tokens ({trained[2:] or 'by default'})"
 
@@ -175,11 +177,11 @@ class RowReader:
     """Turns rows into prompts for the model; used by several threads at once.
 
     Attributes:
-        builder: Of the model's tokenizer and template.
-        choice: Of prompts.
-        limits: Of answers.
+        builder: Builds prompts with the model's tokenizer and template.
+        choice: Chooses the prompts of a row.
+        limits: How long an answer may be.
         audio: Bounds of what a row may name.
-        silent: Rows so far in whose clips nothing is to be heard.
+        silent: The rows so far whose clips are silent.
     """
 
     builder: PromptBuilder
@@ -192,8 +194,8 @@ class RowReader:
         """Load a row's clip and build its prompt.
 
         Args:
-            row: Of the input.
-            key: Tells its random numbers from other rows'.
+            row: A row of the input.
+            key: Makes its random numbers differ from other rows'.
 
         Raises:
             DataError: Saying what is wrong with the row.
@@ -207,7 +209,7 @@ class RowReader:
         if is_silent(pcm):
             self.silent.add(f"line {row.number} ({printable(row.audio[:200])})")
         waveform = pcm.astype(np.float32) / np.float32(32768)
-        system, user = self.choice.of(row)
+        system, user = self.choice.checked_pair(row)
         tokens = self.builder.prepare(system, user, None, self.choice.order)
         encoded = tokens.with_audio(geometry.audio_tokens(len(waveform)))
         return Prompt(encoded.input_ids, waveform, self.limits.budget(len(encoded.input_ids)), key)

@@ -1,4 +1,4 @@
-"""What can be made sure of before torch is imported: the input and the model are there."""
+"""What can be checked before torch is imported: the input and the model are there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mdl_toolkit.settings import InferenceSettings
 
 
 def make_ready(settings: InferenceSettings) -> InferenceSettings:
-    """Look at what a person may have mistaken, on the first process of a launch, which speaks for all.
+    """Check input and model on the main process of a launch, which reports for all.
 
     Raises:
         SettingsError: With everything that is wrong.

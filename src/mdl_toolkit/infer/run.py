@@ -24,17 +24,17 @@ from mdl_toolkit.terminal.progress import Progress, duration
 
 logger = get_logger(__name__)
 
-#: Seconds that the first process waits at its end, in work that went on, for others to have come.
-_PATIENCE = 30.0
+#: Seconds that the main process waits at the end of resumed work for processes that start late.
+_LATE_START_SECONDS = 30.0
 #: Seconds without news of other processes after which this one gives up.
-_SILENCE = 7200.0
+_NO_NEWS_SECONDS = 7200.0
 
 
 def inference(settings: InferenceSettings) -> None:
     """Predict an answer for every row of a CSV, JSONL or Parquet file.
 
     Args:
-        settings: Of the command.
+        settings: The options of the command.
 
     Raises:
         UserError: For what a person can mend, before anything is computed.
@@ -114,10 +114,10 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     if written.kept:
         logger.info(f"the earlier {settings.output} is kept as {written.kept}")
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
-    if work.choice.strange_rows:
-        logger.warning(f"{work.choice.strange_rows} rows had prompts that training did not have")
+    if work.choice.unseen_rows:
+        logger.warning(f"{work.choice.unseen_rows} rows had prompts that training did not have")
     # One that is still starting would wait for work to begin that is over.
-    patience = time.monotonic() + _PATIENCE
+    patience = time.monotonic() + _LATE_START_SECONDS
 
     def all_left() -> bool:
         # Of work that went on, one may have seen the folder, and left, before this process was there.
@@ -148,11 +148,11 @@ def _until(done: Callable[[], bool], missing: int, what: str, news: Callable[[],
             heard, since = news(), time.monotonic()
             message.postpone()
         message(missing)
-        if time.monotonic() - since > _SILENCE:
+        if time.monotonic() - since > _NO_NEWS_SECONDS:
             raise MdlError(
-                f"{waiting_message(missing, what)}: nothing was heard of them for {duration(_SILENCE)}; is "
-                "--output on a file system that all of them share? What is done is kept: start the same "
-                "command again"
+                f"{waiting_message(missing, what)}: nothing was heard of them for "
+                f"{duration(_NO_NEWS_SECONDS)}; is --output on a file system that all of them share? What is "
+                "done is kept: start the same command again"
             )
         time.sleep(0.2)
 

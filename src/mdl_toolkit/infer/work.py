@@ -37,11 +37,11 @@ logger = get_logger(__name__)
 
 
 class Work:
-    """What is to be done, and the doing of it.
+    """What decides the answers of a command, and the answering of this process's share of the rows.
 
     Args:
-        settings: Of the command.
-        place: Of the model.
+        settings: The options of the command.
+        place: The model's folder.
         peer: This process among those of the launch.
         bad: Rows of the input that can't be tried.
 

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 #: Name of the codec error handler that writes what a terminal can't show in other characters.
 PLAIN = "mdl_toolkit.plain"
 #: Seconds that a reader which others have made non-blocking gets to take more.
-_PATIENCE = 10.0
+_POLL_SECONDS = 10.0
 
 _PLAINER = str.maketrans({
     "…": "...", "→": "->", "×": "x", "·": "-", "–": "-", "—": "-", "█": "#", "’": "'", "‘": "'", "“": '"',
@@ -76,7 +76,7 @@ class Descriptor(io.RawIOBase):
         return True
 
     def write(self, data: Any, /) -> int:
-        """Write what can be written, and say that all was."""
+        """Write what can be written, and report all of it as written."""
         whole = bytes(data)
         self._before(self, whole)
         self.put(whole)
@@ -98,7 +98,7 @@ class Descriptor(io.RawIOBase):
     def _takes_more(self) -> bool:
         waiting = select.poll()  # for any number of a descriptor: select() knows the first 1,024
         waiting.register(self._number, select.POLLOUT)
-        return bool(waiting.poll(1000 * _PATIENCE))
+        return bool(waiting.poll(1000 * _POLL_SECONDS))
 
     def close(self) -> None:
         """Leave the descriptor open: it is the process's, not this object's."""

@@ -1,4 +1,4 @@
-"""Ends a process whose main thread is stuck in C, where it can't hear signals.
+"""Ends a process whose main thread is stuck in C, where it can't react to signals.
 
 Python calls a signal's handler between two of its own instructions only, and a process that waits in C for
 another one makes none: the signal would do nothing, where the system's default would have ended the process.
@@ -19,7 +19,7 @@ from mdl_toolkit.terminal.torchrun import report_failure
 
 
 class SignalWatchdog:
-    """A thread that hears every signal of this process and ends the process where its main thread doesn't.
+    """A thread that sees every signal of this process and ends the process where its main thread doesn't.
 
     Python writes the numbers of signals into a pipe as they come. The thread reads them, and asks the main
     thread by a harmless signal (SIGURG) whether it still executes Python. Make it in the main thread.
