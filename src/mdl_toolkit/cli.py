@@ -20,10 +20,7 @@ from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
 from mdl_toolkit.terminal.live_line import status
-from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
-
-logger = get_logger(__name__)
 
 
 class Command(NamedTuple):
@@ -129,7 +126,7 @@ def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
         line += f": {COMMANDS[argv[0]].stopped}"
     if _speaks(line):
-        logger.info(line, extra=EVERYWHERE)
+        console.print_line(line)
     return 128 + number
 
 
@@ -139,6 +136,7 @@ def _speaks(cause: str) -> bool:
 
 
 def _report(error: MdlError) -> int:
+    kind = "stopped" if error.exit_code > 2 else "error"
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
@@ -147,11 +145,9 @@ def _report(error: MdlError) -> int:
             let_cause_end_first()
             return error.exit_code
         for line in lines:
-            logger.error(line, extra=EVERYWHERE)
-    elif error.exit_code > 2:
-        logger.info("stopped: " + "\n".join(lines), extra=EVERYWHERE)
+            console.print_line(f"{kind}: {line}")
     else:
-        logger.error("\n".join(lines), extra=EVERYWHERE)
+        console.print_line(f"{kind}: " + "\n".join(lines))
     return error.exit_code
 
 

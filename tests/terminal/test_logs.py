@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mdl_toolkit import cli
 from mdl_toolkit.terminal.console import ConsoleHandler, messages_on_console
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from support.data.clips import tone, write_wav
@@ -84,6 +85,17 @@ def test_the_command_line_prints_each_message_once_and_restores_what_was(capsys:
         logger.debug("nobody asked for this")
     assert package.handlers == before
     assert capsys.readouterr().err == "100 % done\nwarning: something is off\nerror: it failed\n"
+
+
+def test_the_command_line_says_what_is_wrong_whatever_others_do_to_logging(
+    capsys: pytest.CaptureFixture[str],
+):
+    logging.disable(logging.CRITICAL)
+    try:
+        assert cli.run(["trian"]) == 2
+    finally:
+        logging.disable(logging.NOTSET)
+    assert capsys.readouterr().err == "error: no command 'trian'; did you mean train?\n"
 
 
 def test_of_a_launch_the_main_process_speaks(
