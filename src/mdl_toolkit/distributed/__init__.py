@@ -1,1 +1,1 @@
-"""One run on many processes: how they start, find each other, talk, share the model, and end together."""
+"""One run on many processes: rendezvous, process group, summed gradients, sharded tensors, common end."""

@@ -1,4 +1,4 @@
-"""One process's failure ends the whole run at once, and its cause is what stays on the screen."""
+"""The failure of one process ends the whole run at once, and its cause is the last thing printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLAIM, _CAUSE, _HEARD = "failure/claim", "failure/cause", "failure/heard"
 INTERVAL = 1.0
 #: Seconds that a process gets to end by itself once another one has failed.
 GRACE = 5.0
-#: Looks in a row that may fail before the meeting point counts as lost.
+#: How many looks in a row may fail before the store counts as lost.
 _MISSES = 5
 
 # What Gloo, NCCL and the store say when the process at the other end is gone.
@@ -44,7 +44,14 @@ _PEER_LOST = (
 
 @dataclass(frozen=True)
 class Failure:
-    """What the first process to fail tells the others."""
+    """What the first process that failed reports to the others.
+
+    Attributes:
+        rank: The rank of the process.
+        node: The number of its machine.
+        code: Its exit code.
+        message: What went wrong.
+    """
 
     rank: int
     node: int
@@ -53,13 +60,13 @@ class Failure:
 
 
 class FailureWatch:
-    """Tells the others of this process's failure, and ends this process when another one has failed.
+    """Reports a failure of this process to the others, and ends this process when another one has failed.
 
-    A process that waits in a collective for one that is gone can't notice by itself for half an hour (NCCL)
-    and can't be reached by a signal either; a thread that looks at the group's store can end it.
+    A process that waits in a collective for one that is gone notices nothing for half an hour (NCCL), and
+    hears no signal either. So a thread watches the group's store, and can end the process.
 
     Attributes:
-        started: Whether this process has watched, and so been in a group.
+        started: Whether this process has been in a group.
     """
 
     started = False
@@ -74,24 +81,24 @@ class FailureWatch:
 
     @property
     def node(self) -> int:
-        """Number of this process's machine."""
+        """The number of this process's machine."""
         return self.launch.rank // self.launch.local_world_size
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         FailureWatch.started = True
         self._thread.start()
 
     def stop(self) -> None:
-        """End watching; call it once every process is known to be done."""
+        """Stop watching; to be called when every process is known to be done."""
         self._ended.set()
         self._thread.join()
 
-    def tell(self, code: int, message: str) -> Failure | None:
-        """Tell the others why this process failed.
+    def report(self, code: int, message: str) -> Failure | None:
+        """Report to the others why this process failed.
 
         Returns:
-            The failure of the process that was first, if this one wasn't.
+            The failure of the process that failed first, if that isn't this one.
         """
         failure = Failure(self.launch.rank, self.node, code, message)
         try:
@@ -100,11 +107,11 @@ class FailureWatch:
                 self._wait_until_heard()
                 return None
         except RuntimeError:
-            return None  # the store is gone: every process has to say for itself what it knows
+            return None  # the store is gone: every process reports for itself what it knows
         return self.first(5.0) or failure
 
     def first(self, patience: float) -> Failure | None:
-        """The first failure that any process told of, waiting for it so many seconds."""
+        """The first failure that a process has reported, after waiting for one up to ``patience`` seconds."""
         until = time.monotonic() + patience
         while True:
             try:
@@ -124,15 +131,15 @@ class FailureWatch:
         return failure
 
     def _wait_until_heard(self) -> None:
-        """Without torchrun's agent the store lives in rank 0, and what was told there ends with it."""
+        """Wait until the others have read the report: without torchrun's agent the store ends with rank 0."""
         if self.launch.rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             return
         until = time.monotonic() + GRACE
         while self._store.add(_HEARD, 0) < self.launch.world_size - 1 and time.monotonic() < until:
             time.sleep(0.1)
 
-    def say_elsewhere(self, failure: Failure) -> None:
-        """Print another machine's failure, once on this machine; on its own it was printed already."""
+    def print_remote(self, failure: Failure) -> None:
+        """Print the failure of another machine, once on this one; on its own it is printed already."""
         if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
             logger.error(failure.message, extra=EVERYWHERE)
 
@@ -153,17 +160,17 @@ class FailureWatch:
         if failure is None:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's meeting point at {where}")
-        self.say_elsewhere(failure)
+        self.print_remote(failure)
         end_process(failure.code, exit_functions=False)
 
 
 @contextlib.contextmanager
 def end_together(watch: FailureWatch) -> Iterator[None]:
-    """Run the work of one process; its failure reaches all, and another's failure ends it quietly.
+    """Run the work of one process; its failure ends all processes, and another's failure ends it.
 
     Raises:
-        BaseException: The failure itself, its message led by the rank, in the process that was first.
-        SystemExit: In the others.
+        BaseException: The failure itself, in the process that failed first; its message begins with the rank.
+        SystemExit: Another process failed first; it has printed the cause.
     """
     rank = watch.launch.rank
     try:
@@ -182,10 +189,10 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         first = watch.first(5.0) if is_peer_loss(error) else None
         cause, code = _cause(error, rank)
         if first is None:
-            first = watch.tell(code, cause)
+            first = watch.report(code, cause)
         _end_for_sure(first.code if first else code)
         if first is not None:
-            watch.say_elsewhere(first)
+            watch.print_remote(first)
             if first.node == watch.node:
                 let_cause_end_first()
             raise SystemExit(first.code) from None
@@ -198,7 +205,7 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Whether an error says no more than that another process is gone."""
+    """Whether an error only means that another process is gone."""
     if isinstance(error, MdlError) or not isinstance(error, RuntimeError):
         return False
     backend = getattr(dist, "DistError", ())

@@ -2,8 +2,7 @@
 
 Why not ``DistributedDataParallel``: a backward pass that runs out of memory leaves its reducer in the middle
 of a step that the other processes have begun, with no way to finish. Here every process makes one all-reduce
-for each bucket and step, whatever its own passes were: how often it split a micro-batch is nobody else's
-business.
+for each bucket and step, whatever its own passes were: it may split a micro-batch as often as it has to.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ BUCKET_BYTES = 25 * 2**20
 
 
 class GradientReducer:
-    """Knows which gradients of a pass are complete, and sums them over the processes in a step's last one.
+    """Sums the gradients of a step over the processes, each as soon as it is complete in the last pass.
 
     Args:
-        parameters: Trainable ones, in the same order on every process.
-        group: The processes; ``None`` where there is only this one.
-        bucket_bytes: Size of a bucket.
+        parameters: The trained parameters, in the same order on every process.
+        group: The group of all processes; ``None`` if this is the only one.
+        bucket_bytes: The size of a bucket.
     """
 
     def __init__(
@@ -42,32 +41,32 @@ class GradientReducer:
         self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
         self._complete: set[nn.Parameter] = set()
         self._waiting: list[int] = []
-        self._flying: list[tuple[Tensor, Any]] = []
+        self._in_flight: list[tuple[Tensor, Any]] = []
         self._overlap = False
         for parameter in ordered:
             parameter.register_post_accumulate_grad_hook(self._on_complete)  # type: ignore[no-untyped-call]
 
     def begin(self) -> None:
-        """The last micro-batch of a step begins."""
+        """Begin the last micro-batch of a step."""
         self._waiting = [len(bucket) for bucket in self._buckets]
-        self._flying = []
+        self._in_flight = []
 
     def start_pass(self, overlap: bool) -> None:
-        """A forward and backward pass begins.
+        """Begin a forward and backward pass.
 
         Args:
-            overlap: No other pass of the step follows, so complete gradients may travel at once. If this pass
-                breaks off, others follow after all: see :meth:`again`.
+            overlap: Whether this is the last pass of the step, so that complete gradients may be sent while
+                it runs. If this pass fails, others follow after all: see :meth:`retry`.
         """
         self._complete.clear()
         self._overlap = overlap and self._group is not None
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Make up for the pass that has just broken off with passes over parts of its micro-batch.
+    def retry(self) -> Iterator[None]:
+        """Within the block, repeat the pass that has just failed, in parts of its micro-batch.
 
-        A gradient is either complete (the whole pass is in it) or untouched, since autograd adds to it once,
-        at the end. Those that were complete, and may be on their way already, are kept as they are.
+        The failed pass has either completed a gradient or not touched it, since autograd adds to a gradient
+        once, at the end. Complete gradients, which may have been sent already, are kept as they are.
         """
         kept = {parameter: parameter.grad for parameter in self._complete}
         for parameter in kept:
@@ -77,21 +76,21 @@ class GradientReducer:
             parameter.grad = gradient
 
     def finish(self) -> None:
-        """After the last pass of a step: wait until every gradient is the sum over all processes."""
+        """After the last pass of a step, wait until every gradient is the sum over all processes."""
         if self._group is None:
             return
-        while len(self._flying) < len(self._buckets):
-            self._launch()
-        for bucket, (flat, work) in zip(self._buckets, self._flying, strict=True):
+        while len(self._in_flight) < len(self._buckets):
+            self._start_all_reduce()
+        for bucket, (flat, work) in zip(self._buckets, self._in_flight, strict=True):
             work.wait()
             start = 0
             for parameter in bucket:
                 parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
                 start += parameter.numel()
-        self._flying = []
+        self._in_flight = []
 
     def release(self) -> None:
-        """Let go of the parameters. They know this object by their hooks, which no collector sees through."""
+        """Drop the parameters: their hooks refer to this object, and no collector sees such a circle."""
         self._buckets.clear()
         self._bucket_of.clear()
         self._complete.clear()
@@ -103,16 +102,16 @@ class GradientReducer:
             return
         self._waiting[self._bucket_of[parameter]] -= 1
         # In the same order on every process.
-        while len(self._flying) < len(self._buckets) and self._waiting[len(self._flying)] == 0:
-            self._launch()
+        while len(self._in_flight) < len(self._buckets) and self._waiting[len(self._in_flight)] == 0:
+            self._start_all_reduce()
 
-    def _launch(self) -> None:
-        bucket = self._buckets[len(self._flying)]
+    def _start_all_reduce(self) -> None:
+        bucket = self._buckets[len(self._in_flight)]
         pieces = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket]
         flat = torch.cat(pieces) if len(pieces) > 1 else pieces[0].clone()
         for parameter in bucket:
             parameter.grad = None
-        self._flying.append((flat, dist.all_reduce(flat, group=self._group, async_op=True)))
+        self._in_flight.append((flat, dist.all_reduce(flat, group=self._group, async_op=True)))
 
 
 def _buckets(parameters: list[nn.Parameter], limit: int) -> list[list[nn.Parameter]]:

@@ -1,8 +1,8 @@
-"""One run on any number of processes: joining the group, talking within it, and ending together.
+"""The process group of a run: joining it, exchanging numbers and objects, and ending together.
 
-The group is made here and not by ``accelerate.PartialState`` because a run needs two ways of talking at once
-(NCCL for tensors on GPUs, Gloo for numbers on the host), Gloo wherever there is no GPU whatever the config
-says, and a failure that reaches every process. ``PartialState`` is then told of the finished group, for the
+The group is made here and not by ``accelerate.PartialState`` because a run needs two backends at once (NCCL
+for tensors on GPUs, Gloo for numbers on the host), Gloo wherever there is no GPU, whatever the config says,
+and a failure that reaches every process. ``PartialState`` then takes over the finished group, for the
 trackers.
 """
 
@@ -34,16 +34,16 @@ COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 class Ranks:
     """The processes of a run, seen from one of them.
 
-    Everything here talks over the host (Gloo): no call waits for a GPU, and every process must make the same
-    calls in the same order.
+    All exchanges go over the host (Gloo): no call waits for a GPU, and every process must make the same calls
+    in the same order.
 
     Attributes:
-        rank: Number of this process, 0 is the one that prints and writes.
-        world_size: Number of processes.
-        local_rank: Number of this process on its machine.
-        local_world_size: Processes on this machine.
-        device: The device of this process, its own.
-        restarted: Whether the launcher has started these processes again after it lost one.
+        rank: The number of this process; rank 0 prints and writes.
+        world_size: The number of processes.
+        local_rank: The number of this process on its machine.
+        local_world_size: The number of processes on this machine.
+        device: The device of this process, which no other process uses.
+        restarted: Whether the launcher has restarted these processes after it lost one.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this is rank 0, which prints and writes."""
         return self.rank == 0
 
     @property
     def nodes(self) -> int:
-        """Number of machines."""
+        """The number of machines."""
         return max(1, self.world_size // self.local_world_size)
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -77,15 +77,15 @@ class Ranks:
         return self._reduce(values, dist.ReduceOp.MAX)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is true on any process."""
         return self._reduce([float(flag)], dist.ReduceOp.MAX)[0] > 0
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached this call."""
         self._reduce([0.0], dist.ReduceOp.SUM)
 
     def broadcast_object(self, value: T) -> T:
-        """Rank 0's value, on every process."""
+        """The value of rank 0, on every process."""
         if self._group is None:
             return value
         box = [value]
@@ -93,7 +93,7 @@ class Ranks:
         return box[0]
 
     def gather_objects(self, value: T) -> list[T]:
-        """Every process's value, in order of rank, on every process."""
+        """The values of all processes in order of rank, on every process."""
         if self._group is None:
             return [value]
         box: list[Any] = [None] * self.world_size
@@ -109,7 +109,7 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(launch: Launch) -> Iterator[Ranks]:
-    """Join the other processes, and leave together: when one fails, all end at once with its cause.
+    """Join the other processes and end with them: when one fails, all end at once with its cause.
 
     The device of this process is set before the group exists, so that nothing lands on another's GPU.
 
@@ -142,7 +142,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
 
 
 def choose_device(launch: Launch) -> torch.device:
-    """This process's own device: the GPU of its local rank, or the CPU where none is there or wanted."""
+    """The device of this process: the GPU of its local rank, or the CPU if none is there or wanted."""
     if launch.use_cpu or not torch.cuda.is_available():
         require_usable_gpu(launch.use_cpu)
         return torch.device("cpu")
@@ -193,7 +193,7 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
 
 
 def _register_with_accelerate(device: torch.device) -> None:
-    """Let accelerate see the group: its trackers write on the main process alone."""
+    """Let accelerate take over the group, because its trackers write on the main process alone."""
     # Sharding is ours: with these, PartialState would start DeepSpeed or change the group's backends.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(name, None)

@@ -12,10 +12,10 @@ from torch.distributed.tensor import DTensor, Shard
 
 
 def full_tensor(tensor: Tensor) -> Tensor | None:
-    """The whole of a tensor on the CPU, on rank 0 alone; a collective for a DTensor.
+    """Gather a tensor on the CPU of rank 0. For a DTensor this is a collective.
 
     Returns:
-        A tensor that shares no storage with the given one; ``None`` on other processes.
+        The whole tensor, which shares no storage with the given one; ``None`` on other processes.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
     tensor = tensor.detach()
@@ -26,7 +26,7 @@ def full_tensor(tensor: Tensor) -> Tensor | None:
 
 
 def own_rows(tensor: Tensor) -> tuple[int, int]:
-    """First row and row after the last of what this process holds of a tensor."""
+    """The rows that this process holds of a tensor: the first one, and the one after the last."""
     if not isinstance(tensor, DTensor):
         return 0, tensor.shape[0] if tensor.dim() else 1
     start, stop = 0, tensor.shape[0]
@@ -44,8 +44,8 @@ def load_full(target: Tensor, source: Tensor) -> None:
     """Copy a whole tensor into ``target``, of which this process may hold only some rows.
 
     Args:
-        target: A plain tensor or a DTensor; its dtype and device stay.
-        source: The whole tensor, on any device, for example memory-mapped: only the rows needed are read.
+        target: A plain tensor or a DTensor; it keeps its dtype and device.
+        source: The whole tensor, on any device. Of a memory-mapped one, only the rows needed are read.
     """
     if isinstance(target, DTensor):
         start, stop = own_rows(target)
@@ -55,6 +55,6 @@ def load_full(target: Tensor, source: Tensor) -> None:
 
 
 def local_bytes(tensor: Tensor) -> int:
-    """Bytes that this process holds of a tensor."""
+    """The number of bytes that this process holds of a tensor."""
     local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local.numel() * local.element_size()

@@ -1,10 +1,11 @@
-"""Defaults that depend on the size of the base model. This is the one place that knows them.
+"""Defaults that depend on the size of the base model.
 
 The defaults of the command line are those of the public 0.1.0, made for the 7B model: one pass over the data,
-LoRA on three parts, a rate of 1e-4. A base of a few million weights learns nothing by them. It knows few of
-the words that a user answers with and has little to lose, so all of it is trained, at a higher rate and in
-more passes. On 200 spoken digits (150 others to be tested with) and 200 synthetic sounds (96), full training
-gives 0.82 and 0.99, adapters with embeddings and head 0.74 and 1.00 (at 3e-3); 20 passes give no more.
+LoRA on three parts, a learning rate of 1e-4. A base of a few million weights learns nothing by them. It knows
+few of the words that users train it to answer with, and it has little knowledge to lose. So all of it is
+trained, at a higher learning rate and in more passes. On 200 spoken digits (150 others to be tested with) and
+200 synthetic sounds (96), full training gives 0.82 and 0.99, adapters with embeddings and head 0.74 and 1.00
+(at 3e-3); 20 passes give no more.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ _FULL: dict[str, Any] = {
 }
 #: Adapters take larger steps than the weights themselves.
 _LORA = {**_FULL, "method": "lora", "lr": 3e-3}
-#: Given, one of these makes up for another.
+#: Options that replace another: where the second is given, the first keeps its value.
 _INSTEAD = {"num_epochs": "max_steps", "warmup_ratio": "warmup_steps"}
 
 
 def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
-    """Put in the defaults that suit the size of the base, and say them. What was given stays.
+    """Replace defaults by those that suit the size of the base, and print them. Given options stay.
 
     Args:
-        settings: Of the run.
-        folder: The base model.
+        settings: The settings of the run.
+        folder: The folder of the base model.
 
     Returns:
         The same settings for a base of :data:`SMALL` weights or more.

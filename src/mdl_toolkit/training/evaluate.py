@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 
-#: Turns tuples of rows into micro-batches; the second argument says when not to wait for one any longer.
+#: Turns tuples of rows into micro-batches; the second argument says when to end waiting for one.
 Load = Callable[[Iterable[tuple[int, ...]], Callable[[], bool]], Generator["PackedBatch", None, None]]
 
 
@@ -30,8 +30,9 @@ def evaluation_batches(data: ClipDataset, batch_size: int, max_tokens: int | Non
 
     Args:
         data: The evaluation data.
-        batch_size: Rows of a batch.
-        max_tokens: Where given, decoder tokens of a batch instead; a single longer row stands alone.
+        batch_size: The number of rows of a batch.
+        max_tokens: The number of decoder tokens that a batch has at most; it replaces ``batch_size``. A
+            longer row gets a batch of its own.
     """
     order = np.argsort(-data.tokens, kind="stable").tolist()
     if max_tokens is None:
@@ -59,10 +60,10 @@ class Evaluation:
 
     Args:
         data: The evaluation data.
-        load: Turns tasks (tuples of rows) into micro-batches.
+        load: Turns tuples of rows into micro-batches, in order.
         ranks: The processes of the run.
-        batch_size: Rows of a micro-batch.
-        max_tokens: Decoder tokens of a micro-batch, in place of ``batch_size``.
+        batch_size: The number of rows of a micro-batch.
+        max_tokens: The number of decoder tokens that a micro-batch has at most; it replaces ``batch_size``.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class Evaluation:
 
         Args:
             wrapped: The model.
-            interrupted: Whether not to wait any longer for a batch.
+            interrupted: Says whether to end waiting for a batch.
 
         Raises:
-            NoBatch: A process got no further batch.
+            NoBatch: A process has no further batch.
         """
         tasks = list(self._own)
         if wrapped.lockstep:

@@ -4,9 +4,9 @@ The loss of a step is the mean over the supervised tokens of all its micro-batch
 number is known before the step begins, so each micro-batch's summed loss is scaled by its inverse and
 gradients are summed: how a step is cut into processes and micro-batches doesn't change it.
 
-The host doesn't wait for a GPU's results. A step's loss and gradient norm are read while the next step runs;
-an update with a gradient that isn't finite is held back on the device, and so are all after it until the host
-knows.
+The host doesn't wait for the results of a GPU. The loss and gradient norm of a step are read while the next
+step runs. The device itself holds back an update with a gradient that isn't finite, and all updates after it
+until the host knows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,14 @@ _COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "
 
 @dataclass
 class RunProgress:
-    """How far a run has come. Sums count from its very beginning, resumed or not."""
+    """How far a run has come.
+
+    Attributes:
+        step: The number of optimizer steps made.
+        position: Where in the data the next step begins.
+        counts: Sums over the run since its first step, also where it was resumed.
+        seconds: The time spent in steps.
+    """
 
     step: int = 0
     position: DataPosition = field(default_factory=DataPosition)
@@ -62,19 +69,20 @@ class RunProgress:
 
 @dataclass
 class _PendingStep:
-    """A step whose numbers are still on their way from the device."""
+    """A step whose numbers are still being copied from the device."""
 
     scheduled: Scheduled
     learning_rate: float
     batches: list[PackedBatch | None]
     numbers: _Readback
     padding: tuple[int, int]
-    #: Why this process had no batch for it: it was made for the others' sake, and its update held back.
+    #: Why this process had no micro-batch for the step. It took part for the others' sake, and no process
+    #: makes the update.
     missing: MdlError | None
 
 
 class _Readback:
-    """A few numbers on their way to the host; asking for them waits until they are there."""
+    """A few numbers that are being copied to the host; :meth:`read` waits for them."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -106,22 +114,22 @@ def _sum_of(losses: list[float]) -> float:
 
 
 class Loop:
-    """Trains from where ``progress`` stands to the end of ``order``.
+    """Makes the steps of ``order``, and saves and evaluates between them.
 
     Args:
-        settings: Of the run.
-        ranks: Its processes.
+        settings: The settings of the run.
+        ranks: The processes of the run.
         wrapped: The model.
-        optimizer: Over what is trained.
-        dataset: What is trained on.
+        optimizer: The optimizer of the trained parameters.
+        dataset: The training data.
         order: The steps to make.
-        rates: Their learning rates.
+        rates: The learning rates of the steps.
         load: Turns tuples of rows into micro-batches, in order.
-        reporter: Takes the numbers.
-        save: Writes a checkpoint of where the run stands (called by every process); says what it wrote.
-        evaluation: Where there is evaluation data.
-        flops: Counts the model's arithmetic.
-        progress: Where the run stands; kept up to date.
+        reporter: Reports the numbers.
+        save: Writes a checkpoint, and returns a message that says what it wrote; every process calls it.
+        evaluation: The evaluation, if there is evaluation data.
+        flops: Counts the operations of a step.
+        progress: Where the run stands; the loop keeps it up to date.
     """
 
     def __init__(  # noqa: PLR0913 -- the parts of a run, by name
@@ -156,7 +164,7 @@ class Loop:
         self._clock = 0.0
 
     def run(self, signals: StopSignals) -> None:
-        """Make all steps, with evaluations and checkpoints where they are due.
+        """Make all steps, with evaluations and checkpoints when they are due.
 
         Raises:
             Stopped: A signal asked for it; everything is saved.
@@ -207,7 +215,7 @@ class Loop:
         return [list(indices) for indices in scheduled.step.micro[first : first + self._accumulation]]
 
     def _filler(self, scheduled: Scheduled) -> int:
-        """A row for a process that has none in this slot: it counts for nothing, but all work alike."""
+        """A row for a rank that has none in this micro-batch: it makes the pass, and the loss counts 0."""
         rows = (index for indices in scheduled.step.micro for index in indices)
         return min(rows, key=lambda index: int(self.dataset.tokens[index]))
 
@@ -237,7 +245,7 @@ class Loop:
         return _PendingStep(scheduled, learning_rate, kept, numbers, padding, batches.cause)
 
     def _hold_back(self, norm: Tensor, losses: list[Tensor]) -> Tensor:
-        """Not 0 where this step's update must not be made. The norm is of all processes, so all agree."""
+        """A flag, not 0 where this update must not be made; the same on all processes, as the norm is."""
         bad = ~torch.isfinite(norm)
         if self.ranks.world_size == 1:
             for loss in losses:
@@ -249,10 +257,13 @@ class Loop:
         return flag
 
     def _settle(self, signals: StopSignals, lag: int) -> int | None:
-        """Read the numbers of all but the last ``lag`` steps; the signal to stop for, if all agree on one.
+        """Read and report the numbers of all steps but the last ``lag`` ones.
+
+        Returns:
+            The signal to stop for, if a process has received one.
 
         Raises:
-            NoBatch: A process had no batch for the step that is next; it and those after it are dropped.
+            NoBatch: A process had no micro-batch for a step; that step and those after it are dropped.
         """
         stop = None
         while len(self._pending) > lag:
@@ -311,7 +322,7 @@ class Loop:
         self.reporter.step(values, self.order.total_steps)
 
     def _not_finite(self, pending: _PendingStep, loss: float, norm: float, losses: list[float]) -> None:
-        """Name the rows; stop, or go on without this update."""
+        """Name the rows whose loss is not finite; stop, or continue without this update."""
         suspects = [
             index
             for batch, value in zip(pending.batches, losses, strict=True)
@@ -338,7 +349,11 @@ class Loop:
         )
 
     def _save_before_failing(self) -> str:
-        """Save the last finished step where that is not done yet; what was done."""
+        """Save the last finished step if it is not saved yet.
+
+        Returns:
+            A message that says what was saved, or an empty one.
+        """
         if self.progress.step == self._saved_at:
             return ""
         return self._save(self.progress)
@@ -352,11 +367,11 @@ class Loop:
         )
 
     def _end_early(self, cause: MdlError | None, signals: StopSignals) -> NoReturn:
-        """Save the last finished step and end: a process, this one or another, has no further batch.
+        """Save the last finished step and end, because a process has no further micro-batch.
 
         Raises:
-            Stopped: Because it was asked to stop while it waited for one.
-            MdlError: ``cause``, with what was saved, on the process that has one.
+            Stopped: A signal asked to stop while a process waited for a micro-batch.
+            MdlError: ``cause``, with what was saved.
         """
         self._settle(signals, 0)
         failed = cause is not None and not isinstance(cause, WaitEnded)

@@ -1,4 +1,4 @@
-"""AdamW over the trained parameters, with updates that a flag on the device can hold back."""
+"""AdamW over the trained parameters; a flag on the device can hold an update back."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Optimizer:
     """Fused AdamW. Weight decay reaches matrices alone: no biases, norms or scales.
 
     Args:
-        trainable: What is trained, by name.
-        weight_decay: AdamW's.
+        trainable: The trained parameters by name.
+        weight_decay: The weight decay of AdamW.
     """
 
     def __init__(self, trainable: Mapping[str, Parameter], weight_decay: float = 0.0) -> None:
@@ -37,9 +37,9 @@ class Optimizer:
         """Update the parameters.
 
         Args:
-            learning_rate: Of this step.
-            hold_back: Scalar on the parameters' device. Where it is not 0 neither weights nor moments nor
-                step counts change; it is read on the device, so the host doesn't wait for it.
+            learning_rate: The learning rate of this step.
+            hold_back: A scalar on the parameters' device. Where it is not 0, neither weights nor moments nor
+                step counts change. It is read on the device, so the host doesn't wait for it.
         """
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
@@ -47,7 +47,7 @@ class Optimizer:
         self._adamw.step()
 
     def release(self) -> None:
-        """Give the memory of parameters and moments back; nothing can be done with it any more."""
+        """Free the memory of parameters and moments; the optimizer can't be used afterwards."""
         self.trainable.clear()
         self._adamw.state.clear()
         self._adamw.param_groups.clear()
@@ -75,13 +75,13 @@ class Optimizer:
                 yield f"step/{name}", state["step"]
 
     def load(self, saved_tensors: Mapping[str, Tensor]) -> None:
-        """Take a saved state, each process its own shard of it.
+        """Load a saved state; each process takes its own shard of it.
 
         Args:
-            saved_tensors: What :meth:`tensors` gave, whole.
+            saved_tensors: The whole tensors that :meth:`tensors` gave.
 
         Raises:
-            ModelError: Where the state is of other parameters.
+            ModelError: The state is of other parameters.
         """
         saved = {name.split("/", 1)[1] for name in saved_tensors}
         if strange := sorted(saved - set(self.trainable)):

@@ -1,7 +1,7 @@
-"""All that can be made sure of before torch is imported: output, trackers, model, datasets.
+"""What is checked and prepared before torch is imported: output folder, trackers, model, datasets.
 
-A wrong command is told so in a blink, and files are converted before any process group exists. What one
-process alone can see (the main one: the output) is looked at by that one.
+So a wrong command fails within a moment, and files are converted before any process group exists. The main
+process alone checks what only it uses, such as the output folder.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is trained, on what.
+    """The base model and the data of a run.
 
     Attributes:
-        model_folder: Of the base model.
+        model_folder: The folder of the base model.
         data: The training data.
-        data_folders: Its folders.
+        data_folders: The folders of the training data.
         evaluation: The evaluation data, if any.
-        evaluation_folders: Its folders.
-        trackers: Of ``--report-to``, on the main process.
+        evaluation_folders: The folders of the evaluation data.
+        trackers: The trackers of ``--report-to``, on the main process.
     """
 
     model_folder: Path
@@ -60,12 +60,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Ready:
-    """A run before its processes know each other.
+    """A run before its processes join.
 
     Attributes:
-        settings: As given, with what the launcher's config, the datasets and the base decide filled in.
-        launch: The place of this process in it.
-        inputs: What was found; an error instead, on a process that isn't the one to end the run.
+        settings: The settings, with what the launcher's config, the datasets and the base decide filled in.
+        launch: How this process was launched.
+        inputs: The inputs, or the error that this process found if it isn't the main one.
     """
 
     settings: TrainSettings
@@ -78,8 +78,9 @@ def make_ready(settings: TrainSettings) -> Ready:
 
     Raises:
         SettingsError: Wrong options, on every process.
-        MdlError: Anything else that is wrong, on the main process. Another one takes the error along:
-            most likely the main process says the same and ends all, and if not, everyone shall hear of it.
+        MdlError: Anything else that is wrong, on the main process. Another process keeps its error in the
+            result: most likely the main process finds the same and ends all; if not, the error is raised
+            after the processes have joined.
     """
     launch = read_launch()
     settings = fit_to_launcher(settings, launch)
@@ -101,16 +102,16 @@ def make_ready(settings: TrainSettings) -> Ready:
 
 
 def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSettings]:
-    """All that takes no time; what is wrong is told together."""
+    """Check all that takes no time, and report all problems together."""
     problems: list[str] = []
     trackers: list[str] = []
     if launch.rank == 0:
         if launch.nodes == 1:
-            _noting(problems, lambda: refuse_foreign_output(settings, counts_restart()))
-        trackers = _noting(problems, lambda: check_trackers(settings.report_to)) or []
+            _collecting(problems, lambda: refuse_foreign_output(settings, counts_restart()))
+        trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
-            _noting(problems, partial(_check_dataset, path, settings.encoding))
-    settled = _noting(problems, lambda: settle(settings))
+            _collecting(problems, partial(_check_dataset, path, settings.encoding))
+    settled = _collecting(problems, lambda: settle(settings))
     if settings.eval_dataset is None:
         there = given(settings)
         for name in options_where(TrainSettings, goes_with="--eval-dataset"):
@@ -132,8 +133,12 @@ def _check_dataset(path: Path, encoding: str) -> None:
         check_table(path, encoding)
 
 
-def _noting(problems: list[str], check: Callable[[], T]) -> T | None:
-    """The result of a check; what it finds wrong goes into ``problems``."""
+def _collecting(problems: list[str], check: Callable[[], T]) -> T | None:
+    """Run a check, and add what it finds wrong to ``problems``.
+
+    Returns:
+        The result of the check; ``None`` if it found a problem.
+    """
     try:
         return check()
     except SettingsError as error:
@@ -160,7 +165,7 @@ def _inputs(settings: TrainSettings, launch: Launch, folder: Path, trackers: Seq
 
 
 def _folders(value: Sequence[str] | str | None, settings: TrainSettings, model_folder: Path) -> list[Path]:
-    """The converted folders of a dataset option; files are converted, or found converted."""
+    """The converted folders of a dataset option; files are converted, unless the cache has them."""
     cache = settings.cache_dir or settings.output / "cache"
     return [
         path if path.is_dir() else convert_once(path, settings, model_folder, cache)

@@ -10,10 +10,10 @@ def learning_rate_factor(kind: str, step: float, warmup_steps: int, total_steps:
     """The share of the peak learning rate that a step uses.
 
     Args:
-        kind: ``linear``, ``cosine`` or ``constant``; each after a linear warm-up.
-        step: Updates made before this one. The first step of a warm-up therefore has rate 0.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the whole run.
+        kind: ``linear``, ``cosine`` or ``constant``; each begins after a linear warm-up.
+        step: The number of updates made before this one. The first step of a warm-up therefore has rate 0.
+        warmup_steps: The number of steps of the warm-up.
+        total_steps: The number of steps of the whole run.
     """
     if step < warmup_steps:
         return step / max(1, warmup_steps)
@@ -34,18 +34,19 @@ def interval(value: float, total_steps: int) -> int:
 
 @dataclass(frozen=True)
 class LearningRates:
-    """The learning rate of every step of a run, also of one that was resumed with other numbers of steps.
+    """The learning rate of every step of a run, also of a run that is resumed with another number of steps.
 
     Attributes:
         kind: ``linear``, ``cosine`` or ``constant``.
-        peak: The learning rate at the top.
-        warmup_steps: Steps of the warm-up, where ``warmup_ratio`` is none.
-        total: Length of the schedule.
-        start_step: Steps made before this process began.
-        start_position: Where in the schedule the next step was then.
-        pace: Positions from one step to the next: 1, unless the rest of the schedule has to fit another
+        peak: The highest learning rate, which the warm-up ends with.
+        warmup_steps: The number of steps of the warm-up, where ``warmup_ratio`` is ``None``.
+        total: The length of the schedule.
+        start_step: The number of steps made before this process began.
+        start_position: The position of the next step in the schedule at that time.
+        pace: The positions from one step to the next: 1, unless the rest of the schedule has to fit another
             number of steps, as with another number of processes.
-        warmup_ratio: The warm-up as a share of the schedule, rounded up to steps; one below 1 leaves a step.
+        warmup_ratio: The warm-up as a share of the schedule, rounded up to steps. A share below 1 leaves at
+            least one step after the warm-up.
     """
 
     kind: str
@@ -75,10 +76,10 @@ class LearningRates:
         return self.peak * learning_rate_factor(self.kind, self.position(done), self.warmup, self.total)
 
     def highest_in_warmup(self, steps: int) -> float | None:
-        """The highest rate of a run whose warm-up doesn't end before it does; ``None`` where it does end.
+        """The highest learning rate of a run that ends before its warm-up; ``None`` where the warm-up ends.
 
         Args:
-            steps: Of the whole run.
+            steps: The number of steps of the whole run.
         """
         if steps <= self.start_step or self.position(steps - 1) >= self.warmup:
             return None
@@ -88,10 +89,10 @@ class LearningRates:
         """The schedule of a resumed run.
 
         Args:
-            done: Steps made.
-            position: Where the schedule stood.
-            total: How long it was.
-            new_total: Steps that the whole run has now.
+            done: The number of steps made.
+            position: The position of the next step in the schedule.
+            total: The length of the schedule before.
+            new_total: The number of steps that the whole run has now.
             stretch: Whether the rest of the old schedule is spread over the steps that are left (the same run
                 cut into other steps) rather than the new length taken (a run made longer or shorter).
         """

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: let the step finish, save, and leave with a code that says so."""
+"""Signals that ask a run to stop: it finishes the step, saves, and ends with the exit code of the signal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["STOP_SIGNALS", "StopSignals", "agreed_signal"]
 
 
 class StopSignals:
-    """While the block lasts, the first signal is noted; a second one ends the process at once.
+    """Within the block, the first signal is remembered; a second one ends the process at once.
 
     Args:
-        launched: As :class:`mdl_toolkit.terminal.interrupts.Listener` has it.
+        launched: Whether a launcher passes signals on; see :class:`mdl_toolkit.terminal.interrupts.Listener`.
     """
 
     def __init__(self, launched: bool | None = None) -> None:
@@ -42,7 +42,7 @@ class StopSignals:
 
     @property
     def received(self) -> int | None:
-        """The first signal."""
+        """The first signal that was received, if any."""
         return self._listener.received
 
     def _note(self, number: int) -> None:
@@ -51,15 +51,15 @@ class StopSignals:
         logger.info(f"{signal.Signals(number).name}: finishing this step, then saving (again: stop at once)")
 
     def flags(self) -> list[float]:
-        """A number for each of :data:`STOP_SIGNALS`, 1 where it was received: summed over ranks to agree."""
+        """For each of :data:`STOP_SIGNALS` 1 if it was received, else 0; the ranks sum them up to agree."""
         return [float(self.received == number) for number in STOP_SIGNALS]
 
     @contextmanager
     def stop_at_once(self, message: str) -> Iterator[None]:
-        """From now on there is no step to finish: a signal ends the block wherever it stands.
+        """End the block at once when a signal comes, because there is no step to finish any more.
 
-        Within the block that is an :class:`Interrupted`, which no one takes for an error of what is being
-        done; it leaves the block as :class:`Stopped` with ``message``.
+        The signal raises :class:`Interrupted` within the block. It is no ``Exception``, so that no code takes
+        it for an error of its own work. It leaves the block as :class:`Stopped` with ``message``.
         """
         try:
             self._steps = False
@@ -71,5 +71,5 @@ class StopSignals:
 
 
 def agreed_signal(summed: list[float]) -> int | None:
-    """The signal that a run stops for, of the :meth:`StopSignals.flags` summed over all ranks."""
+    """The signal that a run stops for, from the sums of :meth:`StopSignals.flags` over all ranks."""
     return next((int(number) for number, count in zip(STOP_SIGNALS, summed, strict=True) if count), None)

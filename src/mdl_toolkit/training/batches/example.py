@@ -1,4 +1,4 @@
-"""One example as the model sees it, for a person to check before training."""
+"""Describes one example as the model sees it, for a person to check before training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IGNORED = -100
 def describe_example(
     example: Example, decode: Callable[[Sequence[int]], str], audio_token_id: int, limit: int = 1000
 ) -> str:
-    """The text of a row, placeholders counted, and the tokens that are learned marked.
+    """Describe a row: its text, the number of audio placeholders, and which tokens are learned.
 
     Args:
         example: A row of the dataset.
-        decode: Ids to text, special tokens as text.
-        audio_token_id: Of the placeholder.
-        limit: Characters of a stretch of text that are shown.
+        decode: Turns ids into text, special tokens included.
+        audio_token_id: The id of the audio placeholder.
+        limit: The number of characters that are shown of a piece of text.
 
     Returns:
         Two lines or three, for example::

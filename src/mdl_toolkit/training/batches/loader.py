@@ -1,10 +1,10 @@
 """Micro-batches, prepared ahead by data workers, in exactly the order of the run.
 
-A worker (``data/batching/preparing.py``) is a new process that shares nothing with the run: it opens the
-dataset itself, sends batches through a socket, hears none of the signals that a scheduler or terminal sends
-to all processes of a job, and ends with the run, be it killed. For each there is a thread of the run that
-gives it one batch to do after the other and takes what comes. The run waits for the batch that is next,
-looks meanwhile after the worker that has it, and hears signals: whatever becomes of a worker ends the wait.
+A data worker (``data/batching/preparing.py``) is a new process that shares nothing with the run: it opens the
+dataset itself and sends batches through a socket. It ignores the signals that a scheduler or terminal sends
+to all processes of a job, and it ends when the run ends, even if the run is killed. For each worker, a thread
+of the run gives it one task after the other and takes its batches. The run waits for the next batch, watches
+the worker that makes it, and hears signals meanwhile: whatever happens to a worker ends the wait.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class MicroBatches:
     In a ``with`` block the workers serve all calls until its end; else they end with a call's generator.
 
     Args:
-        paths: Folders of the dataset.
-        audio_token_id: Of the model.
-        device: Where the tensors go; to a GPU they are copied from pinned memory, without waiting.
-        workers: Processes that prepare them; 0: this process does it when a batch is asked for.
+        paths: The folders of the dataset.
+        audio_token_id: The id of the audio placeholder.
+        device: The device of the micro-batches; to a GPU they are copied from pinned memory, without waiting.
+        workers: The number of processes that prepare them. With 0, this process prepares each when it is
+            asked for.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class MicroBatches:
     ) -> None:
         self._source = ([Path(path) for path in paths], audio_token_id)
         self._device, self._workers = device, workers
-        self._team: _DataWorkers | None = None
+        self._data_workers: _DataWorkers | None = None
         self._kept = False
 
     def __enter__(self) -> MicroBatches:
@@ -80,26 +81,26 @@ class MicroBatches:
 
     def __exit__(self, *_: object) -> None:
         self._kept = False
-        self._end_team()
+        self._end_data_workers()
 
     def start(self) -> None:
-        """Start the workers, which else start with the first call: they get ready while others work."""
-        if self._workers and self._team is None:
-            self._team = _DataWorkers(self._source, self._device, self._workers)
+        """Start the workers now rather than with the first call, so that they get ready meanwhile."""
+        if self._workers and self._data_workers is None:
+            self._data_workers = _DataWorkers(self._source, self._device, self._workers)
 
     def __call__(
         self, tasks: Iterable[Indices], interrupted: Callable[[], bool] = _never
     ) -> Generator[PackedBatch, None, None]:
-        """The micro-batches of some tasks, in order. Close it where it isn't used to its end.
+        """The micro-batches of some tasks, in order. Close the generator if it isn't used to its end.
 
         Args:
-            tasks: Rows of each.
-            interrupted: Whether not to wait any longer; asked now and then while waiting.
+            tasks: The rows of each micro-batch.
+            interrupted: Says whether to end waiting; it is asked now and then while waiting.
 
         Raises:
             DataError: A row can't be used; its name is in the message.
             MdlError: A worker has ended, is stopped, or has been at one row for too long.
-            WaitEnded: ``interrupted`` says so.
+            WaitEnded: ``interrupted`` said to end waiting.
         """
         return self._by_workers(tasks, interrupted) if self._workers else self._by_itself(tasks)
 
@@ -118,19 +119,19 @@ class MicroBatches:
         self, tasks: Iterable[Indices], interrupted: Callable[[], bool]
     ) -> Generator[PackedBatch, None, None]:
         self.start()
-        team, drained = self._team, False
-        assert team is not None
+        workers, drained = self._data_workers, False
+        assert workers is not None
         try:
-            yield from team.batches(iter(tasks), interrupted)
+            yield from workers.batches(iter(tasks), interrupted)
             drained = True
         finally:
             if not (drained and self._kept):
-                self._end_team()
+                self._end_data_workers()
 
-    def _end_team(self) -> None:
-        if self._team is not None:
-            self._team.close()
-            self._team = None
+    def _end_data_workers(self) -> None:
+        if self._data_workers is not None:
+            self._data_workers.close()
+            self._data_workers = None
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,9 @@ class _DataWorker(Child):
     """A data worker.
 
     Attributes:
-        place: Its number.
-        task: Number of the batch that it has in work.
-        thread: Talks with it.
+        place: The number of the worker.
+        task: The number of the batch that it is making, if any.
+        thread: The thread that gives it tasks and takes its batches.
     """
 
     def __init__(self, place: int, notes: Notes) -> None:
@@ -165,17 +166,17 @@ class _DataWorker(Child):
 
 
 class _DataWorkers:
-    """Workers that make batches ahead; :meth:`batches` gives them in order.
+    """Data workers that make batches ahead; :meth:`batches` gives the batches in order.
 
     Args:
-        source: Folders of the dataset and the placeholder's id.
-        device: Where the batches will go.
-        count: Number of workers.
+        source: The folders of the dataset, and the id of the audio placeholder.
+        device: The device of the batches.
+        count: The number of workers.
     """
 
     def __init__(self, source: tuple[list[Path], int], device: torch.device, count: int) -> None:
         self._source, self._device = source, device
-        # All that follows is shared with the threads, and touched while this is held.
+        # All that follows is shared with the threads; it is used only while this lock is held.
         self._changed = threading.Condition()
         self._tasks: deque[tuple[int, Indices]] = deque()
         self._ready: dict[int, _Arrived | Failure] = {}
@@ -243,7 +244,7 @@ class _DataWorkers:
         return found
 
     def _look_after(self, wait: _Wait) -> None:
-        """Name a row that takes long, and end the wait for one that takes for ever."""
+        """Name a row that takes long, and stop waiting for one that takes for ever."""
         worker = next((worker for worker in self._workers if worker.task == self._taken), None)
         at = self._notes.read(worker.place) if worker else ""
         wait.go_on((worker, at))
@@ -290,7 +291,7 @@ class _DataWorkers:
             self._tell(worker, error)
 
     def _task_for(self, worker: _DataWorker) -> Indices | None:
-        """Wait for something to do; ``None``: there will be no more."""
+        """Wait for the next task of a worker; ``None`` when there are no more."""
         with self._changed:
             while not self._closed:
                 if self._tasks:
@@ -318,7 +319,7 @@ class _DataWorkers:
         return said if isinstance(said, Failure) else _Arrived(said, body)
 
     def _tell(self, worker: _DataWorker, error: BaseException | None) -> None:
-        """Let the run know that there is nothing more to expect of a worker."""
+        """Report to the run that a worker makes no further batch."""
         if self._closed:
             return
         at = self._notes.read(worker.place)

@@ -1,4 +1,4 @@
-"""Which clip of a micro-batch makes its loss something else than a finite number."""
+"""Finds the clips of a micro-batch whose loss is not finite."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def find_nonfinite_rows(batch: PackedBatch, wrapped: Wrapped) -> list[int]:
-    """Run each clip by itself.
+    """Compute the loss of each clip alone.
 
     Args:
-        batch: Its loss is not finite.
-        wrapped: The model, with the weights that it was computed with.
+        batch: A micro-batch whose loss is not finite.
+        wrapped: The model, with the weights that gave this loss.
 
     Returns:
-        Indices of the clips that have such a loss alone; of all clips where none has, or where a process
-        can't make passes that the others don't make.
+        The indices of the clips whose own loss is not finite; those of all clips where there is none, or
+        where a process must not make passes that the others don't make.
     """
     if wrapped.lockstep:
         return list(batch.indices)

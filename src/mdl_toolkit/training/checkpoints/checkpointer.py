@@ -128,7 +128,7 @@ def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer) -> None:
     """Put a checkpoint's weights and optimizer state into a run; every process reads its part of them.
 
     Raises:
-        ModelError: Where they don't fit what the run trains.
+        ModelError: They don't fit what the run trains.
     """
     load_trained(wrapped.model, TrainedWeights.read(checkpoint).named())
     files = WeightFiles(checkpoint, OPTIMIZER)

@@ -1,7 +1,7 @@
-"""Whether the disk has room for what a run will write: known before torch is imported.
+"""Checks before torch is imported that the disk has room for what a run will write.
 
-Sizes come from the headers of the base's weight files, and are those of the tensors: what lies beside them
-(tokenizer, records) is small.
+Sizes come from the headers of the base's weight files. Only tensors are counted: the other files (tokenizer,
+manifest) are small.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from mdl_toolkit.training.trainable.targets import lora_target_modules
 
 logger = get_logger(__name__)
 
-#: A trained number in a checkpoint: its value and AdamW's two averages, in float32.
+#: Of a trained parameter in a checkpoint: its value and AdamW's two moments, in float32.
 _BYTES_IN_CHECKPOINT = 12
 _BYTES_IN_ADAPTER = 4
-#: Of dtypes in safetensors' words, and in those of ``--final-dtype``.
+#: Bytes of a number by dtype, as safetensors names dtypes and as ``--final-dtype`` does.
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-#: What never learns.
+#: Tensors that are never trained.
 _FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run writes, or what is left of one that is gone on with.
+    """Bytes that a run writes; of a resumed run, those that it still has to write.
 
     Attributes:
-        checkpoint: One of its checkpoints.
-        final: ``final/``.
-        kept: New checkpoints that are on the disk at the same time; 0 where all steps are made and saved.
+        checkpoint: The bytes of one checkpoint.
+        final: The bytes of ``final/``.
+        kept: The number of new checkpoints that are on the disk at the same time; 0 where all steps are made
+            and saved.
     """
 
     checkpoint: int
@@ -60,7 +61,7 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
     """Refuse a disk without room for the next checkpoint and ``final/``; warn where not all will fit.
 
     Raises:
-        SettingsError: With what is needed, what is free, and what to do.
+        SettingsError: There is no room; the message says what is needed, what is free, and what to do.
     """
     need = needed(settings, launch, model_folder, data)
     free = free_bytes(settings.output)
@@ -86,7 +87,7 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
 
 
 def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> Need | None:
-    """What a run will write; ``None`` where the weight files don't tell (whoever loads them says why)."""
+    """What a run will write; ``None`` where the weight files can't be read (loading them tells why)."""
     tensors = base_tensors(model_folder)
     if tensors is None:
         return None
@@ -102,7 +103,7 @@ def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: Cl
 
 
 def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
-    """Checkpoints that are to come, about: batches in tokens are never quite full."""
+    """The approximate number of checkpoints to come: batches measured in tokens are never quite full."""
     slots = launch.world_size * settings.gradient_accumulation_steps
     if settings.max_tokens:
         epoch = math.ceil(int(data.tokens.sum()) / (settings.max_tokens * slots))
@@ -117,17 +118,17 @@ def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
 
 
 def _done(settings: TrainSettings) -> int:
-    """Steps of the checkpoint that is gone on from, whole or not (to know takes long); 0 without one."""
+    """The step of the checkpoint to resume from, complete or not (checking takes long); 0 without one."""
     wanted = wants_resume(settings, counts_restart())
     found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
     try:
         return RunState.read(found[0]).step if found else 0
     except ModelError:
-        return 0  # whoever takes it up says what is wrong with it
+        return 0  # resuming tells what is wrong with it
 
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
-    """How many numbers learn."""
+    """The number of trained parameters."""
     pattern = lora_target_modules(settings)
     whole = set(settings.train_target)
     if settings.method == "lora":

@@ -1,4 +1,4 @@
-"""Where a run begins: anew, or from a checkpoint."""
+"""Where a run begins: at its first step, or resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """A checkpoint to go on from, and what it says of its run."""
+    """A checkpoint to resume from, and the state in it."""
 
     checkpoint: Path
     state: RunState
 
 
 def counts_restart() -> bool:
-    """Whether this machine's launcher has started this process again (``torchrun --max-restarts``).
+    """Whether the launcher on this machine has restarted this process (``torchrun --max-restarts``).
 
-    Of several machines the others don't count it: there, ``Ranks.restarted`` knows.
+    With several machines, only the one that lost a process counts the restart; ``Ranks.restarted`` knows it
+    on all of them.
     """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
 
 
 def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
-    """``"true"`` for the newest complete checkpoint, a path, or ``None`` to begin anew.
+    """What to resume from: ``"true"`` for the newest complete checkpoint, a path, or ``None`` to start anew.
 
-    A restart goes on from what the first start has saved, whatever that was told to begin with.
+    A restarted run resumes from what it has saved itself, whatever it was told to resume from at first.
     """
     if restarted:
         return "true"
@@ -59,13 +60,13 @@ def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
 
 
 def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
-    """Take the base model of the run that is to be gone on with, and say so; called where none was given."""
+    """Use the base model of the run that is to be resumed, and print it; called where no model was given."""
     wanted = wants_resume(settings, restarted)
     found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
     try:
         options = RunState.read(found[0]).options if found else {}
     except ModelError:
-        return settings  # whoever takes it up says what is wrong with it
+        return settings  # resuming tells what is wrong with it
     name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
     if not isinstance(name, str) or name == settings.model_name:
         return settings
@@ -76,11 +77,11 @@ def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings
 
 
 def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
-    """Refuse to mix a new run with an earlier one's work, or to replace another's. Before anything costly.
+    """Refuse an output folder that has an earlier run or foreign files in it, before anything costly.
 
     Raises:
-        UserError: OUTPUT has a run's work in it, and neither resuming nor replacing it was asked for; or
-            under the names of a run's work something that no run has written.
+        UserError: OUTPUT has a run in it, and neither resuming nor replacing it was asked for; or something
+            that no run has written has the name of a checkpoint, of ``final/`` or of the metrics file.
     """
     if settings.output.exists() and not settings.output.is_dir():
         raise UserError(f"--output {settings.output}: a file; name a folder")
@@ -91,17 +92,17 @@ def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
             f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
             "true), replace it (--overwrite), or name another folder"
         )
-    # A run that is gone on with writes later checkpoints only, and says so where one is in its way.
+    # A resumed run writes later checkpoints only, and refuses those that are in its way when it does.
     refuse_foreign_files(there if wanted is None else [path for path in there if step_of(path) < 0])
     if wanted not in (None, "true"):
         _check_given(Path(wanted))
 
 
 def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
-    """Find the checkpoint to go on from; the main process chooses for all, and clears what a killed run left.
+    """Find the checkpoint to resume from; the main process chooses for all, and removes partial files.
 
     Returns:
-        ``None`` to begin anew.
+        The checkpoint, or ``None`` to start anew.
 
     Raises:
         UserError: OUTPUT has another run in it, or a checkpoint that was named is not complete or not visible

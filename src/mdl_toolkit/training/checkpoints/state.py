@@ -62,7 +62,7 @@ class RunState:
         """The state of a checkpoint.
 
         Raises:
-            ModelError: Where the file is missing or isn't such a state.
+            ModelError: The file is missing, or isn't the state of a run.
         """
         path = folder / RUN_STATE
         try:
@@ -79,7 +79,7 @@ class RunState:
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """The folders of a run that are named as checkpoints, oldest first."""
+    """The folders of a run that are named ``checkpoint-N``, oldest first."""
     if not output.is_dir():
         return []
     found = [path for path in output.iterdir() if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]

@@ -1,4 +1,4 @@
-"""Before training: what it will need of memory, and the largest micro-batch tried first."""
+"""Estimates the memory that training needs, and tries the largest micro-batch before the first step."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Activations:
     """Bytes that a forward pass keeps for the backward pass.
 
     Attributes:
-        token: For each decoder token.
-        target: For each supervised token besides, in the last layer's MLP.
-        patch: For each encoder patch.
-        token_once: While one decoder layer is recomputed, for each token.
-        patch_once: While one encoder block is recomputed, for each patch.
-        token_kept: With recomputation, for each token: the layers' inputs.
-        patch_kept: With recomputation, for each patch: the blocks' inputs.
+        token: Bytes for each decoder token.
+        target: Additional bytes for each supervised token, in the last layer's MLP.
+        patch: Bytes for each encoder patch.
+        token_once: With recomputation, bytes for each token while one decoder layer is recomputed.
+        patch_once: With recomputation, bytes for each patch while one encoder block is recomputed.
+        token_kept: With recomputation, bytes for each token of the inputs of all layers.
+        patch_kept: With recomputation, bytes for each patch of the inputs of all blocks.
     """
 
     token: float
@@ -58,14 +58,14 @@ class Activations:
 
     @classmethod
     def of(cls, config: Any, settings: TrainSettings, itemsize: int) -> Activations:
-        """Counted from the shapes: what autograd keeps of each layer.
+        """Count from the shapes what autograd keeps of each layer.
 
         A frozen linear layer keeps nothing; one with an adapter or a trained weight keeps its input.
 
         Args:
-            config: The model's.
-            settings: What is trained.
-            itemsize: Bytes of a number in the passes.
+            config: The configuration of the model.
+            settings: The settings of the run, which say what is trained.
+            itemsize: The bytes of a number in forward and backward passes.
         """
         shape: ModelShape = config.shape
         width, inner, encoder = shape.width, shape.mlp_width, shape.encoder_width
@@ -101,7 +101,7 @@ class Activations:
         )
 
     def bytes(self, tokens: int, targets: int, patches: int, recompute: bool) -> int:
-        """Of a micro-batch."""
+        """The bytes of a micro-batch of this size, with or without recomputation."""
         if recompute:
             kept = tokens * self.token_kept + patches * self.patch_kept
             return int(kept + max(tokens * self.token_once, patches * self.patch_once)) + _LOSS_BYTES
@@ -113,15 +113,15 @@ class MemoryPlan:
     """What training needs of memory beyond the loaded model, on the process that has the least.
 
     Attributes:
-        weights: Bytes of the loaded model, or of this process's share of it.
-        state: Gradients, optimizer state and gathered weights to come.
-        activations: Of the largest micro-batch, as decided.
-        available: Bytes still free.
-        gradient_checkpointing: What was decided.
-        fits: Whether the estimate says so.
-        worst: Rows of the largest micro-batch.
-        tokens: Their decoder tokens.
-        patches: Their encoder patches.
+        weights: The bytes of the loaded model, or of this process's share of it.
+        state: The bytes of gradients, optimizer state and gathered weights to come.
+        activations: The bytes of the activations of the largest micro-batch.
+        available: The bytes that are free after loading.
+        gradient_checkpointing: Whether activations are recomputed.
+        fits: Whether all of it fits, by this estimate.
+        worst: The rows of the largest micro-batch.
+        tokens: The decoder tokens of these rows.
+        patches: The encoder patches of these rows.
     """
 
     weights: int
@@ -135,7 +135,7 @@ class MemoryPlan:
     patches: int
 
     def line(self) -> str:
-        """The plan for people."""
+        """A message that says the plan."""
         parts = (
             f"memory: {gib(self.weights)} model, {gib(self.state)} gradients and optimizer, "
             f"{gib(self.activations)} activations of the largest micro-batch ({len(self.worst)} clips, "
@@ -151,16 +151,16 @@ class MemoryPlan:
 
 
 def plan_memory(wrapped: Wrapped, plan: Plan, settings: TrainSettings, ranks: Ranks) -> MemoryPlan:
-    """Estimate memory, decide on gradient checkpointing where it is left to ``auto``, apply and say it.
+    """Estimate memory, and decide on ``--gradient-checkpointing auto``; the decision is applied and printed.
 
     Checkpointing costs up to a third of the speed, so it is on only where the largest micro-batch would not
     fit without. On a CPU that is where the host's free memory is short.
 
     Args:
         wrapped: The loaded model, before any optimizer state exists.
-        plan: The order of the data.
-        settings: Of the run.
-        ranks: Its processes; all come to the same decision.
+        plan: The steps of each epoch.
+        settings: The settings of the run.
+        ranks: The processes of the run; all come to the same decision.
     """
     geometry = wrapped.model.geometry
     worst = worst_micro_batch(plan, geometry)
@@ -200,7 +200,7 @@ def plan_memory(wrapped: Wrapped, plan: Plan, settings: TrainSettings, ranks: Ra
 
 
 def worst_micro_batch(plan: Plan, geometry: AudioGeometry, epoch: int = 0) -> list[int]:
-    """Rows of the micro-batch with the most to keep in memory, of all in an epoch.
+    """The rows of the micro-batch that needs most memory, of all micro-batches of an epoch.
 
     Steps are looked at in the order of what they could hold at most, so few have to be cut into
     micro-batches.
@@ -226,19 +226,19 @@ def worst_micro_batch(plan: Plan, geometry: AudioGeometry, epoch: int = 0) -> li
 
 
 def try_worst(wrapped: Wrapped, batch: PackedBatch, ranks: Ranks) -> None:
-    """Run the largest micro-batch forward and backward: what does not fit shows before hours are spent.
+    """Run the largest micro-batch forward and backward, before hours are spent on a run that it breaks.
 
-    Gradients are dropped and random states put back: training goes on as if nothing had been. The place of
-    the optimizer's state is held meanwhile.
+    Gradients are dropped and random states restored, so that training is not affected. Meanwhile, as much
+    memory is taken as the optimizer's state will need.
 
     Raises:
-        OutOfMemoryError: Where even a single clip does not fit.
+        OutOfMemoryError: Even a single clip does not fit.
     """
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     counted = dict(wrapped.model.counted)
     was_training = wrapped.model.training
     wrapped.model.train()
-    with torch.random.fork_rng(devices=devices), _held(wrapped, ranks.device):
+    with torch.random.fork_rng(devices=devices), _optimizer_memory_taken(wrapped, ranks.device):
         wrapped.micro_batch(batch, 1.0 / max(1, len(batch.targets)), last=True)
     wrapped.zero_grad()
     wrapped.model.train(was_training)
@@ -252,8 +252,8 @@ def _sizes(plan: Plan, geometry: AudioGeometry) -> NDArray[np.float64]:
 
 
 @contextlib.contextmanager
-def _held(wrapped: Wrapped, device: torch.device) -> Iterator[None]:
-    """Hold the place of each trained parameter's two moments, on a GPU; a host gives memory when written."""
+def _optimizer_memory_taken(wrapped: Wrapped, device: torch.device) -> Iterator[None]:
+    """On a GPU, take the memory of the optimizer's moments meanwhile; a host gives memory when written to."""
     if device.type != "cuda":
         yield
         return

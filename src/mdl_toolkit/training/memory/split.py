@@ -1,4 +1,4 @@
-"""What to do when a micro-batch does not fit into memory: split it, say whose rows they are, go on."""
+"""Splits a micro-batch that does not fit into memory, and says which rows it has."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Splitter:
     It remembers what did not fit, so that the next such batch is split at once.
 
     Args:
-        geometry: Of the model's audio.
-        rank: Of this process, for its messages.
+        geometry: The audio geometry of the model.
+        rank: The rank of this process, for its messages.
     """
 
     def __init__(self, geometry: AudioGeometry, rank: int = 0) -> None:
@@ -82,14 +82,14 @@ class Splitter:
         self,
         function: Callable[[PackedBatch], Tensor],
         batch: PackedBatch,
-        again: Callable[[], AbstractContextManager[None]] = nullcontext,
+        retry: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Tensor:
         """The sum of what ``function`` gives for the batch or for its parts.
 
         Args:
-            function: Runs a pass.
-            batch: At least one clip.
-            again: Entered while parts make up for a pass that broke off.
+            function: Runs a pass over a micro-batch.
+            batch: A micro-batch of at least one clip.
+            retry: A context that is entered while the parts are run after a failed pass over the whole.
 
         Raises:
             OutOfMemoryError: A single clip does not fit; names its row, its length and the remedy.
@@ -105,21 +105,21 @@ class Splitter:
             if len(batch.sequence_lengths) == 1:
                 raise OutOfMemoryError(does_not_fit(batch, cause))
             self._failed.append((sum(batch.sequence_lengths), sum(batch.audio_samples)))
-            with again():
-                return self._in_parts(function, batch, again)
-        return self._in_parts(function, batch, again)
+            with retry():
+                return self._in_parts(function, batch, retry)
+        return self._in_parts(function, batch, retry)
 
     def _in_parts(
         self,
         function: Callable[[PackedBatch], Tensor],
         batch: PackedBatch,
-        again: Callable[[], AbstractContextManager[None]],
+        retry: Callable[[], AbstractContextManager[None]],
     ) -> Tensor:
         self.splits += 1
         if self.splits <= 3 or self.splits % 100 == 0:
             self._tell(batch)
         first, second = split(batch, self._geometry)
-        return self.run(function, first, again) + self.run(function, second, again)
+        return self.run(function, first, retry) + self.run(function, second, retry)
 
     def _is_too_large(self, batch: PackedBatch) -> bool:
         tokens, samples = sum(batch.sequence_lengths), sum(batch.audio_samples)

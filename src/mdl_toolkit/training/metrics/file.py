@@ -21,11 +21,11 @@ class MetricsLog:
     next start removes.
 
     Args:
-        path: The file.
-        keep_steps: Lines of later steps are removed first: a resumed run writes them again. 0 starts anew.
+        path: The path of the file.
+        keep_steps: The last step whose line is kept; a resumed run writes later ones again. 0 starts anew.
 
     Attributes:
-        kept: What was there before.
+        kept: The lines that were kept, parsed.
     """
 
     def __init__(self, path: Path, keep_steps: int = 0) -> None:
@@ -66,7 +66,7 @@ def _cannot_write(path: Path, error: OSError) -> MdlError:
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, with ``None`` for numbers that are not finite."""
+    """Replace numbers that are not finite, which JSON doesn't have, by ``None``."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()

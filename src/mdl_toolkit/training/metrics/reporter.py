@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.jsonl``, the trackers, and the screen. On the main process alone."""
+"""Reports a run's numbers to ``metrics.jsonl``, trackers and the screen, on the main process alone."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SHORTEST, _LONGEST = 10.0, 300.0
 
 
 class Reporter:
-    """Takes a run's numbers.
+    """Reports the numbers of a run.
 
     Args:
-        log: ``metrics.jsonl``; ``None`` on processes that write nothing.
-        trackers: Of ``--report-to``.
-        every: Steps between lines on the screen. ``None``: a terminal has its live line alone; elsewhere is
-            a line after the first step, after the last, and now and then between, more rarely the longer it
-            takes.
-        done: Steps made before this process began.
+        log: The metrics file; ``None`` on processes that write nothing.
+        trackers: The trackers of ``--report-to``.
+        every: The number of steps from one printed line to the next. ``None``: a terminal has a live line
+            only; a log file gets a line after the first step, after the last, and now and then in between,
+            more rarely the longer the run takes.
+        done: The number of steps that were made before this process began.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class Reporter:
         )
 
     def evaluated(self, ranks: Ranks) -> bool:
-        """Whether the run that is gone on with has made the evaluation at its end; all processes ask."""
+        """Whether the resumed run was evaluated after its last step already; every process has to call it."""
         lines = self._log.kept if self._log is not None else []
         return ranks.any(any("eval_loss" in line and line["step"] == self._done for line in lines))
 
     @property
     def validated(self) -> float | None:
-        """The loss of the last evaluation, of this process or of the run that it goes on with."""
+        """The loss of the last evaluation, be it one before the run was resumed."""
         return self._validated
 
     def step(self, values: Mapping[str, Any], total_steps: int) -> None:
-        """Numbers of an optimizer step."""
+        """Report the numbers of an optimizer step."""
         self._write(values)
         number = values["step"]
         elapsed = time.monotonic() - self._began
@@ -75,7 +75,7 @@ class Reporter:
             )
 
     def _prints(self, number: int, total_steps: int, elapsed: float) -> bool:
-        """Whether a step gets a line that stays."""
+        """Whether a line is printed for a step, not only the live line."""
         if number == total_steps:
             return True
         if self._every is not None:
@@ -87,7 +87,7 @@ class Reporter:
         return True
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
-        """Numbers of an evaluation."""
+        """Report the numbers of an evaluation."""
         self._validated = values["eval_loss"]
         self._write(values)
         logger.info(
@@ -96,7 +96,7 @@ class Reporter:
         )
 
     def end(self, values: Mapping[str, Any], step: int) -> None:
-        """Numbers of the whole run."""
+        """Report the numbers of the whole run."""
         if self._log is not None:
             self._log.write(values)
         if self._trackers is not None:

@@ -26,10 +26,10 @@ NONE = "none"
 
 
 def check_trackers(names: Sequence[str]) -> list[str]:
-    """The trackers to use, of what ``--report-to`` lists (``all``: every installed one; ``none``: none).
+    """Choose the trackers that ``--report-to`` names (``all``: every installed one; ``none``: no tracker).
 
     Raises:
-        SettingsError: For names that don't exist and for trackers that are not installed.
+        SettingsError: A tracker doesn't exist, or is not installed.
     """
     wanted = [name for name in names if name != NONE]
     if not wanted:
@@ -64,10 +64,10 @@ class Trackers:
     """The trackers of a run.
 
     Args:
-        names: As :func:`check_trackers` returned them.
-        output: The run's folder; those that write files do it in its ``runs/``.
-        options: What the run was started with.
-        cpu: Whether the run is on the CPU.
+        names: The names that :func:`check_trackers` returned.
+        output: The folder of the run; trackers that write files write them into its ``runs/``.
+        options: The options of the run.
+        cpu: Whether the run computes on the CPU.
     """
 
     def __init__(self, names: Sequence[str], output: Path, options: Mapping[str, Any], cpu: bool) -> None:
@@ -99,7 +99,7 @@ class Trackers:
             self._trackers.append(tracker)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Give numbers to all trackers. One that fails is left out from then on: training goes on."""
+        """Pass numbers to all trackers. One that fails gets no more numbers, and training goes on."""
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         self._each(lambda tracker: tracker.log(numbers, step=step))
 

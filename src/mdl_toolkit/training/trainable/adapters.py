@@ -37,7 +37,7 @@ def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
     :func:`initialise_adapters` fills them once there is storage.
 
     Raises:
-        SettingsError: Where the options name nothing that this model has.
+        SettingsError: The options name nothing that this model has.
     """
     dtype = next(model.audio_encoder.blocks.parameters()).dtype
     model.requires_grad_(False)
@@ -108,7 +108,7 @@ def trained_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def trained_weights(model: nn.Module, settings: TrainSettings) -> TrainedWeights:
-    """All of :func:`trained_tensors` in the form that is written: adapters, and tensors trained in full."""
+    """Collect :func:`trained_tensors` in the form that is written: adapters, and tensors trained in full."""
     config = lora_config(settings) if settings.method == "lora" else {}
     return TrainedWeights.collect(trained_tensors(model), config)
 
@@ -117,11 +117,12 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put saved tensors into the trainable parameters, each process taking its own shard of them.
 
     Args:
-        model: After :func:`make_trainable`, sharded or not.
-        tensors: By published name; all trainable ones and no others, but for second names of tied ones.
+        model: A model after :func:`make_trainable`, sharded or not.
+        tensors: The saved tensors by published name: all trainable ones and no others, except that a tied
+            tensor may also be there by its second name.
 
     Raises:
-        ModelError: Naming what is missing, unexpected or of another shape.
+        ModelError: Tensors are missing, unexpected or of another shape; the message names them.
     """
     parameters = trainable_parameters(model)
     tensors = _without_twins(model, tensors)
@@ -142,7 +143,7 @@ def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _without_twins(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with each tied one under its first name alone, by which it is trained."""
+    """Keep each tied tensor under its first name only, by which it is trained."""
     made = dict(tensors)
     for first, *others in ([published_name(name) for name in group] for group in tied_names(model)):
         for other in others:

@@ -38,13 +38,14 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
     """Load a model, make what the settings name trainable, and wrap it for this number of processes.
 
     Args:
-        folder: The base model.
-        settings: ``sharding`` is decided; ``gradient_checkpointing`` counts as off where it is ``auto``.
-        ranks: The processes.
+        folder: The folder of the base model.
+        settings: The settings of the run, in which ``sharding`` is decided. ``gradient_checkpointing`` counts
+            as off where it is ``auto``.
+        ranks: The processes of the run.
 
     Raises:
-        ModelError: Where the folder can't be used, or processes have loaded different models.
-        SettingsError: Where the options name nothing that the model has.
+        ModelError: The folder can't be used, or processes have loaded different models.
+        SettingsError: The options name nothing that the model has.
     """
     if (kind := open_folder(folder).kind) != "model":
         raise ModelError(
@@ -57,7 +58,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
         model = load_model(folder, dtype=dtype, device=str(ranks.device), quantization=quantization)
         make_trainable(model, settings)
         _restore_precision(model, folder)
-        _arrange(model, settings)
+        _recompute_and_compile(model, settings)
         _check_same(model, ranks)
         if settings.method == "lora" and ranks.device.type == "cpu" and not settings.compile:
             lay_out(model, available_bytes(ranks.device, ranks.local_world_size), backward=True)
@@ -65,7 +66,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
     model = build_empty(folder, dtype)
     check_names(folder, model, WeightFiles(folder))
     make_trainable(model, settings)
-    _arrange(model, settings)
+    _recompute_and_compile(model, settings)
     shard(model, settings, ranks, dtype)
     load_shards(model, folder, ranks.device)
     if settings.method == "lora":
@@ -77,9 +78,9 @@ def open_for_evaluation(folder: Path, settings: TrainSettings, ranks: Ranks) -> 
     """Load a stand-alone model, with nothing to train, as this run's processes can hold and compute it.
 
     Args:
-        folder: Of the model.
-        settings: Of the run, for precision and sharding.
-        ranks: Its processes.
+        folder: The folder of the model.
+        settings: The settings of the run, for precision and sharding.
+        ranks: The processes of the run.
     """
     dtype = compute_dtype(settings, ranks.device)
     if settings.sharding == "none":
@@ -92,7 +93,7 @@ def open_for_evaluation(folder: Path, settings: TrainSettings, ranks: Ranks) -> 
 
 
 def compute_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
-    """What forward and backward passes compute in: bfloat16 if asked for, else where a GPU has it."""
+    """The dtype of forward and backward passes: bfloat16 if asked for or, by default, if the GPU has it."""
     wanted = settings.bf16
     if wanted is None:
         wanted = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -183,7 +184,7 @@ def _fill(tensor: Tensor, files: Any, name: str) -> int:
     return int(rows.nbytes)
 
 
-def _arrange(model: MiDashengLMModel, settings: TrainSettings) -> None:
+def _recompute_and_compile(model: MiDashengLMModel, settings: TrainSettings) -> None:
     if settings.gradient_checkpointing is True:
         model.recompute_blocks()
     if settings.compile:
@@ -206,7 +207,7 @@ def _check_same(model: nn.Module, ranks: Ranks) -> None:
     """Compare a digest of every tensor's first values: machines may have different copies of a model.
 
     Raises:
-        ModelError: Where a process has another model than rank 0.
+        ModelError: A process has another model than rank 0.
     """
     if ranks.world_size == 1:
         return

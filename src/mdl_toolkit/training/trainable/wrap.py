@@ -1,4 +1,4 @@
-"""The model as the loop sees it: alone, replicated on every process, or sharded over them (FSDP2)."""
+"""The model as the training loop uses it: replicated on every process, or sharded over them (FSDP2)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Wrapped:
-    """A model whose gradients are summed over the processes; here: a whole copy on each of them.
+    """A model of which every process has a whole copy; gradients are summed over the processes.
 
     Attributes:
         model: The model itself.
-        trainable: What the optimizer updates, by published name.
+        trainable: The parameters that the optimizer updates, by published name.
         lockstep: Whether every process must make the same number of passes, evaluation included.
         splits: How often a micro-batch did not fit and was done in parts.
     """
@@ -71,10 +71,10 @@ class Wrapped:
         """Forward and backward of ``scale`` times the summed loss.
 
         Args:
-            batch: On the device. Split where it does not fit.
-            scale: One over the supervised tokens of the whole step, of all processes.
+            batch: The micro-batch, on the device. It is split where it does not fit into memory.
+            scale: One over the number of supervised tokens of the whole step, on all processes.
             last: Whether this is the step's last micro-batch of this process: gradients are summed over the
-                processes before it returns. Every process must say so equally often.
+                processes before the method returns. Every process must say so equally often.
 
         Returns:
             The loss summed over supervised tokens: a float32 scalar on the device, without gradient.
@@ -89,7 +89,7 @@ class Wrapped:
             self._reducer.start_pass(overlap=last and part is batch)
             return self._forward_backward(part, scale)
 
-        total = self._splitter.run(one_pass, batch, self._reducer.again)
+        total = self._splitter.run(one_pass, batch, self._reducer.retry)
         if last:
             self._reducer.finish()
         return total
