@@ -83,8 +83,8 @@ COMMANDS = {
 }
 
 _EPILOG = (
-    "exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted (128 + n by another signal n: 143 "
-    "by SIGTERM, 129 by SIGHUP)"
+    "exit codes: 0 done, 1 failed, 2 wrong options or input, 128 + n stopped by signal n (130 Ctrl-C, 143 "
+    "SIGTERM, 129 SIGHUP)"
 )
 
 

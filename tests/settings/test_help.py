@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
-from mdl_toolkit import cli
+from mdl_toolkit import cli, settings
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
 
@@ -56,3 +58,38 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
             label = f.metadata["metavar"] if f.metadata["positional"] else options.flag(f.name)
             assert label in text
             assert f.metadata["help"]
+
+
+def test_an_options_text_takes_two_lines_at_most(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    for name, command in cli.COMMANDS.items():
+        assert cli.run([name, "--help"]) == 0
+        texts: dict[str, list[str]] = {}
+        for line in capsys.readouterr().out.splitlines():
+            if line.startswith("  ") and line[2] != " ":
+                label, text = line[2:32].split()[0], line[32:] if line[30:32] == "  " else ""
+                texts[label] = [text] if text else []
+            elif line.startswith(" " * 32):
+                texts[label].append(line.strip())
+        assert texts
+        for f, _ in options.settings_fields(command.settings):
+            listed = bool(f.metadata["choices"]) and len(f.metadata["choices"]) > 3  # the choices follow
+            assert len(texts[options.label(f)]) <= 2 + listed, options.label(f)
+
+
+def test_texts_are_sentences_that_stand_alone() -> None:
+    for command in cli.COMMANDS.values():
+        for f, _ in options.settings_fields(command.settings):
+            text = f.metadata["help"]
+            assert not text.startswith(("Of ", "The same", "As ")) and len(text.split()) >= 4, f.name
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_guide_names_the_defaults_that_hold(language: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / language / "guide.md").read_text(encoding="utf-8")
+    defaults = {options.flag(f.name): f.default for f, _ in options.settings_fields(settings.ConvertSettings)}
+    named = re.findall(r"`(--[a-z-]+)`\s?[(（](\d+)(?: ?[^\d.)）]+)?[)）]", text)
+    assert {name for name, _ in named} == {"--max-audio-seconds", "--url-timeout"}
+    assert not [(name, value) for name, value in named if float(value) != defaults[name]]

@@ -24,29 +24,28 @@ class ConvertOptions(Settings):
 
     model_name: str = option(
         DEFAULT_MODEL,
-        "Model to convert for: a Hub id, a folder, or 'tiny' (the small base that ships with the toolkit). "
-        "Its tokenizer, template and front end decide the result.",
+        "Model to convert for: a Hub id, a folder, or 'tiny' (the small base in this package).",
         group="model",
         resume="derived",
         conversion="derived",
     )
     from_modelscope: bool = option(
         False,
-        "Take the model from ModelScope instead of the Hub (needs the modelscope extra).",
+        "Download the model from ModelScope instead of the Hugging Face Hub (needs the modelscope extra).",
         group="model",
         resume="derived",
         conversion="derived",
     )
     revision: str | None = option(
         None,
-        "Branch, tag or commit of the model on the Hub; else its main branch.",
+        "Branch, tag or commit of a model on the Hub; the main branch if not given.",
         group="model",
         resume="derived",
         conversion="derived",
     )
     tokenizing_batch_size: int = option(
         8,
-        "Rows that a process of the conversion takes at a time.",
+        "Rows that a process takes at a time; there is rarely a reason to change it.",
         group="conversion",
         low=1,
         resume="free",
@@ -54,7 +53,7 @@ class ConvertOptions(Settings):
     )
     num_workers: int = option(
         factory=default_workers,
-        help="Processes that read and resample recordings.",
+        help="Processes that read and resample audio; by default half of the CPU cores, at most 32.",
         group="conversion",
         low=1,
         resume="free",
@@ -62,22 +61,21 @@ class ConvertOptions(Settings):
     )
     system_prompt: str | None = option(
         None,
-        "System prompt for rows that have none of their own.",
+        "System prompt for rows without a system_prompt of their own.",
         group="prompt",
         resume="derived",
         conversion="fingerprint",
     )
     user_prompt: str | None = option(
         None,
-        "User prompt for rows that have none of their own.",
+        "User prompt, such as a question, for rows without a user_prompt of their own.",
         group="prompt",
         resume="derived",
         conversion="fingerprint",
     )
     prompt_order: str | None = option(
         None,
-        "Whether the clip or the text comes first in the user's turn; audio-first unless the model's own "
-        "record says otherwise.",
+        "What comes first in the user's turn; by default as the model's folder records it, else audio-first.",
         group="prompt",
         choices=("audio-first", "text-first"),
         resume="derived",
@@ -85,22 +83,22 @@ class ConvertOptions(Settings):
     )
     base_dir: Path | None = option(
         None,
-        "Folder that relative audio paths start from; else the working directory.",
+        "Folder that relative audio paths start from; the working directory if not given.",
         group="input",
         resume="derived",
         conversion="fingerprint",
     )
     encoding: str = option(
         "utf-8",
-        "Text encoding of a CSV, for example gbk.",
+        "Text encoding of a CSV file; change it if the file is not UTF-8, for example to gbk.",
         group="input",
         resume="derived",
         conversion="fingerprint",
     )
     on_error: str = option(
         "fail",
-        "What becomes of bad rows: fail lists all of them and makes no dataset, skip leaves them out and "
-        "lists them in a quarantine CSV.",
+        "Bad rows. fail: list them all and make no dataset; skip: leave them out and list them in a "
+        "quarantine CSV.",
         group="input",
         choices=("fail", "skip"),
         resume="derived",
@@ -108,7 +106,8 @@ class ConvertOptions(Settings):
     )
     max_audio_seconds: float = option(
         300.0,
-        "Seconds that a clip may last; a longer one is a bad row, since audio is never cut.",
+        "Longest clip, in seconds. A longer one is a bad row, as audio is never cut; raise it for "
+        "long clips.",
         group="input",
         above=0,
         resume="derived",
@@ -116,21 +115,21 @@ class ConvertOptions(Settings):
     )
     allow_private_urls: bool = option(
         False,
-        "Fetch recordings from private, loopback and link-local addresses too.",
+        "Also fetch audio from private, loopback and link-local addresses, such as a server in your network.",
         group="input",
         resume="derived",
         conversion="fingerprint",
     )
     allow_outside_base_dir: bool = option(
         False,
-        "Let audio paths lead out of --base-dir.",
+        "Also read audio files outside --base-dir.",
         group="input",
         resume="derived",
         conversion="fingerprint",
     )
     url_timeout: float = option(
         30.0,
-        "Seconds that fetching one recording from a URL may take, further tries included.",
+        "Seconds to fetch one recording from a URL, retries included; raise it for a slow server.",
         group="input",
         above=0,
         resume="free",
@@ -138,7 +137,7 @@ class ConvertOptions(Settings):
     )
     url_max_mib: float = option(
         200.0,
-        "MiB that one recording fetched from a URL may have.",
+        "Largest recording to fetch from a URL, in MiB.",
         group="input",
         above=0,
         resume="free",
@@ -146,7 +145,7 @@ class ConvertOptions(Settings):
     )
     audio_storage: str = option(
         "pcm16",
-        "How a dataset keeps its clips: as 16-bit PCM, as FLAC (less disk, slower), or as references to the "
+        "How clips are stored. pcm16: fastest to read; flac: less disk; reference: only links to the "
         "original files.",
         group="conversion",
         choices=("pcm16", "flac", "reference"),
@@ -175,17 +174,18 @@ class ConvertSettings(ConvertOptions):
         conversion="derived",
     )
     output: Path = option(
-        help="Folder to make, which will hold the converted dataset.", group="output", conversion="free"
+        help="Folder to create for the converted dataset.", group="output", conversion="free"
     )
     shard: str | None = option(
         None,
-        "Convert part i of n only, given as i/n (1/4 … 4/4); train takes all the parts together.",
+        "Convert only part i of n, given as i/n (1/4 … 4/4), to share the work; train takes all parts"
+        " together.",
         group="output",
         conversion="derived",
     )
     overwrite: bool = option(
         False,
-        "Replace a dataset of other data or options at --output, instead of refusing.",
+        "Replace a dataset of other data or options at --output; without it that is refused.",
         group="output",
         conversion="free",
     )

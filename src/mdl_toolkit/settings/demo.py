@@ -17,4 +17,4 @@ class DemoSettings(Settings):
         "Folder to fill with sounds, datasets, the run, predictions and a report.",
         group="output",
     )
-    seed: int = option(0, "Seed of the sounds and of training.", low=0)
+    seed: int = option(0, "Random seed for the sounds and the training.", low=0)

@@ -50,7 +50,7 @@ def command_help(name: str, settings: type[options.Settings], about: str, epilog
         )
         groups[f.metadata["group"]].append((label, f.metadata["help"] + _default(f)))
     groups[""].append(
-        ("--config FILE", "YAML file with values of options by their names here; flags win over it.")
+        ("--config FILE", "YAML file with these options by name (lr: 1e-4); flags take precedence over it.")
     )
     for group, described_options in groups.items():
         if described_options:

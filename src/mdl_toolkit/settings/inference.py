@@ -21,14 +21,15 @@ class InferenceSettings(ConvertOptions):
         resume="derived",
     )
     output: Path = option(
-        help="File to write: the input's columns and `prediction`; a CSV, or .tsv or .jsonl by its ending.",
+        help="File to write: the input's columns and `prediction`, in the form of its ending: .csv, .tsv "
+        "or .jsonl.",
         group="output",
         resume="free",
     )
     on_error: str = option(
         "skip",
-        "Rows that can't be answered are marked in the output and the others go on. skip: exit code 1 only "
-        "where no row has an answer; fail: exit code 1 where any row has none.",
+        "Failed rows are marked in the output. skip: exit code 1 only if all rows fail; fail: if any "
+        "row fails.",
         group="output",
         choices=("skip", "fail"),
         resume="free",
@@ -36,11 +37,14 @@ class InferenceSettings(ConvertOptions):
     tokenizing_batch_size: int = varied(
         ConvertOptions,
         "tokenizing_batch_size",
-        help="No effect, accepted for old scripts: rows are read one by one.",
+        help="No effect; accepted so that scripts for 0.1.0 still run.",
         group="input",
     )
     num_workers: int = varied(
-        ConvertOptions, "num_workers", help="Threads that read and resample recordings.", group="input"
+        ConvertOptions,
+        "num_workers",
+        help="Threads that read and resample audio; by default half of the CPU cores, at most 32.",
+        group="input",
     )
     # What is heard and what is refused depends on these; elsewhere a conversion's fingerprint does.
     base_dir: Path | None = varied(ConvertOptions, "base_dir", resume="same")
@@ -49,86 +53,91 @@ class InferenceSettings(ConvertOptions):
     allow_private_urls: bool = varied(ConvertOptions, "allow_private_urls", resume="free")
     allow_outside_base_dir: bool = varied(ConvertOptions, "allow_outside_base_dir", resume="free")
     model_name: str = option(
-        help="Model to ask: final/ or a checkpoint of a run, a folder of a model or adapter, a Hub id, or "
-        "'tiny' (the small base that ships with the toolkit).",
+        help="Model to ask: final/ or a checkpoint of a run, a model or adapter folder, a Hub id, or "
+        "'tiny' (small base).",
         group="model",
         resume="derived",
     )
     system_prompt: str | None = varied(
         ConvertOptions,
         "system_prompt",
-        help="System prompt for rows that have none of their own; else the one that the model was trained "
-        "with.",
+        help="System prompt for rows without one of their own; by default the one that the model was "
+        "trained with.",
     )
     user_prompt: str | None = varied(
         ConvertOptions,
         "user_prompt",
-        help="User prompt for rows that have none of their own; else the one that the model was trained "
-        "with.",
+        help="User prompt for rows without one of their own; by default the one that the model was trained"
+        " with.",
     )
     audio_storage: str = varied(
         ConvertOptions,
         "audio_storage",
-        help="For convert-dataset alone; inference keeps no dataset, and refuses it.",
+        help="Only for convert-dataset; inference keeps no dataset and refuses it.",
         group="input",
         resume="free",
     )
     base_model: str | None = option(
         None,
-        "Base model of an adapter, where the adapter's own record doesn't lead to it any more.",
+        "Base model of an adapter; only needed if the one that the adapter's folder records has moved.",
         group="model",
         resume="derived",
     )
     quantization: str | None = option(
         None,
-        "Keep the decoder's weights in 8 or 4 bits (needs the quantization extra).",
+        "Load the decoder's weights in 8 or 4 bits, to save memory (needs the quantization extra).",
         group="model",
         choices=("8bit", "4bit"),
         resume="same",
     )
     bf16: bool | None = option(
         None,
-        "Compute in bfloat16; by default on GPUs that support it, and on CPUs that do where the weights are "
+        "Compute in bfloat16; by default if the GPU supports it, or the CPU does and the weights are "
         "stored in it.",
         group="model",
         resume="derived",
     )
     batch_size: int = option(
-        32, "Clips that are answered at a time.", group="generation", low=1, resume="same"
+        32,
+        "Clips that are answered at a time; lower it if memory runs out.",
+        group="generation",
+        low=1,
+        resume="same",
     )
     max_length: int | None = option(
         None,
-        "Tokens of prompt and answer together, as 0.1.0 counts; --max-new-tokens goes before it.",
+        "Most tokens of prompt and answer together, as 0.1.0 counts; --max-new-tokens takes precedence.",
         group="generation",
         low=1,
         resume="same",
     )
     max_new_tokens: int | None = option(
         None,
-        "Tokens of the answer at most; by default what the model's settings say, else half as many again as "
-        "the longest answer in its training, 128 at least.",
+        "Most tokens of an answer; default: the model's setting, else 1.5 × the longest answer in "
+        "training, at least 128.",
         group="generation",
         low=1,
         resume="same",
     )
     generation_config: str = option(
         "model",
-        "Where settings come from that no option gives: the model's generation_config.json (model), a JSON "
-        "file of that form, or nowhere (none).",
+        "Source of generation settings not given as options: the model's own file (model), a JSON "
+        "file, or none.",
         group="generation",
         metavar="model|none|FILE",
         resume="derived",
     )
     do_sample: bool | None = option(
         None,
-        "Sample instead of taking the likeliest token, unless the model's settings say otherwise [false].",
+        "Draw tokens at random instead of taking the likeliest. Default: the model's setting, else false.",
         group="generation",
         resume="derived",
         generation=True,
     )
     temperature: float | None = option(
         None,
-        "Temperature of sampling, unless the model's settings say otherwise [1].",
+        "Sampling temperature: above 1 answers vary more, below 1 less. Default: the model's setting,"
+        " else 1.",
         group="generation",
         above=0,
         resume="derived",
@@ -137,8 +146,8 @@ class InferenceSettings(ConvertOptions):
     )
     top_p: float | None = option(
         None,
-        "Sample from the likeliest tokens of this total probability, unless the model's settings say "
-        "otherwise [1].",
+        "Sample from the likeliest tokens that together have this probability. Default: the model's "
+        "setting, else 1.",
         group="generation",
         above=0,
         high=1,
@@ -148,7 +157,7 @@ class InferenceSettings(ConvertOptions):
     )
     top_k: int | None = option(
         None,
-        "Sample from the k likeliest tokens (0: from all), unless the model's settings say otherwise [50].",
+        "Sample from the k likeliest tokens, 0: from all. Default: the model's setting, else 50.",
         group="generation",
         low=0,
         resume="derived",
@@ -157,7 +166,7 @@ class InferenceSettings(ConvertOptions):
     )
     num_beams: int | None = option(
         None,
-        "Beams of a beam search, unless the model's settings say otherwise [1].",
+        "Beams of a beam search: more are slower, sometimes better. Default: the model's setting, else 1.",
         group="generation",
         low=1,
         resume="derived",
@@ -165,18 +174,17 @@ class InferenceSettings(ConvertOptions):
     )
     repetition_penalty: float | None = option(
         None,
-        "Penalty on tokens that are there already (above 1: repeat less), unless the model's settings say "
-        "otherwise [1].",
+        "Above 1: tokens that were used already become less likely. Default: the model's setting, else 1.",
         group="generation",
         above=0,
         resume="derived",
         generation=True,
     )
-    seed: int = option(42, "Seed of sampling.", group="generation", low=0, resume="same")
+    seed: int = option(42, "Random seed of sampling (--do-sample).", group="generation", low=0, resume="same")
     overwrite: bool = option(
         False,
-        "Replace an earlier file at --output, which else is kept as OUTPUT.1, and drop another command's "
-        "unfinished work there, which else is refused.",
+        "Replace a file at --output (else it is kept as OUTPUT.1) and drop another command's "
+        "unfinished work there.",
         group="output",
         resume="free",
     )

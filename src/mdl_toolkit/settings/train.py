@@ -19,20 +19,20 @@ class TrainSettings(ConvertOptions):
     """Settings of ``train``."""
 
     HEADINGS: ClassVar[Mapping[str, str]] = {
-        name: f"{name}, of files given as datasets" for name in ("prompt", "input", "conversion")
+        name: f"{name} (where a dataset is given as a file)" for name in ("prompt", "input", "conversion")
     }
 
     model_name: str = option(
         DEFAULT_MODEL,
-        "Model to fine-tune: a Hub id, a folder, or 'tiny' (the small base that ships with the toolkit); "
-        "where it isn't given, the one that the dataset was converted for.",
+        "Model to fine-tune: a Hub id, a folder, or 'tiny' (a small base); default: the dataset's "
+        "model, else",
         group="model",
         resume="derived",
         conversion="derived",
     )
     train_dataset: list[str] | str = option(
-        help="Converted folder, or a CSV, JSONL or Parquet file, to train on; several, by repeating the "
-        "option, are joined.",
+        help="Data to train on: a converted folder, or a CSV, JSONL or Parquet file. Repeat the option to "
+        "join several.",
         group="data",
         metavar="PATH",
         commas=False,
@@ -40,34 +40,34 @@ class TrainSettings(ConvertOptions):
     )
     eval_dataset: list[str] | str | None = option(
         None,
-        "Held-out data to evaluate on while training, given as --train-dataset is.",
+        "Held-out data to measure the loss on during training, in the same forms as --train-dataset.",
         group="data",
         metavar="PATH",
         commas=False,
         resume="derived",
     )
     output: Path = option(
-        help="Folder of the run: checkpoints, metrics.jsonl, and in final/ the tuned model.",
+        help="Folder of the run: checkpoints, metrics.jsonl, and the fine-tuned model in final/.",
         group="output",
         resume="free",
     )
     cache_dir: Path | None = option(
         None,
-        "Folder where files given as datasets are converted to; else OUTPUT/cache.",
+        "Folder for the converted form of files given as datasets; OUTPUT/cache if not given.",
         group="data",
         resume="free",
     )
 
     method: str = option(
         "lora",
-        "What learns in the chosen parts: LoRA adapters, or every weight (full).",
+        "lora: train small adapters, which needs less memory; full: train every weight of the chosen parts.",
         group="what is trained",
         choices=("lora", "full"),
         resume="same",
     )
     train_target: list[str] = option(
         factory=lambda: ["encoder", "projector", "decoder"],
-        help="Part of the model to train; several by repeating the option. embed_tokens and lm_head learn in "
+        help="Part of the model to train; repeat it for several. embed_tokens and lm_head are trained in "
         "full.",
         group="what is trained",
         choices=TRAIN_TARGETS,
@@ -75,7 +75,7 @@ class TrainSettings(ConvertOptions):
     )
     lora_rank: int = option(
         32,
-        "Rank of the LoRA adapters.",
+        "Rank of the LoRA adapters; a higher one can learn more and needs more memory.",
         group="what is trained",
         low=1,
         resume="same",
@@ -83,7 +83,7 @@ class TrainSettings(ConvertOptions):
     )
     lora_alpha: int = option(
         32,
-        "Scale of the LoRA adapters, which is alpha/rank.",
+        "Scale of the LoRA adapters, which is alpha/rank; change it together with --lora-rank.",
         group="what is trained",
         low=1,
         resume="same",
@@ -91,7 +91,7 @@ class TrainSettings(ConvertOptions):
     )
     lora_dropout: float = option(
         0.0,
-        "Dropout at the inputs of the LoRA adapters.",
+        "Dropout probability at the inputs of the adapters; raise it (0.05, 0.1) against overfitting.",
         group="what is trained",
         low=0,
         high=0.999,
@@ -100,64 +100,81 @@ class TrainSettings(ConvertOptions):
     )
     lora_attention: bool = option(
         False,
-        "LoRA on the decoder's attention too, not on its MLP alone.",
+        "LoRA on the decoder's attention too, not only on its MLP; slower, and no better where we "
+        "measured it.",
         group="what is trained",
         resume="same",
         goes_with="--method lora",
     )
     rslora: bool = option(
         False,
-        "Scale LoRA adapters by alpha/sqrt(rank).",
+        "Scale the adapters by alpha/sqrt(rank) (rsLoRA); made for high ranks.",
         group="what is trained",
         resume="same",
         goes_with="--method lora",
     )
     dora: bool = option(
         False,
-        "Weight-decomposed LoRA adapters (DoRA).",
+        "Split the adapters' updates into size and direction (DoRA): slower, sometimes more accurate.",
         group="what is trained",
         resume="same",
         goes_with="--method lora",
     )
     quantization: str | None = option(
         None,
-        "Keep the decoder's base weights in 8 or 4 bits (needs the quantization extra).",
+        "Keep the decoder's base weights in 8 or 4 bits, to save memory (needs the quantization extra).",
         group="memory and speed",
         choices=("8bit", "4bit"),
         resume="warn",
         goes_with="--method lora",
     )
 
-    lr: float = option(1e-4, "Peak learning rate.", group="optimisation", above=0, resume="warn")
+    lr: float = option(
+        1e-4,
+        "Peak learning rate; lower it if the loss jumps or grows.",
+        group="optimisation",
+        above=0,
+        resume="warn",
+    )
     lr_scheduler: str = option(
         "linear",
-        "How the learning rate goes on after the warm-up.",
+        "Learning rate after the warm-up: falls in a straight line, falls along a cosine, or stays constant.",
         group="optimisation",
         choices=("linear", "cosine", "constant"),
         resume="warn",
     )
     warmup_steps: int = option(
-        0, "Steps in which the learning rate rises to --lr.", group="optimisation", low=0, resume="warn"
+        0,
+        "Steps in which the learning rate rises from 0 to --lr.",
+        group="optimisation",
+        low=0,
+        resume="warn",
     )
     warmup_ratio: float | None = option(
         None,
-        "Share of the run's steps in which the learning rate rises to --lr; instead of --warmup-steps.",
+        "Length of the warm-up as a share of all steps (0.1: a tenth); instead of --warmup-steps.",
         group="optimisation",
         low=0,
         high=1,
         resume="warn",
     )
-    weight_decay: float = option(0.0, "Weight decay of AdamW.", group="optimisation", low=0, resume="warn")
+    weight_decay: float = option(
+        0.0,
+        "Weight decay of the AdamW optimizer; 0 turns it off.",
+        group="optimisation",
+        low=0,
+        resume="warn",
+    )
     max_grad_norm: float = option(
         1.0,
-        "Norm that a step's gradient is scaled down to where it is larger; 0: never.",
+        "Scale a step's gradient down to this norm if it is larger; 0 turns clipping off.",
         group="optimisation",
         low=0,
         resume="warn",
     )
     num_epochs: float = option(
         1.0,
-        "Passes over the training data; 0.5 is half of one.",
+        "Passes over the training data; 0.5 is half a pass.",
         group="optimisation",
         above=0,
         resume="warn",
@@ -170,21 +187,30 @@ class TrainSettings(ConvertOptions):
         resume="warn",
     )
     batch_size: int = option(
-        8, "Clips in a micro-batch of one device.", group="optimisation", low=1, resume="warn"
+        8,
+        "Clips in a micro-batch of one device; lower it if memory runs out.",
+        group="optimisation",
+        low=1,
+        resume="warn",
     )
     max_tokens: int | None = option(
         None,
-        "Decoder tokens in a micro-batch of one device, however many clips that is; replaces --batch-size.",
+        "Decoder tokens in a micro-batch of one device; replaces --batch-size, for clips of very "
+        "different lengths.",
         group="optimisation",
         low=1,
         resume="warn",
     )
     gradient_accumulation_steps: int = option(
-        1, "Micro-batches of each device that make one step.", group="optimisation", low=1, resume="warn"
+        1,
+        "Micro-batches of each device in one step; raise it for larger batches in the same memory.",
+        group="optimisation",
+        low=1,
+        resume="warn",
     )
     seed: int = option(
         42,
-        "Seed of the data's order, of new adapters and of dropout.",
+        "Random seed for the order of the data, new adapters and dropout.",
         group="optimisation",
         low=0,
         resume="warn",
@@ -192,33 +218,33 @@ class TrainSettings(ConvertOptions):
 
     bf16: bool | None = option(
         None,
-        "Compute in bfloat16; by default where a GPU supports it.",
+        "Compute in bfloat16, which saves memory and time on a GPU; by default where the GPU supports it.",
         group="memory and speed",
         resume="warn",
     )
     gradient_checkpointing: bool | Literal["auto"] = option(
         "auto",
-        "Recompute activations, which saves memory and costs time; auto: where the memory plan needs it.",
+        "Recompute activations: less memory, slower steps. auto: only where the memory plan needs it.",
         group="memory and speed",
         resume="free",
     )
     sharding: str = option(
         "auto",
-        "Shard gradients and optimizer over all processes (optimizer), the weights too (full), or all of it "
-        "within each node (hybrid); auto: as the launcher's config says, else none.",
+        "Spread over processes: optimizer (and gradients), full (weights too), hybrid (full in each "
+        "node); auto: as launched, else none.",
         group="memory and speed",
         choices=("auto", "none", "optimizer", "full", "hybrid"),
         resume="free",
     )
     compile: bool = option(
         False,
-        "Compile the model's repeated blocks with torch.compile.",
+        "Compile the model's blocks with torch.compile: a slower start, and faster steps on some GPUs.",
         group="memory and speed",
         resume="free",
     )
     data_workers: int = option(
         2,
-        "Processes beside each training process that prepare batches.",
+        "Processes that prepare batches for each training process; raise it if the GPU waits for data.",
         group="memory and speed",
         low=0,
         resume="free",
@@ -226,7 +252,7 @@ class TrainSettings(ConvertOptions):
 
     eval_steps: float = option(
         500,
-        "Steps from one evaluation to the next; below 1: a share of the training.",
+        "Steps between evaluations; a value below 1 is a share of the training (0.1: ten evaluations).",
         group="evaluation",
         above=0,
         resume="free",
@@ -234,7 +260,7 @@ class TrainSettings(ConvertOptions):
     )
     eval_batch_size: int | None = option(
         None,
-        "Clips of one device at a time in evaluation; else --batch-size.",
+        "Clips on one device at a time in evaluation; --batch-size if not given.",
         group="evaluation",
         low=1,
         resume="free",
@@ -242,74 +268,79 @@ class TrainSettings(ConvertOptions):
     )
     eval_accumulation_steps: int | None = option(
         None,
-        "No effect, accepted for old scripts: evaluation keeps no outputs that could pile up.",
+        "No effect; accepted so that scripts for 0.1.0 still run.",
         group="evaluation",
         low=1,
         resume="free",
     )
     report_to: list[str] = option(
         factory=list,
-        help="Tracker that gets the numbers too (tensorboard, wandb, mlflow, …); several by repeating the "
-        "option.",
+        help="Also send the metrics to a tracker (tensorboard, wandb, mlflow, …); repeat it for several.",
         group="output",
         resume="free",
     )
     logging_steps: int | None = option(
         None,
-        "Steps from one printed line to the next; else a terminal has one live line, and a log a line now "
-        "and then. metrics.jsonl has every step.",
+        "Print a line every N steps; by default a terminal has one live line, and a log a line now and then.",
         group="output",
         low=1,
         resume="free",
     )
     save_steps: float = option(
         500,
-        "Steps from one checkpoint to the next; below 1: a share of the training.",
+        "Steps between checkpoints; a value below 1 is a share of the training (0.1: ten checkpoints).",
         group="output",
         above=0,
         resume="free",
     )
     save_total_limit: int | None = option(
-        None, "Checkpoints to keep, the newest ones; else all.", group="output", low=1, resume="free"
+        None,
+        "Keep only the N newest checkpoints, to save disk; all of them if not given.",
+        group="output",
+        low=1,
+        resume="free",
     )
     merge_lora: bool = option(
         True,
-        "Write final/ as a model that stands alone; false: as the adapter alone.",
+        "Write final/ as a model that works alone; false: as the adapter only, which needs its base model.",
         group="output",
         resume="free",
         goes_with="--method lora",
     )
     merge_onto: str | None = option(
         None,
-        "After --quantization: merge onto the weights as training had them (quantized, the default), or onto "
-        "the base's own (original).",
+        "After --quantization: merge onto the weights as training had them (quantized, the default) "
+        "or the base's own.",
         group="output",
         choices=("quantized", "original"),
         resume="free",
     )
     final_dtype: str = option(
         "auto",
-        "Dtype of final/'s weights. base: as the base's; auto: the same, but float32 where rounding would "
-        "take more than a twentieth of what was learned.",
+        "Dtype of final/'s weights. auto: as the base, but float32 if rounding would lose over 5 % of"
+        " what was learned.",
         group="output",
         choices=("auto", "base", "bfloat16", "float16", "float32"),
         resume="free",
     )
     resume_from_checkpoint: str | None = option(
         None,
-        "Go on with a run: true takes the newest complete checkpoint of OUTPUT, or begins where there is "
-        "none; a path takes that checkpoint.",
+        "Continue a run. true: from OUTPUT's newest complete checkpoint, or the start if there is "
+        "none; or its path.",
         group="output",
         metavar="true|PATH",
         bare=True,
         resume="free",
     )
     overwrite: bool = option(
-        False, "Replace an earlier run at --output, instead of refusing.", group="output", resume="free"
+        False,
+        "Replace an earlier run at --output; without it that is refused.",
+        group="output",
+        resume="free",
     )
     on_nonfinite: str = option(
         "stop",
-        "Where a loss or gradient is not finite: stop before the update, or skip that update and go on.",
+        "If a loss or gradient is NaN or infinite: stop before the update, or skip that update and go on.",
         group="optimisation",
         choices=("stop", "skip"),
         resume="free",
