@@ -14,7 +14,8 @@ from mdl_toolkit.errors import MdlError, ModelError
 from mdl_toolkit.model_folders.export import export_merged, export_trained
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.model_folders.manifest import BaseRecord, ModelManifest
-from mdl_toolkit.model_folders.tensorfiles.reader import FRONT_END_CONSTANTS, WeightFiles
+from mdl_toolkit.model_folders.names import FRONT_END_CONSTANTS
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.trained import TrainedWeights
 from support.models.tiny import make_model_folder
 

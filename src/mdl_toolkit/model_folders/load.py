@@ -20,7 +20,14 @@ from mdl_toolkit.errors import ModelError
 from mdl_toolkit.family import MODEL_TYPE, check_family
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.model_folders.folder import ModelFolder, open_folder
-from mdl_toolkit.model_folders.names import LORA_PARTS, PEFT_PREFIX
+from mdl_toolkit.model_folders.names import (
+    DECODER,
+    EMBEDDINGS,
+    FRONT_END_CONSTANTS,
+    LORA_PARTS,
+    PEFT_PREFIX,
+    is_adapter,
+)
 from mdl_toolkit.model_folders.quantize import (
     Quantization,
     quantized_parameter,
@@ -28,7 +35,6 @@ from mdl_toolkit.model_folders.quantize import (
     tame_bitsandbytes,
 )
 from mdl_toolkit.model_folders.tensorfiles.reader import (
-    FRONT_END_CONSTANTS,
     WeightFiles,
     read_json,
     shown_name,
@@ -146,7 +152,7 @@ def load_model(
     model = build_empty(place.base, dtype)
     trained = TrainedWeights.read(place.folder) if place.kind != "model" else TrainedWeights({})
     device = torch.device(device)
-    quantized = replace_linears(model.decoder, quantization, dtype, "decoder.") if quantization else set()
+    quantized = replace_linears(model.decoder, quantization, dtype, DECODER) if quantization else set()
     check_names(place.base, model, files, trained.full)
     fill(model, files, trained.full, device, quantized)
     model.recompute_constants()
@@ -313,7 +319,7 @@ def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, model, low_cpu_mem_usage=not adapter.config.get("use_dora"))
         result = set_peft_model_state_dict(model, state, low_cpu_mem_usage=True)
-    absent = [name for name in result.missing_keys if ".lora_" in name]
+    absent = [name for name in result.missing_keys if is_adapter(name)]
     if result.unexpected_keys or absent:
         raise ModelError(f"the adapter doesn't fit this model: {[*result.unexpected_keys, *absent][:4]}")
     model.requires_grad_(False)
@@ -321,5 +327,5 @@ def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
 
 def _floats(model: nn.Module) -> Iterator[torch.dtype]:
     """Dtypes of a model's embeddings and further parameters."""
-    yield from (p.dtype for n, p in model.named_parameters() if "embed_tokens" in n)
+    yield from (p.dtype for n, p in model.named_parameters() if n == EMBEDDINGS)
     yield from (p.dtype for p in model.parameters() if p.is_floating_point())

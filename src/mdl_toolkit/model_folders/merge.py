@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model_folders.load import build_empty, load_config, main_dtype
-from mdl_toolkit.model_folders.names import EMBEDDINGS, HEAD, is_tied, part_of
+from mdl_toolkit.model_folders.names import DECODER, is_front_end, is_tied, part_of, tied_twins
 from mdl_toolkit.model_folders.quantize import Quantization, dequantized, quantized_names
 from mdl_toolkit.model_folders.rounding import Rounding
-from mdl_toolkit.model_folders.tensorfiles.reader import FRONT_END_CONSTANTS, TensorInfo, WeightFiles
+from mdl_toolkit.model_folders.tensorfiles.reader import TensorInfo, WeightFiles
 from mdl_toolkit.model_folders.trained import TrainedWeights
 
 FinalDtype = Literal["auto", "base", "bfloat16", "float16", "float32"]
@@ -74,13 +74,13 @@ class Merge:
         self._quantized: set[str] = set()
         if form.quantization is not None:
             decoder = build_empty(base_folder).decoder
-            self._quantized = quantized_names(decoder, form.quantization, "decoder.") - self._whole.keys()
+            self._quantized = quantized_names(decoder, form.quantization, DECODER) - self._whole.keys()
         changed = self._adapted.keys() | self._whole.keys() | self._quantized
         self.places = [place for place in self.base if place in changed]
 
     def _places(self, name: str, tensor: Tensor | None = None) -> list[str]:
         """Where in the base's files a tensor of the model belongs; for a tied one there may be two places."""
-        twins = (EMBEDDINGS, HEAD) if self._tied and name in (EMBEDDINGS, HEAD) else (name,)
+        twins = tied_twins(name) if self._tied else (name,)
         found = [twin for twin in twins if twin in self.base]
         if not found:
             raise ModelError(f"{self.base.folder}: the trained {name} has no place in this base")
@@ -132,8 +132,7 @@ class Merge:
 
 def written_dtype(info: TensorInfo, name: str, dtype: FinalDtype) -> torch.dtype:
     """The dtype that a tensor of the base has in the result."""
-    front_end = name in FRONT_END_CONSTANTS or name.startswith("audio_encoder.init_bn.")
-    if dtype in ("auto", "base") or front_end or not info.dtype.is_floating_point:
+    if dtype in ("auto", "base") or is_front_end(name) or not info.dtype.is_floating_point:
         return info.dtype
     made: torch.dtype = getattr(torch, dtype)
     return made

@@ -21,13 +21,12 @@ from mdl_toolkit.model_folders.adapter_config import FIELDS, read_config, value_
 from mdl_toolkit.model_folders.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OVERLAY_WEIGHTS
 from mdl_toolkit.model_folders.manifest import Kind
 from mdl_toolkit.model_folders.names import (
-    EMBEDDINGS,
-    HEAD,
     LORA_PARTS,
     PEFT_PREFIX,
     is_adapter,
     published_name,
     split_adapter,
+    tied_twins,
 )
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 
@@ -161,9 +160,9 @@ class TrainedWeights:
             _save(folder / OVERLAY_WEIGHTS, self.full)
             return
         full = dict(self.full)
-        for name, twin in ((EMBEDDINGS, HEAD), (HEAD, EMBEDDINGS)):
-            if tied and name in self.full:
-                full.setdefault(twin, self.full[name].clone())
+        for name, tensor in self.full.items() if tied else ():
+            for twin in set(tied_twins(name)) - full.keys():
+                full[twin] = tensor.clone()
         in_full = {name.rsplit(".", 2)[-2] for name in full}
         write_config(folder / ADAPTER_CONFIG, self.config, self.lora, in_full, base_name)
         tensors = TrainedWeights(self.config, self.lora, full).named()

@@ -18,9 +18,9 @@ from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import lay_out
+from mdl_toolkit.model_folders.names import ADAPTER
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.trainable.adapters import lora_config, make_trainable
-from mdl_toolkit.training.trainable.layers import ADAPTER
 from support.models.batches import random_batch
 from support.models.tiny import tiny_config
 

@@ -21,11 +21,8 @@ import torch
 from torch import Tensor
 
 from mdl_toolkit.errors import ModelError
+from mdl_toolkit.model_folders.names import FRONT_END_CONSTANTS
 
-#: Recomputed constants that some published checkpoints carry; they are no weights.
-FRONT_END_CONSTANTS = frozenset(
-    {"audio_encoder.front_end.0.mel_scale.fb", "audio_encoder.front_end.0.spectrogram.window"}
-)
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "model.safetensors"
 _HEADER_LIMIT = 100 * 2**20

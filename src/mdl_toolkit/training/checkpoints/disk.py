@@ -16,14 +16,13 @@ from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.files import free_bytes
-from mdl_toolkit.model_folders.names import HEAD, part_of
+from mdl_toolkit.model_folders.names import HEAD, adapted_layers, is_front_end, part_of, parts_in_full
 from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
 from mdl_toolkit.training.checkpoints.state import RunState, checkpoints
 from mdl_toolkit.training.schedule import interval
-from mdl_toolkit.training.trainable.targets import lora_target_modules
 
 logger = get_logger(__name__)
 
@@ -32,8 +31,6 @@ _BYTES_IN_CHECKPOINT = 12
 _BYTES_IN_ADAPTER = 4
 #: Bytes of a number by dtype, as safetensors names dtypes and as ``--final-dtype`` does.
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-#: Tensors that are never trained.
-_FIXED = ("audio_encoder.init_bn.", "audio_encoder.front_end.")
 
 
 @dataclass(frozen=True)
@@ -129,15 +126,12 @@ def _done(settings: TrainSettings) -> int:
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
     """The number of trained parameters."""
-    pattern = lora_target_modules(settings)
-    whole = set(settings.train_target)
-    if settings.method == "lora":
-        whole &= {"embed_tokens", "lm_head"}
-    if "lm_head" in whole and HEAD not in tensors:
-        whole.add("embed_tokens")  # they are one tensor
+    adapters, parts = settings.method == "lora", settings.train_target
+    pattern = adapted_layers(parts, attention=settings.lora_attention) if adapters else None
+    whole = parts_in_full(parts, adapters=adapters, tied=HEAD not in tensors)
     count = 0
     for name, (_, shape) in tensors.items():
-        if part_of(name) in whole and not name.startswith(_FIXED):
+        if part_of(name) in whole and not is_front_end(name):
             count += math.prod(shape)
         elif pattern and re.fullmatch(pattern, name.removesuffix(".weight")) and name.endswith(".weight"):
             count += settings.lora_rank * sum(shape) + settings.dora * shape[0]
@@ -150,7 +144,7 @@ def _final(settings: TrainSettings, tensors: Mapping[str, Header], trained: int)
         return trained * _BYTES_IN_ADAPTER
     each = _BYTES.get(settings.final_dtype)
     return sum(
-        math.prod(shape) * (each if each and not name.startswith(_FIXED) else _BYTES.get(dtype, 1))
+        math.prod(shape) * (each if each and not is_front_end(name) else _BYTES.get(dtype, 1))
         for name, (dtype, shape) in tensors.items()
     )
 

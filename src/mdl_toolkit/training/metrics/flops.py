@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdl_toolkit.data.batching.balance import count_patches
 from mdl_toolkit.geometry import AudioGeometry
-from mdl_toolkit.model_folders.names import is_adapter, part_of
+from mdl_toolkit.model_folders.names import is_adapter, is_in_last_mlp, part_of
 from mdl_toolkit.model_shape import ModelShape
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -49,7 +49,7 @@ class FlopCounter:
         self._adapters = dict.fromkeys(self._linear, 0)
         for name, tensor in trainable.items():
             if is_adapter(name) and tensor.ndim == 2:
-                last = f".layers.{shape.layers - 1}.mlp." in name
+                last = is_in_last_mlp(name, shape.layers)
                 self._adapters[_LAST if last else part_of(name)] += tensor.numel()
         self._passes = _passes(
             {part_of(n) for n in trainable}, {part_of(n) for n in trainable if not is_adapter(n)}

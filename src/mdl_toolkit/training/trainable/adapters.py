@@ -15,13 +15,20 @@ from torch import Tensor, nn
 from mdl_toolkit.distributed.sharding import full_tensor, load_full
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.model_folders.load import tied_names
-from mdl_toolkit.model_folders.names import is_tied, part_of, published_name
+from mdl_toolkit.model_folders.names import (
+    ADAPTER,
+    adapted_layers,
+    is_front_end,
+    is_tied,
+    part_of,
+    parts_in_full,
+    published_name,
+)
 from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
 from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.trainable.layers import ADAPTER, compute_in, make_lean
-from mdl_toolkit.training.trainable.targets import lora_target_modules
+from mdl_toolkit.training.trainable.layers import compute_in, make_lean
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
@@ -41,20 +48,15 @@ def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
     """
     dtype = next(model.audio_encoder.blocks.parameters()).dtype
     model.requires_grad_(False)
-    if settings.method == "lora":
+    adapters, tied = settings.method == "lora", is_tied(model.config)
+    if adapters:
         _inject(model, settings)
-        chosen = {"embed_tokens", "lm_head"} & set(settings.train_target)
-    else:
-        chosen = set(settings.train_target)
-    if is_tied(model.config) and "lm_head" in chosen:
-        chosen.add("embed_tokens")
-        if "embed_tokens" not in settings.train_target:
-            logger.info(
-                "head and embeddings are one tensor in this model: --train-target lm_head trains both"
-            )
+    chosen = parts_in_full(settings.train_target, adapters=adapters, tied=tied)
+    if chosen - set(settings.train_target):
+        logger.info("head and embeddings are one tensor in this model: --train-target lm_head trains both")
     for name, parameter in model.named_parameters():
         name = published_name(name)
-        if part_of(name) in chosen and not name.startswith("audio_encoder.init_bn."):
+        if part_of(name) in chosen and not is_front_end(name):
             _check_trainable(name, parameter)
             parameter.requires_grad_(True)
         if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -82,7 +84,7 @@ def lora_config(settings: TrainSettings) -> Any:
         lora_dropout=settings.lora_dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
-        target_modules=lora_target_modules(settings),
+        target_modules=adapted_layers(settings.train_target, attention=settings.lora_attention),
         bias="none",
     )
 

@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 from mdl_toolkit.model.kernels.linear import forget_layouts, is_plain, layout_of, linear, transposed
 from mdl_toolkit.model.kernels.second_order import traced_gradients
-
-#: PEFT's name of the one adapter there is.
-ADAPTER = "default"
+from mdl_toolkit.model_folders.names import ADAPTER
 
 _classes: dict[tuple[type, bool], type] = {}
 
