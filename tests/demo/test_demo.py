@@ -111,14 +111,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 def test_a_step_that_fails_ends_the_demonstration_with_its_command(tmp_path):
-    command = demo_run.Command("fail", ("mdl-toolkit", "train", "--no-such-option"))
+    command = demo_run.StepCommand("fail", ("mdl-toolkit", "train", "--no-such-option"))
     with pytest.raises(MdlError, match=r"exit code 2: mdl-toolkit train --no-such-option"):
         demo_run.run_command(tmp_path, command)
 
 
 def test_steps_take_the_cpu_whatever_gpu_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    show = demo_run.Command("show", ("sh", "-c", "printf '%s' \"<$CUDA_VISIBLE_DEVICES>\" > seen"))
+    show = demo_run.StepCommand("show", ("sh", "-c", "printf '%s' \"<$CUDA_VISIBLE_DEVICES>\" > seen"))
     demo_run.run_command(tmp_path, show)
     assert (tmp_path / "seen").read_text() == "<>"
     demo_run.write_script(tmp_path / "commands.sh", [show])
@@ -169,7 +169,7 @@ def test_launcher_variables_are_not_for_its_steps(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     show = "import os, sys; sys.exit('RANK' in os.environ or 'WORLD_SIZE' in os.environ)"
     monkeypatch.setattr("shutil.which", lambda *_, **__: sys.executable)
-    demo_run.run_command(tmp_path, demo_run.Command("x", ("mdl-toolkit", "-c", show)))
+    demo_run.run_command(tmp_path, demo_run.StepCommand("x", ("mdl-toolkit", "-c", show)))
 
 
 def test_the_screen_shows_loss_table_and_accuracy(capsys):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mdl_toolkit.demo import charts
-from mdl_toolkit.demo.report import Answered, Outcome, Step, render, write_report
+from mdl_toolkit.demo.report import Answered, FinishedStep, Outcome, render, write_report
 
 VOID = {"meta", "link", "img", "br", "line", "path"}
 HOSTILE = "</title></style><script>alert('x')</script>\" onload=\"evil() &amp; é\u202e 你好"
@@ -58,7 +58,7 @@ def outcome(text: str = "a bell") -> Outcome:
     ]
     metrics: list[Any] = [{"step": k, "loss": 2.0 / k, "learning_rate": 1e-3 / k} for k in range(1, 30)]
     metrics += [{"step": 29, "eval_loss": 0.2}, {"train_runtime": 3.0}]
-    return Outcome(clips, metrics, [Step(text, f"mdl-toolkit train {text}", 75.0)], [(text, text)])
+    return Outcome(clips, metrics, [FinishedStep(text, f"mdl-toolkit train {text}", 75.0)], [(text, text)])
 
 
 def test_the_page_is_well_formed_and_says_what_happened():

@@ -32,7 +32,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Step:
+class FinishedStep:
     """A command that was run: what for, its text as typed, how long it took."""
 
     title: str
@@ -53,7 +53,7 @@ class Outcome:
 
     clips: list[Answered]
     metrics: list[Mapping[str, Any]]
-    steps: list[Step]
+    steps: list[FinishedStep]
     facts: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -234,7 +234,7 @@ def _cell(count: int, total: int, diagonal: bool) -> str:
     return f'<td class="miss">{count}</td>'
 
 
-def _steps(steps: Sequence[Step]) -> str:
+def _steps(steps: Sequence[FinishedStep]) -> str:
     shown = "".join(
         f'<div class="step"><p><span>{number}. {html.escape(step.title)}</span>'
         f"<span>{duration(step.seconds)}</span></p>"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit import __version__
-from mdl_toolkit.demo.report import Answered, Outcome, Step, write_report
+from mdl_toolkit.demo.report import Answered, FinishedStep, Outcome, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.distributed.environment import VARIABLES
 from mdl_toolkit.errors import MdlError, Stopped, UserError
@@ -53,7 +53,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Command:
+class StepCommand:
     """One step: what it is for, and the words that are typed."""
 
     title: str
@@ -129,7 +129,7 @@ def claim(folder: Path, seed: int) -> None:
         raise UserError(f"--output {folder}: can't be written: {error.strerror or error}") from error
 
 
-def plan(seed: int, size: Size) -> list[Command]:
+def plan(seed: int, size: Size) -> list[StepCommand]:
     """The four steps as typed in the demonstration's folder."""
     convert = ("mdl-toolkit", "convert-dataset")
     model = ("--model-name", "tiny")
@@ -138,15 +138,15 @@ def plan(seed: int, size: Size) -> list[Command]:
     parts = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
     targets = tuple(word for part in parts for word in ("--train-target", part))
     return [
-        Command(
+        StepCommand(
             "Turn the clips to learn from into a dataset",
             (*convert, "train.csv", *model, *prompt, "--output", "train-converted", "--overwrite"),
         ),
-        Command(
+        StepCommand(
             "The same with the held-out clips, to watch the loss on them",
             (*convert, "test.csv", *model, *prompt, "--output", "test-converted", "--overwrite"),
         ),
-        Command(
+        StepCommand(
             "Fine-tune the small base with LoRA and merge the result into a model of its own",
             (
                 "mdl-toolkit", "train", *model, "--train-dataset", "train-converted",
@@ -157,7 +157,7 @@ def plan(seed: int, size: Size) -> list[Command]:
                 "--logging-steps", "20", "--output", "run", "--overwrite",
             ),
         ),
-        Command(
+        StepCommand(
             "Let the tuned model name what it hears; it remembers its prompt",
             (
                 "mdl-toolkit", "inference", "test.csv", "--model-name", "run/final",
@@ -167,7 +167,7 @@ def plan(seed: int, size: Size) -> list[Command]:
     ]  # fmt: skip
 
 
-def write_script(path: Path, commands: Sequence[Command]) -> None:
+def write_script(path: Path, commands: Sequence[StepCommand]) -> None:
     """Write a shell script that repeats the steps from any working directory."""
     lines = [
         "#!/usr/bin/env bash",
@@ -189,7 +189,7 @@ def _programs() -> Path:
     return Path(sys.executable).parent
 
 
-def run_command(folder: Path, command: Command) -> Step:
+def run_command(folder: Path, command: StepCommand) -> FinishedStep:
     """Run one step as typed, in the demonstration's folder, its output going to the screen.
 
     Raises:
@@ -221,10 +221,10 @@ def run_command(folder: Path, command: Command) -> Step:
         raise Stopped(number, _how_to_go_on(folder, command))
     if code:
         raise MdlError(f"the step failed with exit code {code}: {command.text}")
-    return Step(command.title, command.text, seconds)
+    return FinishedStep(command.title, command.text, seconds)
 
 
-def _how_to_go_on(folder: Path, command: Command) -> str:
+def _how_to_go_on(folder: Path, command: StepCommand) -> str:
     """What a step that a signal ended has left, as the folder shows it."""
     anew = f"mdl-toolkit demo --output {shlex.quote(str(folder))} starts anew"
     if "train" not in command.words or not any((folder / "run").glob("checkpoint-*")):
@@ -236,7 +236,7 @@ def _how_to_go_on(folder: Path, command: Command) -> str:
     )
 
 
-def collect(folder: Path, steps: list[Step]) -> Outcome:
+def collect(folder: Path, steps: list[FinishedStep]) -> Outcome:
     """Read what the steps left: predictions beside the truth, metrics, and facts about model and machine."""
     import soundfile
 

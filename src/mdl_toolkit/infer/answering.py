@@ -13,7 +13,7 @@ from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.generator import Generator
-from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.journal import Journal, RowResult
 from mdl_toolkit.infer.prompts import PromptChoice, shown
 from mdl_toolkit.memory import free_memory, is_out_of_memory
 from mdl_toolkit.terminal.logs import get_logger
@@ -160,14 +160,14 @@ class WindowAnswers:
 
     def _take(self, place: int, answer: Answer) -> None:
         text = self._decode(answer.tokens).replace("\0", "\ufffd")
-        self._note(Result(place, text, cut=not answer.finished))
+        self._note(RowResult(place, text, cut=not answer.finished))
         self._reporter.answered(self._rows[place], text)
 
     def _fail(self, place: int, reason: str) -> None:
         self._reporter.failed(self._rows[place], reason)
-        self._note(Result(place, error=reason))
+        self._note(RowResult(place, error=reason))
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: RowResult) -> None:
         self._asked.pop(result.place, None)
         self._journal.add(self._window, [result])
         self._progress.update()

@@ -27,7 +27,7 @@ _OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)"
 
 
 @dataclass(frozen=True)
-class Result:
+class RowResult:
     """What came of a row.
 
     Attributes:
@@ -249,22 +249,22 @@ class Journal:
         """Whether a window is finished."""
         return window in self._done
 
-    def results(self, window: int) -> dict[int, Result]:
+    def results(self, window: int) -> dict[int, RowResult]:
         """Results of a finished window's rows by place."""
-        found: dict[int, Result] = {}
+        found: dict[int, RowResult] = {}
         for line in self._done[window].lines if window in self._done else ():
             value = line.read()
             if value is None:
                 raise MdlError(f"{line.file}: changed while it was in use")
             for place, prediction, error, cut in value["rows"]:
-                found[place] = Result(place, prediction, error, bool(cut))
+                found[place] = RowResult(place, prediction, error, bool(cut))
         return found
 
     def begin(self, window: int) -> None:
         """Note that a window is begun; what an earlier run had of it counts no more."""
         self._write({"window": window, "begin": True})
 
-    def add(self, window: int, results: Sequence[Result]) -> None:
+    def add(self, window: int, results: Sequence[RowResult]) -> None:
         """Note results of a window."""
         rows = [[r.place, r.prediction, r.error, int(r.cut)] for r in results]
         self._write({"window": window, "rows": rows})

@@ -25,7 +25,7 @@ from mdl_toolkit.infer.columns import (
     named,
     output_columns,
 )
-from mdl_toolkit.infer.journal import Journal, Result
+from mdl_toolkit.infer.journal import Journal, RowResult
 from mdl_toolkit.infer.windows import read_windows
 from mdl_toolkit.settings.paths import output_kind
 
@@ -94,7 +94,7 @@ def write_output(
 
 def _rows_with_results(
     source: Path, encoding: str, journal: Journal, failures: list[str]
-) -> Iterator[tuple[Row | BadRow, Result]]:
+) -> Iterator[tuple[Row | BadRow, RowResult]]:
     """The input's rows and their results; ``failures`` gets the first one that failed, and why."""
     for window in read_windows(source, encoding, journal.window_rows):
         results = journal.results(window.number)
@@ -114,7 +114,7 @@ def _separator(layout: Layout, source: Path, kind: str | None) -> str:
 
 def _write_cells(
     writer: CsvWriter,
-    rows: Iterator[tuple[Row | BadRow, Result]],
+    rows: Iterator[tuple[Row | BadRow, RowResult]],
     columns: Sequence[str],
     plan: OutputColumns,
 ) -> None:
@@ -129,7 +129,7 @@ def _write_cells(
 
 def _write_json_lines(
     stream: IO[str],
-    rows: Iterator[tuple[Row | BadRow, Result]],
+    rows: Iterator[tuple[Row | BadRow, RowResult]],
     columns: Sequence[str],
     plan: OutputColumns,
 ) -> None:
@@ -141,7 +141,7 @@ def _write_json_lines(
         stream.write(json.dumps(_joined(values, plan, result), ensure_ascii=False, default=str) + "\n")
 
 
-def _joined(values: Mapping[str, Any], plan: OutputColumns, result: Result) -> dict[str, Any]:
+def _joined(values: Mapping[str, Any], plan: OutputColumns, result: RowResult) -> dict[str, Any]:
     """A row's values in the order of the output's columns; what the row doesn't have isn't there."""
     reason = None if result.error is not None else "length" if result.cut else "stop"
     prediction = None if result.error is not None else result.prediction
@@ -191,9 +191,9 @@ def output_encoding(source: Path, encoding: str) -> str:
     return "utf-8-sig" if marked or name == "utf-8-sig" else "utf-8"
 
 
-def _result(row: Row | BadRow, place: int, results: dict[int, Result], source: Path) -> Result:
+def _result(row: Row | BadRow, place: int, results: dict[int, RowResult], source: Path) -> RowResult:
     if isinstance(row, BadRow):
-        return Result(place, error=row.problem)
+        return RowResult(place, error=row.problem)
     if place not in results:
         raise MdlError(
             f"{source} line {row.number}: no result in the journal; with several machines, --output must be "

@@ -60,7 +60,7 @@ class Listener:
     def __init__(self, launched: bool | None = None) -> None:
         self.received: int | None = None
         self.answer: Callable[[int], None] = self.interrupt
-        self.again: Callable[[int], None] = _end_process
+        self.again: Callable[[int], None] = _end_by_signal
         known = "TORCHELASTIC_RUN_ID" in os.environ or FORWARDED in os.environ
         self._launched = known if launched is None else launched
         self._process, self._first = os.getpid(), 0.0
@@ -96,7 +96,7 @@ class Listener:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            _end_process(number)  # a child that a library forked: not this process's to answer
+            _end_by_signal(number)  # a child that a library forked: not this process's to answer
         now = time.monotonic()
         if self.received is None:
             self.received, self._first = number, now
@@ -120,7 +120,7 @@ class Listener:
         now = time.monotonic()
         again = self._first_watched is not None and self._is_another(number, now - self._first_watched)
         self._first_watched = now if self._first_watched is None else self._first_watched
-        ends = self.again == _end_process if again else self.answer == self.interrupt
+        ends = self.again == _end_by_signal if again else self.answer == self.interrupt
         return PATIENCE[again] if ends else None
 
 
@@ -133,7 +133,7 @@ def current() -> Listener | None:
     return _current
 
 
-def _end_process(number: int) -> None:
+def _end_by_signal(number: int) -> None:
     """The system's own way of ending a process also tells the parent which signal it was."""
     clear_live_line()
     signal.signal(number, signal.SIG_DFL)
