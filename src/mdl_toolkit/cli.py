@@ -16,6 +16,7 @@ from mdl_toolkit.distributed.environment import process_rank
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
+from mdl_toolkit.settings.values import make_settings
 from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
@@ -174,7 +175,7 @@ def _dispatch(argv: list[str]) -> int:
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
     process_rank(os.environ)
-    made: Any = options.build(command.settings, flags, config, problems)
+    made: Any = make_settings(command.settings, flags, config, problems)
     _let_threads_sleep()
     if command.first:
         made = _function(command.first)(made)

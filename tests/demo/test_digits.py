@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.training import digits
 from mdl_toolkit import cli
-from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
+from mdl_toolkit.settings.values import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -57,7 +57,7 @@ def test_the_commands_are_valid(tmp_path):
             for word in words[1:]
         ]  # fmt: skip
         flags, _ = parse_flags(command.settings, placed)
-        options.build(command.settings, flags)
+        make_settings(command.settings, flags)
 
 
 def test_answers_are_counted_row_by_row(tmp_path):

@@ -20,7 +20,7 @@ from mdl_toolkit.infer.columns import output_columns
 from mdl_toolkit.infer.journal import Journal
 from mdl_toolkit.infer.run import inference
 from mdl_toolkit.settings import InferenceSettings
-from mdl_toolkit.settings.paths import output_kind
+from mdl_toolkit.settings.checks import output_kind
 from support.data.clips import tone, write_csv, write_wav
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import options
+from mdl_toolkit.settings.values import make_settings
 from support.command_lines import train_settings
 
 
@@ -43,7 +43,7 @@ def test_a_dataset_that_is_given_twice_is_refused(clips: Path):
     with pytest.raises(SettingsError, match=f"--train-dataset {clips}: given twice"):
         train_settings(clips, "--train-dataset", str(clips.parent / "." / clips.name))
     with pytest.raises(SettingsError, match="name a converted folder"):
-        options.build(settings.TrainSettings, {"train_dataset": [","], "output": "o"})
+        make_settings(settings.TrainSettings, {"train_dataset": [","], "output": "o"})
 
 
 def test_every_problem_is_reported_at_once(clips: Path, capsys: pytest.CaptureFixture[str]):

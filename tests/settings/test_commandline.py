@@ -9,9 +9,9 @@ import pytest
 
 from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import options, paths
-from mdl_toolkit.settings import other_tools as foreign
+from mdl_toolkit.settings import checks, options, suggestions
 from mdl_toolkit.settings.commandline import parse_flags
+from mdl_toolkit.settings.values import make_settings
 from support.command_lines import train_settings
 
 
@@ -32,7 +32,7 @@ def test_booleans_take_words_and_flag_forms(clips: Path, words: list[str], value
 
 def test_a_bare_boolean_does_not_swallow_the_argument_after_it(clips: Path):
     flags, _ = parse_flags(settings.ConvertSettings, ["--from-modelscope", str(clips), "--output", "d"])
-    made = options.build(settings.ConvertSettings, flags)
+    made = make_settings(settings.ConvertSettings, flags)
     assert made.from_modelscope is True and made.input == clips
 
 
@@ -57,7 +57,7 @@ def test_several_datasets_are_all_there(tmp_path: Path, words: list[str]):
     places[1].mkdir()
     typed = [word.replace("{0}", str(places[0])).replace("{1}", str(places[1])) for word in words]
     flags, _ = parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
-    assert paths.dataset_paths(options.build(settings.TrainSettings, flags).train_dataset) == places
+    assert checks.dataset_paths(make_settings(settings.TrainSettings, flags).train_dataset) == places
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_options_of_other_tools_in_yaml(clips: Path, tmp_path: Path):
 
 def test_the_table_of_other_names_leads_to_options_that_exist():
     ours = {f.name for c in cli.COMMANDS.values() for f, _ in options.settings_fields(c.settings)}
-    assert set(foreign._OURS) <= ours
-    named = " ".join([*foreign._REMARKS.values(), *foreign._TRAINING.values()])
+    assert set(suggestions._OURS) <= ours
+    named = " ".join([*suggestions._REMARKS.values(), *suggestions._TRAINING.values()])
     launchers = {"--nproc-per-node", "--no-python", "--config", "--no"}
     assert set(re.findall(r"--[a-z][a-z0-9-]*", named)) <= {options.flag(name) for name in ours} | launchers

@@ -9,7 +9,8 @@ import pytest
 
 from mdl_toolkit import settings
 from mdl_toolkit.errors import SettingsError
-from mdl_toolkit.settings import options, paths
+from mdl_toolkit.settings import checks
+from mdl_toolkit.settings.values import make_settings
 from support.command_lines import train_settings
 
 
@@ -17,11 +18,11 @@ def test_datasets_in_yaml(clips: Path, tmp_path: Path):
     other, config = tmp_path / "b", tmp_path / "run.yaml"
     other.mkdir()
     config.write_text(f"train_dataset:\n- {clips}\n- {other}\neval_dataset: {clips},{other}\noutput: o\n")
-    made = options.build(settings.TrainSettings, {}, config)
-    assert paths.dataset_paths(made.train_dataset) == [clips, other]
-    assert paths.dataset_paths(made.eval_dataset) == [clips, other]
+    made = make_settings(settings.TrainSettings, {}, config)
+    assert checks.dataset_paths(made.train_dataset) == [clips, other]
+    assert checks.dataset_paths(made.eval_dataset) == [clips, other]
     config.write_text(f"train_dataset: {clips}\neval_dataset: null\noutput: o\n")
-    assert options.build(settings.TrainSettings, {}, config).eval_dataset is None
+    assert make_settings(settings.TrainSettings, {}, config).eval_dataset is None
 
 
 def test_yaml_and_flags(clips: Path, tmp_path: Path):
@@ -77,7 +78,7 @@ def test_what_yaml_would_make_something_else_of_is_refused(
     config.write_text(f"{line}\n")
     flags = {"train_dataset": [str(clips)], **({} if line.startswith("output") else {"output": "o"})}
     with pytest.raises(SettingsError, match=message) as caught:
-        options.build(settings.TrainSettings, flags, config)
+        make_settings(settings.TrainSettings, flags, config)
     assert str(config) in caught.value.problems[0] and " line " in caught.value.problems[0]
 
 

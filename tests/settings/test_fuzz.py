@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import ConvertSettings, InferenceSettings, TrainSettings, options
+from mdl_toolkit.settings.checks import dataset_paths, parse_shard
 from mdl_toolkit.settings.commandline import parse_flags
-from mdl_toolkit.settings.paths import dataset_paths, parse_shard
+from mdl_toolkit.settings.values import make_settings
 
 CLASSES = (ConvertSettings, TrainSettings, InferenceSettings)
 FLAGS = sorted({options.flag(f.name) for c in CLASSES for f, _ in options.settings_fields(c)})
@@ -30,7 +31,7 @@ words = st.one_of(
 def test_any_command_line(command: type, typed: list[str]):
     try:
         flags, config = parse_flags(command, typed)
-        options.build(command, flags, config)
+        make_settings(command, flags, config)
     except SettingsError as error:
         assert error.exit_code == 2
         for problem in error.problems:
@@ -43,7 +44,7 @@ def test_any_yaml(tmp_path_factory, content: bytes):
     path = Path(tmp_path_factory.getbasetemp()) / "fuzz.yaml"
     path.write_bytes(content)
     try:
-        options.build(TrainSettings, {"train_dataset": str(path), "output": "o"}, path)
+        make_settings(TrainSettings, {"train_dataset": str(path), "output": "o"}, path)
     except SettingsError as error:
         assert error.problems
 

@@ -10,7 +10,7 @@ import pytest
 
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import TRAIN_TARGETS, TrainSettings
-from mdl_toolkit.settings.options import given
+from mdl_toolkit.settings.options import given_names
 from mdl_toolkit.training.defaults import SMALL, fit_to_base
 
 
@@ -34,7 +34,9 @@ def test_a_small_base_is_trained_whole(capsys: pytest.CaptureFixture[str]) -> No
     fitted = fit_to_base(settings(), resolve_model("tiny"))
     assert fitted.method == "full" and fitted.train_target == list(TRAIN_TARGETS)
     assert fitted.lr == 1e-3 and fitted.num_epochs == 12 and fitted.warmup_ratio == 0.1
-    assert not given(fitted) & {"method", "lr"}, "a default that suits the base is none that somebody gave"
+    assert not given_names(fitted) & {"method", "lr"}, (
+        "a default that suits the base is none that somebody gave"
+    )
     said = capsys.readouterr().err
     assert "a small base (3.8 million weights)" in said
     assert "--method full" in said and "--lr 0.001" in said and "--num-epochs 12" in said

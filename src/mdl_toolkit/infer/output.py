@@ -27,7 +27,7 @@ from mdl_toolkit.infer.columns import (
 )
 from mdl_toolkit.infer.journal import Journal, RowResult
 from mdl_toolkit.infer.windows import read_windows
-from mdl_toolkit.settings.paths import output_kind
+from mdl_toolkit.settings.checks import output_kind
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mdl_toolkit.infer.peer import Peer
 from mdl_toolkit.infer.work import Work
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
-from mdl_toolkit.settings.paths import output_problems
+from mdl_toolkit.settings.checks import output_problems
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.progress import Progress, duration
 

@@ -11,7 +11,8 @@ from mdl_toolkit import settings
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.options import OptionType, flag, printable, settings_fields, shown
-from mdl_toolkit.settings.other_tools import instead_of
+from mdl_toolkit.settings.suggestions import suggestion
+from mdl_toolkit.settings.values import parse_value
 
 
 def parse_flags(
@@ -135,7 +136,7 @@ class _CommandLine:
         """What a text stands for, so that ``1e-4`` and ``0.0001`` are no two values."""
         try:
             f, kind = self._known[name]
-            return options.parse_value(value, kind, f.metadata)
+            return parse_value(value, kind, f.metadata)
         except (KeyError, ValueError):  # `--config`, or a text that will be refused
             return value
 
@@ -160,7 +161,7 @@ def _is_short(word: str) -> bool:
 
 def _instead(name: str, known: Mapping[str, tuple[Field[Any], OptionType]]) -> str:
     """The end of a message about an unknown option: what it is called here, or which command has it."""
-    found = instead_of(name, known, flag)
+    found = suggestion(name, known, flag)
     others = [
         command
         for command, declared in settings.OF_COMMAND.items()

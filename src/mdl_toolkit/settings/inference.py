@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdl_toolkit.settings.checks import missing_extra, missing_file, output_problems
 from mdl_toolkit.settings.convert import ConvertOptions
-from mdl_toolkit.settings.options import flag, given, option, options_where, varied
-from mdl_toolkit.settings.paths import missing_extra, missing_file, output_problems
+from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
 
 
 @dataclass(kw_only=True)
@@ -204,7 +204,7 @@ class InferenceSettings(ConvertOptions):
             found += [
                 f"{flag(name)} has an effect in sampling only: take --do-sample false away" for name in idle
             ]
-        if "audio_storage" in given(self):
+        if "audio_storage" in given_names(self):
             found.append(
                 "--audio-storage decides how a dataset is kept, and inference keeps none: leave it out"
             )

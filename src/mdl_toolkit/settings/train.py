@@ -7,9 +7,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from mdl_toolkit.settings.checks import dataset_paths, missing_extra, missing_file, repeated_paths
 from mdl_toolkit.settings.convert import DEFAULT_MODEL, ConvertOptions
-from mdl_toolkit.settings.options import flag, given, option, options_where, printable
-from mdl_toolkit.settings.paths import dataset_paths, missing_extra, missing_file, twice
+from mdl_toolkit.settings.options import flag, given_names, option, options_where, printable
 
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
 
@@ -355,7 +355,7 @@ class TrainSettings(ConvertOptions):
             paths = dataset_paths(value)
             for path in paths:
                 found += missing_file(path, name)
-            found += [f"{name} {printable(path)}: given twice; keep one" for path in twice(paths)]
+            found += [f"{name} {printable(path)}: given twice; keep one" for path in repeated_paths(paths)]
             if self.output.resolve() in {path.resolve() for path in paths}:
                 found.append(f"--output {printable(self.output)}: that is {name} itself; name another folder")
         if self.warmup_ratio is not None and self.warmup_steps:
@@ -366,7 +366,7 @@ class TrainSettings(ConvertOptions):
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
-            there = given(self)
+            there = given_names(self)
             # --merge-lora true asks for nothing that full training doesn't do; quantization is told below.
             harmless = {"merge_lora": True, "quantization": self.quantization}
             idle = [

@@ -16,7 +16,7 @@ from typing import Any
 
 from mdl_toolkit.model_folders.tensorfiles.headers import base_tensors
 from mdl_toolkit.settings import TRAIN_TARGETS, TrainSettings
-from mdl_toolkit.settings.options import fill, flag, given, options_where
+from mdl_toolkit.settings.options import flag, given_names, options_where, with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -53,7 +53,7 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     count = sum(math.prod(tensor.shape) for tensor in tensors.values())
     if count >= SMALL:
         return settings
-    there = given(settings)
+    there = given_names(settings)
     of_lora = options_where(TrainSettings, goes_with="--method lora")
     method = settings.method if "method" in there else "lora" if there & {*of_lora} else "full"
     chosen = {
@@ -65,7 +65,7 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
         return settings
     words = " ".join(f"{flag(name)} {_typed(value)}" for name, value in chosen.items())
     logger.info(f"a small base ({count / 1e6:.1f} million weights), so the defaults are {words}")
-    return fill(settings, **chosen)
+    return with_defaults(settings, **chosen)
 
 
 def _typed(value: Any) -> str:

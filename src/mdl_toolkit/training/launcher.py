@@ -7,7 +7,7 @@ from typing import Any
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import fill
+from mdl_toolkit.settings.options import with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -53,7 +53,7 @@ def fit_to_launcher(settings: TrainSettings, launch: Launch) -> TrainSettings:
         logger.warning(
             f"--sharding {settings.sharding} needs several processes; this one has nothing to share with"
         )
-    return fill(settings, **changes)
+    return with_defaults(settings, **changes)
 
 
 def choose_sharding(settings: TrainSettings, launch: Launch) -> TrainSettings:
@@ -74,4 +74,4 @@ def choose_sharding(settings: TrainSettings, launch: Launch) -> TrainSettings:
             # price of gathering every frozen weight: replication is what the config means for memory, and
             # faster.
             sharding = "none"
-    return fill(settings, sharding="none" if launch.world_size == 1 else sharding)
+    return with_defaults(settings, sharding="none" if launch.world_size == 1 else sharding)

@@ -22,8 +22,8 @@ from mdl_toolkit.errors import DataError, MdlError, SettingsError, UserError
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import flag, given, options_where
-from mdl_toolkit.settings.paths import dataset_paths
+from mdl_toolkit.settings.checks import dataset_paths
+from mdl_toolkit.settings.options import flag, given_names, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.checkpoints.disk import check_disk
@@ -113,14 +113,14 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _collecting(problems, lambda: settle(settings))
     if settings.eval_dataset is None:
-        there = given(settings)
+        there = given_names(settings)
         for name in options_where(TrainSettings, goes_with="--eval-dataset"):
             if name not in there:
                 continue
             logger.warning(f"{flag(name)} has no effect: there is no --eval-dataset")
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
-    if settled is settings and "model_name" not in given(settings):  # the datasets named none
+    if settled is settings and "model_name" not in given_names(settings):  # the datasets named none
         settled = with_model_of_run(settings, counts_restart())
     return trackers, settled
 

@@ -13,7 +13,7 @@ from mdl_toolkit.data.dataset.converted import settle
 from mdl_toolkit.data.dataset.manifest import DatasetManifest, ModelRecord
 from mdl_toolkit.errors import DataError, SettingsError
 from mdl_toolkit.settings import ConvertSettings, TrainSettings
-from mdl_toolkit.settings.options import given
+from mdl_toolkit.settings.options import given_names
 from support.models.tiny import make_model_folder
 from support.training.runs import make_dataset
 
@@ -53,7 +53,7 @@ def test_the_model_of_the_folder_is_taken_and_said(folder, capsys: pytest.Captur
     data = folder("data", HUB)
     made = settle(settings(data))
     assert (made.model_name, made.revision) == ("some/model", "a" * 40)
-    assert "model_name" not in given(made)
+    assert "model_name" not in given_names(made)
     said = capsys.readouterr().err
     assert f"model: some/model at revision {'a' * 40}, for which {data} was converted" in said
     assert settle(settings(data, revision="v2")).revision == "v2"

@@ -17,7 +17,7 @@ from mdl_toolkit.data.dataset.manifest import DatasetManifest, arrow_schema
 from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, processing_fingerprint
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import flag, given
+from mdl_toolkit.settings.options import flag, given_names
 
 WORDS = ("bell", "dog", "rain", "wind", "a long train", "glass", "voice", "the sea at night", "bird", "car")
 
@@ -154,7 +154,7 @@ def _same(one: Any, other: Any) -> bool:
 def command(settings: TrainSettings) -> list[str]:
     """The command line of some settings, for a process of its own."""
     words = [sys.executable, "-m", "mdl_toolkit", "train"]
-    for name in sorted(given(settings)):
+    for name in sorted(given_names(settings)):
         value = getattr(settings, name)
         if value is None or value == []:
             continue

@@ -23,7 +23,7 @@ from mdl_toolkit.errors import DataError, MdlError, UserError
 from mdl_toolkit.files import remove_partials, strangers
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import ConvertOptions, ConvertSettings
-from mdl_toolkit.settings.paths import parse_shard
+from mdl_toolkit.settings.checks import parse_shard
 from mdl_toolkit.terminal.logs import get_logger
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, ModelRecord
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import fill, flag, given, options_where, printable
-from mdl_toolkit.settings.paths import dataset_paths
+from mdl_toolkit.settings.checks import dataset_paths
+from mdl_toolkit.settings.options import flag, given_names, options_where, printable, with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -37,7 +37,7 @@ def settle(settings: TrainSettings) -> TrainSettings:
     }
     problems = _problems(settings, manifests, any(path not in manifests for path in paths))
     models = {path: m.model for path, m in manifests.items() if m is not None and m.model is not None}
-    wanted = "model_name" not in given(settings) and bool(models)
+    wanted = "model_name" not in given_names(settings) and bool(models)
     if wanted:
         problems += _model_problems(models)
     if problems:
@@ -51,7 +51,7 @@ def _problems(
     """Options that were given and that a folder was not converted with."""
     problems = []
     for name in options_where(TrainSettings, conversion=("fingerprint", "recorded")):
-        if name not in given(settings):
+        if name not in given_names(settings):
             continue
         for path, manifest in manifests.items():
             wanted = getattr(settings, name)
@@ -94,10 +94,12 @@ def _model_problems(models: dict[Path, ModelRecord]) -> list[str]:
 
 def _with_model(settings: TrainSettings, models: dict[Path, ModelRecord]) -> TrainSettings:
     path, model = next(iter(models.items()))
-    revision = settings.revision if "revision" in given(settings) else model.revision
+    revision = settings.revision if "revision" in given_names(settings) else model.revision
     model = ModelRecord(model.name, revision, settings.from_modelscope or model.from_modelscope)
     logger.info(f"model: {model}, for which {path} was converted (--model-name names another)")
-    return fill(settings, model_name=model.name, revision=revision, from_modelscope=model.from_modelscope)
+    return with_defaults(
+        settings, model_name=model.name, revision=revision, from_modelscope=model.from_modelscope
+    )
 
 
 def _same(wanted: Any, had: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import fill
+from mdl_toolkit.settings.options import with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.output import (
     clear_run,
@@ -71,7 +71,7 @@ def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings
     if not isinstance(name, str) or name == settings.model_name:
         return settings
     logger.info(f"model: {name}, as in {found[0]} (--model-name names another)")
-    return fill(
+    return with_defaults(
         settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
     )
 

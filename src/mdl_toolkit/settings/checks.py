@@ -20,7 +20,7 @@ def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
     return found
 
 
-def twice(paths: Sequence[Path]) -> list[Path]:
+def repeated_paths(paths: Sequence[Path]) -> list[Path]:
     """Those that are there a second time."""
     real = [os.path.realpath(path) for path in paths]
     return [path for place, path in enumerate(paths) if real[place] in real[:place]]

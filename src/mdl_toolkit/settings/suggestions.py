@@ -171,7 +171,7 @@ _TRAINING = {
 }
 
 
-def instead_of(name: str, known: Collection[str], form: Callable[[str], str] = str) -> str:
+def suggestion(name: str, known: Collection[str], form: Callable[[str], str] = str) -> str:
     """The end of a message about a setting that does not exist: what it is called here, or one like it.
 
     Args:
