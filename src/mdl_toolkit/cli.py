@@ -59,7 +59,7 @@ COMMANDS = {
         settings.TrainSettings,
         "mdl_toolkit.training.run:train_ready",
         "fine-tune a model",
-        "nothing that was saved is lost; go on with --resume-from-checkpoint true, which starts anew where "
+        "nothing that was saved is lost; resume with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,

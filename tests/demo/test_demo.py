@@ -161,7 +161,7 @@ def test_what_it_says_of_a_signal_is_true(key: bool, tmp_path: Path):
     words = [*resumed.split(), "--max-steps", str(int(step) + 1)]
     words[0:1] = [sys.executable, "-m", "mdl_toolkit"]
     ended = subprocess.run(words, cwd=tmp_path / "d", capture_output=True, text=True)
-    assert ended.returncode == 0 and f"going on from run/checkpoint-{step}" in ended.stderr, ended.stderr
+    assert ended.returncode == 0 and f"resuming from run/checkpoint-{step}" in ended.stderr, ended.stderr
 
 
 def test_launcher_variables_are_not_for_its_steps(tmp_path, monkeypatch):

@@ -80,7 +80,10 @@ def test_a_killed_process_is_missed() -> None:
     (first_code, first), (second_code, second) = start_ranks([PEERS, "killed", "1"], 2)
     assert second_code == -9 and not second
     assert first_code == 1
-    assert len(lines(first)) == 1 and "rank 0: another process of the run is gone without a word" in first
+    assert (
+        len(lines(first)) == 1
+        and "rank 0: another process of the run ended without an error message" in first
+    )
 
 
 def test_stopping_together_is_no_failure() -> None:

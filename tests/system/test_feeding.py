@@ -18,7 +18,7 @@ from support.training.shop import TRAIN, assert_same_run, steps
 
 pytestmark = pytest.mark.system
 
-WAY_ON = "go on with --resume-from-checkpoint true"
+WAY_ON = "resume with --resume-from-checkpoint true"
 WORKERS = ["--data-workers", "2"]
 #: 24 steps, of which the last one alone is saved.
 RUN = [*TRAIN, "--num-epochs", "8", "--save-steps", "1000"]

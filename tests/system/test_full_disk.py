@@ -59,7 +59,7 @@ def test_resuming_writes_it(kind: tuple[str, ...], shop: Path):
     assert len(told) == 1 and "Traceback" not in finished.output, finished.output
     assert told[0].startswith("error: disk/run/final: can't be written: ") and "No space left" in told[0]
     assert told[0].endswith(
-        "; disk/run/checkpoint-12 has all that was learned: make room, then go on with "
+        "; disk/run/checkpoint-12 has all that was learned: make room, then resume with "
         "--resume-from-checkpoint true, which writes it"
     )
     listing, _, after = second.partition("second: 0\n")

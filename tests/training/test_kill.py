@@ -193,7 +193,7 @@ training.prepare = prepare
     os.kill(pid, number)
     assert forks.exit_code() == 128 + number, forks.told
     assert forks.told.partition("loading\n")[2].splitlines() == [
-        f"stopped by {number.name}: nothing that was saved is lost; go on with --resume-from-checkpoint "
+        f"stopped by {number.name}: nothing that was saved is lost; resume with --resume-from-checkpoint "
         "true, which starts anew where there is no checkpoint yet"
     ]
 

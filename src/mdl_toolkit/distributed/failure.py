@@ -159,7 +159,7 @@ class FailureWatch:
             return
         if failure is None:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's meeting point at {where}")
+            failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's rendezvous at {where}")
         self.print_remote(failure)
         end_process(failure.code, exit_functions=False)
 
@@ -235,8 +235,8 @@ def _cause(error: BaseException, rank: int) -> tuple[str, int]:
     if is_peer_loss(error):
         detail = (str(error).splitlines() or [""])[0]
         return (
-            f"rank {rank}: another process of the run is gone without a word; it may have been killed, by "
-            f"the machine's out-of-memory killer for example ({detail})"
+            f"rank {rank}: another process of the run ended without an error message; it may have been "
+            f"killed, by the machine's out-of-memory killer for example ({detail})"
         ), 1
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT

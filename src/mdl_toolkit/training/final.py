@@ -65,7 +65,7 @@ def write_final(
         StorageError: It could not be written.
     """
     target = settings.output / FINAL
-    message = f"stopped before {target} was written; go on with --resume-from-checkpoint true"
+    message = f"stopped before {target} was written; resume with --resume-from-checkpoint true"
     stopped: Stopped | None = None
     differs = False
     if ranks.is_main:
@@ -95,7 +95,7 @@ def _write(
     if (foreign := foreign_file_in(target)) is not None:
         raise MdlError(
             f"{target} could not be written: {foreign} is in the way and was not written by a run; move it "
-            "elsewhere, then go on with --resume-from-checkpoint true"
+            "elsewhere, then resume with --resume-from-checkpoint true"
         )
     logger.info(f"writing {target}")
     trained = TrainedWeights.read(checkpoint)
@@ -108,7 +108,7 @@ def _write(
     except StorageError as error:
         last = settings.output / f"checkpoint-{progress.step}"
         raise StorageError(
-            f"{error}; {last} has all that was learned: make room, then go on with "
+            f"{error}; {last} has all that was learned: make room, then resume with "
             "--resume-from-checkpoint true, which writes it"
         ) from error
     _say_rounding(target, report, form)

@@ -344,7 +344,7 @@ class Loop:
         saved = self._save_before_failing()
         kept = f"; {saved} has them as they were before this step" if saved else ""
         raise NonFiniteError(
-            f"{found}. The weights were not updated{kept}. Look at these rows, lower --lr, or go on without "
+            f"{found}. The weights were not updated{kept}. Look at these rows, lower --lr, or skip "
             "such updates: --on-nonfinite skip --resume-from-checkpoint true"
         )
 
@@ -363,7 +363,8 @@ class Loop:
             raise Stopped(number, "stopped before the first step was finished; nothing is saved")
         saved = self._save(self.progress)
         raise Stopped(
-            number, f"stopped at step {self.progress.step}; {saved}; go on with --resume-from-checkpoint true"
+            number,
+            f"stopped at step {self.progress.step}; {saved}; resume with --resume-from-checkpoint true",
         )
 
     def _end_early(self, cause: MdlError | None, signals: StopSignals) -> NoReturn:
@@ -381,7 +382,7 @@ class Loop:
             self._stop(stop)
         try:
             saved = self._save_before_failing()
-            saved = f"; {saved}; go on with --resume-from-checkpoint true" if saved else ""
+            saved = f"; {saved}; resume with --resume-from-checkpoint true" if saved else ""
         except MdlError as error:
             saved = f"; and {error}"
         if cause is None or not failed:

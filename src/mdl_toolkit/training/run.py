@@ -165,7 +165,7 @@ def _assemble(
     order, progress, rates = _order(settings, plan, start)
     if start is not None:
         restore(start.checkpoint, wrapped, optimizer)
-        logger.info(f"going on from {start.checkpoint}: step {progress.step} of {order.total_steps}")
+        logger.info(f"resuming from {start.checkpoint}: step {progress.step} of {order.total_steps}")
     manifest = RunManifest(settings, prepared.base, prepared.data, wrapped.trainable)
     checkpointer = Checkpointer(
         settings,

@@ -27,7 +27,7 @@ def _in_its_middle(launch: Launched, output: Path, step: int = 4) -> None:
 
 def _resumed_at(output: str) -> int:
     """The step that a run says it goes on from."""
-    found = re.search(r"going on from \S+: step (\d+) of 24", output)
+    found = re.search(r"resuming from \S+: step (\d+) of 24", output)
     assert found, output
     return int(found[1])
 

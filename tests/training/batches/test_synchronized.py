@@ -22,7 +22,7 @@ from mdl_toolkit.training.run import train
 from support.data.dataworkers import tamper
 from support.training.runs import assert_same_bytes, make_dataset, run_settings, steps_of
 
-WAY_ON = "go on with --resume-from-checkpoint true"
+WAY_ON = "resume with --resume-from-checkpoint true"
 
 
 def bad_at_17(read: Any) -> Any:

@@ -167,7 +167,7 @@ def test_metrics_after_the_checkpoint_are_written_again(shop, stopped: Path):
 def test_a_named_checkpoint_is_taken(shop, whole: Path, stopped: Path, capfd: pytest.CaptureFixture[str]):
     path = stopped / "checkpoint-3"
     train(run_settings(shop.model, shop.data, stopped, **HARD, resume_from_checkpoint=str(path)))
-    assert f"going on from {path}: step 3 of 10" in capfd.readouterr().err
+    assert f"resuming from {path}: step 3 of 10" in capfd.readouterr().err
     assert_same_bytes(stopped / "final", whole / "final")
 
 
@@ -178,7 +178,7 @@ def test_an_incomplete_newest_one_is_passed_over(
     weights.write_bytes(weights.read_bytes()[:-7])
     train(run_settings(shop.model, shop.data, stopped, **HARD, resume_from_checkpoint="true"))
     told = capfd.readouterr().err
-    assert "checkpoint-6 is passed over: optimizer.safetensors has" in told and "checkpoint-3: step 3" in told
+    assert "checkpoint-6 is skipped: optimizer.safetensors has" in told and "checkpoint-3: step 3" in told
     assert_same_bytes(stopped / "final", whole / "final")
 
 

@@ -89,7 +89,7 @@ def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
     there = run_files(settings.output)
     if wanted is None and not settings.overwrite and any(foreign_file_in(path) != path for path in there):
         raise UserError(
-            f"--output {settings.output} has a run in it already: go on with it (--resume-from-checkpoint "
+            f"--output {settings.output} has a run in it already: resume it (--resume-from-checkpoint "
             "true), replace it (--overwrite), or name another folder"
         )
     # A resumed run writes later checkpoints only, and refuses those that are in its way when it does.
@@ -140,7 +140,7 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
     for path in reversed(checkpoints(output)):
         if path == found:
             break
-        logger.warning(f"{path} is passed over: {why_incomplete(path)}")
+        logger.warning(f"{path} is skipped: {why_incomplete(path)}")
     named = wants_resume(settings, restarted=False)
     if found is None and named not in (None, "true"):
         return _named(Path(named), output)

@@ -34,7 +34,7 @@ def new_checkpoint(output: Path, step: int) -> Iterator[Path]:
     if (foreign := foreign_file_in(target)) is not None:
         raise MdlError(
             f"{target} could not be saved: {foreign} is in the way and was not written by a run; move it "
-            "elsewhere, then go on with --resume-from-checkpoint true"
+            "elsewhere, then resume with --resume-from-checkpoint true"
         )
     try:
         with atomic_folder(target) as folder:
@@ -46,7 +46,7 @@ def new_checkpoint(output: Path, step: int) -> Iterator[Path]:
         newest = newest_complete(output)
         rest = f"{newest} is intact" if newest else "there was no checkpoint before it"
         raise MdlError(
-            f"{target} could not be saved: {cause}; {rest}. Make room, then go on with "
+            f"{target} could not be saved: {cause}; {rest}. Make room, then resume with "
             "--resume-from-checkpoint true"
         ) from error
 

@@ -49,7 +49,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
     """
     if (kind := open_folder(folder).kind) != "model":
         raise ModelError(
-            f"{folder}: an {kind} can't be trained on: give its merged model, or go on with its own run by "
+            f"{folder}: an {kind} can't be trained on: give its merged model, or resume its own run with "
             "--resume-from-checkpoint"
         )
     dtype = compute_dtype(settings, ranks.device)
