@@ -28,54 +28,54 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        settings: Class of its settings.
-        function: What does it, ``module:name``.
-        help: A line about it.
-        stopped: What a signal leaves of it.
-        example: A line to type.
-        torch: Whether importing the function takes seconds, in which a person sees nothing else.
-        first: What is done before the function's module, and with it torch, is imported: it is given the
-            settings, and what it returns is given to the function.
+        settings: The class of its settings.
+        function: The function that does the work, as ``module:name``.
+        help: What it does, in a line.
+        after_signal: What is left after a signal has stopped it, and how to go on.
+        example: A command line to copy.
+        torch: Whether importing the function loads torch, which takes seconds.
+        prepare: A function that is called first, before torch is loaded, as ``module:name``. It is given the
+            settings, and the other function is given what it returns.
     """
 
     settings: type[options.Settings]
     function: str
     help: str
-    stopped: str
+    after_signal: str
     example: str
     torch: bool = False
-    first: str = ""
+    prepare: str = ""
 
 
 COMMANDS = {
     "convert-dataset": Command(
-        settings.ConvertSettings,
+        settings.OF_COMMAND["convert-dataset"],
         "mdl_toolkit.data.conversion.command:convert_dataset",
         "turn a CSV of clips into a training dataset",
         "no half dataset is left; the same command starts again",
         "mdl-toolkit convert-dataset train.csv --base-dir recordings --output train-converted/",
     ),
     "train": Command(
-        settings.TrainSettings,
+        settings.OF_COMMAND["train"],
         "mdl_toolkit.training.run:train_ready",
         "fine-tune a model",
         "nothing that was saved is lost; resume with --resume-from-checkpoint true, which starts anew where "
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,
-        first="mdl_toolkit.training.ready:make_ready",
+        prepare="mdl_toolkit.training.ready:make_ready",
     ),
     "inference": Command(
-        settings.InferenceSettings,
+        settings.OF_COMMAND["inference"],
         "mdl_toolkit.infer.run:inference",
         "predict answers for a CSV of clips",
         "the answers so far are kept; the same command goes on with them",
         "mdl-toolkit inference test.csv --model-name output/final --output predictions.csv",
-        first="mdl_toolkit.infer.ready:make_ready",
+        prepare="mdl_toolkit.infer.ready:make_ready",
         torch=True,
     ),
     "demo": Command(
-        settings.DemoSettings,
+        settings.OF_COMMAND["demo"],
         "mdl_toolkit.demo.run:demo",
         "see it all work in two minutes, on the CPU",
         "the same command starts the demonstration anew",
@@ -109,7 +109,7 @@ def run(argv: list[str]) -> int:
         argv: The words after the program's name.
 
     Returns:
-        0 done, 1 failed, 2 wrong use or input, 128 + n ended by signal n.
+        0 done, 1 failed, 2 wrong options or input, 128 + n stopped by signal n.
     """
     with console.messages_on_console(), Listener():
         try:
@@ -123,16 +123,19 @@ def run(argv: list[str]) -> int:
 def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
     line = f"stopped by {signal.Signals(number).name}"
-    # What started this command as a step of its own work says how to go on with all of it.
+    # A program that started this command as one of its steps says itself how to go on.
     if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
-        line += f": {COMMANDS[argv[0]].stopped}"
-    if _speaks(line):
+        line += f": {COMMANDS[argv[0]].after_signal}"
+    if _prints_for_machine(line):
         console.print_line(line)
     return 128 + number
 
 
-def _speaks(cause: str) -> bool:
-    """Whether this process is to say what all processes of a launch know: one on each machine does."""
+def _prints_for_machine(cause: str) -> bool:
+    """Report a cause that all processes of a launch know, and whether this process is to print it too.
+
+    Under torchrun one process on each machine prints it; alone, a process always does.
+    """
     return not report_failure(cause) or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -142,7 +145,7 @@ def _report(error: MdlError) -> int:
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
         # and its end makes the launcher end the others.
-        if not _speaks("\n".join(lines)):
+        if not _prints_for_machine("\n".join(lines)):
             let_cause_end_first()
             return error.exit_code
         for line in lines:
@@ -171,38 +174,43 @@ def _dispatch(argv: list[str]) -> int:
         from mdl_toolkit.settings.help import command_help
 
         console.print_result(command_help(name, command.settings, command.help, _EPILOG, command.example))
-        return 0
-    problems: list[str] = []
-    flags, config = parse_flags(command.settings, words, problems)
-    process_rank(os.environ)
-    made: Any = make_settings(command.settings, flags, config, problems)
-    _let_threads_sleep()
-    if command.first:
-        made = _function(command.first)(made)
-    with status("loading PyTorch…") if command.torch else nullcontext():
-        function = _function(command.function)
-    function(made)
+    else:
+        _execute(command, words)
     return 0
 
 
-def _let_threads_sleep() -> None:
-    """Let a CPU's threads soon sleep while they wait for each other, unless the environment says how.
+def _execute(command: Command, words: list[str]) -> None:
+    problems: list[str] = []
+    flags, config = parse_flags(command.settings, words, problems)
+    process_rank(os.environ)  # a launcher's variable that makes no sense is told before anything else
+    work: Any = make_settings(command.settings, flags, config, problems)
+    _let_threads_sleep()
+    if command.prepare:
+        work = _import_function(command.prepare)(work)
+    with status("loading PyTorch…") if command.torch else nullcontext():
+        function = _import_function(command.function)
+    function(work)
 
-    By themselves they spin and hold their core meanwhile. Where other programs want it too, the thread that
-    is waited for can't run: beside 8 busy processes 10 steps took minutes. With 1,000 spins before the sleep
-    they take 23 s, and a machine that has nothing else to do loses a seventh on the smallest model
-    (``benchmarks/training/waiting.py``). It has to be said before torch is loaded.
+
+def _let_threads_sleep() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other, unless the environment says otherwise.
+
+    By default a waiting thread spins and keeps its core busy. Where other programs need that core, the thread
+    that is waited for can't run: beside 8 busy processes 10 steps took minutes. With 1,000 spins before the
+    sleep they take 23 s, and a machine that has nothing else to do loses a seventh on the smallest model
+    (``benchmarks/training/waiting.py``). The variables are read when torch is loaded.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-        # Each runtime heeds what it knows: libgomp the count, LLVM's and Intel's the policy.
+        # libgomp reads the count, the runtimes of LLVM and Intel read the policy.
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 
-def _function(place: str) -> Callable[[Any], Any]:
-    """Import a command's function, ``module:name``.
+def _import_function(place: str) -> Callable[[Any], Any]:
+    """Import a command's function, given as ``module:name``.
 
-    The objects that imports make stay for good. Python's collector would go through all of them again and
-    again meanwhile, a quarter of the time, and in every later round; so it waits, and leaves them out then.
+    Objects that imports create live as long as the process. The garbage collector would search them again and
+    again: during the import, for a quarter of its time, and in every later pass. So it is off during the
+    import and ignores these objects afterwards.
     """
     module, _, name = place.partition(":")
     gc.disable()

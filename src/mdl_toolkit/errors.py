@@ -1,7 +1,8 @@
-"""What can go wrong, told apart by whose turn it is to act.
+"""Errors that end a command with a message for a person and an exit code.
 
-Anything a person caused (a wrong option, a broken file) is a :class:`UserError` and ends the program with
-exit code 2 and one clear line. Anything else is our fault or the machine's and ends it with 1.
+A :class:`UserError` was caused by the user, who can correct it: a wrong option, a damaged file. It ends the
+command with exit code 2. All others were caused by the machine or by this package and end it with 1. After
+a signal the exit code is 128 plus the signal's number.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from collections.abc import Sequence
 
 
 class MdlError(Exception):
-    """Base of every error that this package raises on purpose.
+    """Base class of every error that this package raises on purpose.
 
-    Its text is a complete message for a person: what was found, where, and what to do about it.
+    Its text is a complete message: what was found, where, and what to do about it.
     """
 
     exit_code = 1
 
 
 class UserError(MdlError, ValueError):
-    """Wrong use or wrong input: the user can mend it. Exit code 2."""
+    """Wrong use or wrong input, which the user can correct. Exit code 2."""
 
     exit_code = 2
 
 
 class SettingsError(UserError):
-    """One or more wrong settings, all of them reported together."""
+    """One or more wrong settings, reported together.
+
+    Args:
+        problems: One line for each.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -41,24 +46,24 @@ class ModelError(UserError):
 
 
 class StorageError(MdlError):
-    """Something that can't be written, for a full disk for example; what was there before is intact."""
+    """A file that can't be written, for example because the disk is full. Older files are intact."""
 
 
 class NonFiniteError(MdlError):
-    """A loss or gradient that is not a finite number; the weights were not updated with it."""
+    """A loss or gradient that is NaN or infinite. The weights were not updated with it."""
 
 
 class OutOfMemoryError(MdlError):
-    """A batch of a single clip does not fit into memory."""
+    """A batch of a single clip that does not fit into memory."""
 
 
-class Stopped(MdlError):  # noqa: N818 -- somebody asked for it
-    """The run was asked to stop by a signal and has saved what it had.
+class Stopped(MdlError):  # noqa: N818 -- no failure: somebody asked for it
+    """A signal asked the run to stop, and everything was saved.
 
     Args:
-        signal_number: The signal received; the exit code is 128 plus this number, as shells have it
-            (130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1).
-        message: What was saved and how to go on.
+        signal_number: The signal. The exit code is 128 plus this number, as in shells: 130 for SIGINT, 143
+            for SIGTERM, 138 for SIGUSR1.
+        message: What was saved, and how to continue.
     """
 
     def __init__(self, signal_number: int, message: str) -> None:

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-#: Names that start like this are unfinished work of some process; readers pass them over.
+#: Files and folders with this prefix are unfinished work of some process. Readers skip them.
 PARTIAL_PREFIX = ".partial-"
-_LITTER, _CACHE = frozenset({".DS_Store", "Thumbs.db"}), "__pycache__"
+#: Files that operating systems leave in folders, and the folder where Python does.
+_SYSTEM_FILES, _PYTHON_CACHE = frozenset({".DS_Store", "Thumbs.db"}), "__pycache__"
 
 
 def storage_cause(error: BaseException) -> str | None:
-    """Why something could not be written, for a person; ``None`` where an error is about something else.
+    """Why a file could not be written, as text for a person; ``None`` if the error is about something else.
 
-    The safetensors library has an error type of its own for failed writes, and no number in it.
+    The safetensors library raises an error type of its own for failed writes, which has no ``errno``.
     """
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
@@ -29,7 +30,7 @@ def storage_cause(error: BaseException) -> str | None:
 
 
 def fsync_path(path: Path) -> None:
-    """Flush a file's or a folder's own entry to disk."""
+    """Flush a file, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,7 +52,7 @@ def sha256_of(path: Path) -> str:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Space that is left where a path is, or is to be made; ``None`` where the file system doesn't tell."""
+    """Free disk space in bytes at a path, which need not exist; ``None`` if the file system doesn't tell."""
     for folder in (path, *path.absolute().parents):
         try:
             status = os.statvfs(folder)
@@ -88,12 +89,12 @@ def _partial_name(target: Path) -> Path:
 
 @contextmanager
 def atomic_file(target: Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any]]:
-    """Open a file that gets its name only when the block ends without an exception.
+    """Open a new file that replaces ``target`` only if the block ends without an exception.
 
     Args:
-        target: The name it shall have. Its folder is made if need be.
+        target: The path of the finished file. Its folder is created if it is missing.
         mode: ``"w"`` or ``"wb"``.
-        kwargs: For :func:`open` (``encoding``, ``newline``).
+        kwargs: Further arguments of :func:`open`, such as ``newline``. The default encoding is UTF-8.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_name(target)
@@ -111,7 +112,7 @@ def atomic_file(target: Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write JSON, readable and atomic."""
+    """Write an indented JSON file that appears whole or not at all."""
     with atomic_file(target) as stream:
         json.dump(value, stream, ensure_ascii=False, indent=2)
         stream.write("\n")
@@ -119,10 +120,10 @@ def write_json(target: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder to fill; it takes the name ``target`` only when the block ends without an exception.
+    """Give a new folder to fill, which replaces ``target`` only if the block ends without an exception.
 
-    An older folder of that name is moved aside first and removed afterwards, so that at every moment either
-    the old or the new one is there whole (or, between two renames, the old one under a partial name).
+    An older folder of that name is moved aside first and removed afterwards. So at every moment either the
+    old or the new folder is complete (between the two renames, the old one under a partial name).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_name(target)
@@ -146,24 +147,29 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def strangers(folder: Path, ours: Collection[str]) -> list[str]:
-    """Files somewhere below a folder that aren't ours, in order; removing the folder would take them along.
+def foreign_files(folder: Path, ours: Collection[str]) -> list[str]:
+    """Files below a folder that aren't ours, sorted. They would be lost if the folder were removed.
 
     Args:
-        folder: Exists.
-        ours: Paths relative to the folder, with slashes.
+        folder: A folder that exists.
+        ours: Our files, as paths relative to the folder, with slashes.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        left_by_systems = path.name in _LITTER or path.name.startswith((".nfs", "._")) or _CACHE in name.parts
-        if (path.is_symlink() or not path.is_dir()) and not left_by_systems and name.as_posix() not in ours:
+        by_system = path.name in _SYSTEM_FILES or path.name.startswith((".nfs", "._"))
+        if by_system or _PYTHON_CACHE in name.parts or name.as_posix() in ours:
+            continue
+        if path.is_symlink() or not path.is_dir():
             found.append(name.as_posix())
     return found
 
 
 def remove_partials(target: Path) -> None:
-    """Remove what killed processes have left of their attempts at ``target``. The caller holds its lock."""
+    """Remove partial files and folders that killed processes left beside ``target``.
+
+    The caller has to hold the lock of ``target``, so that none of them is in use.
+    """
     name = re.escape(target.name)
     left = re.compile(f"{re.escape(PARTIAL_PREFIX)}(old-)?{name}-[0-9]+")
     for path in target.parent.iterdir():

@@ -1,7 +1,7 @@
-"""GPUs that are there and that this torch can't use: nothing goes on with the CPU in silence then.
+"""Refuse to work on the CPU silently where the machine has a GPU that this torch can't use.
 
-A torch built for CPUs, or a driver too old for it, says no more than "no GPU", and a run of an hour becomes
-one of a week. What the machine itself says of its GPUs tells such a case from a machine without any.
+A torch that is built for CPUs, or a driver that is too old, only reports "no GPU", and a run of an hour takes
+a week. So the operating system is asked for its GPUs too: that tells such a case from a machine without one.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-#: An AMD GPU with less memory of its own is a processor's built-in one, which ROCm doesn't take.
-_OWN_MEMORY = 4 << 30
-_MEAN_CPU = "to work on the CPU, say so by CUDA_VISIBLE_DEVICES= (empty)"
+#: An AMD GPU with less memory of its own is part of a processor, which ROCm doesn't support.
+_SMALLEST_AMD_GPU = 4 << 30
+_USE_CPU = "to work on the CPU, say so by CUDA_VISIBLE_DEVICES= (empty)"
 _BUILDS = "https://pytorch.org/get-started/locally"
-#: How a process is told which GPUs are its own.
+#: Variables that choose the GPUs that a process may use.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 def require_usable_gpu(
     use_cpu: bool = False, environ: Mapping[str, str] = os.environ, root: Path = Path("/")
 ) -> None:
-    """Go on only where torch can use a GPU, there is none, or the CPU is meant.
+    """Raise an error where there is a GPU that torch can't use, unless the CPU was asked for.
 
-    The CPU is meant by ``CUDA_VISIBLE_DEVICES=`` (or ``HIP_…``, ``ROCR_…``; ``-1`` too) and by accelerate's
-    ``use_cpu``.
+    ``CUDA_VISIBLE_DEVICES=`` (or ``HIP_…``, ``ROCR_…``; ``-1`` too) and accelerate's ``use_cpu`` ask for it.
 
     Args:
-        use_cpu: Somebody has asked for the CPU.
-        environ: Of the process.
-        root: Of the file system.
+        use_cpu: Whether the CPU was asked for in another way.
+        environ: The environment variables of the process.
+        root: The root folder of the file system.
 
     Raises:
         SettingsError: With the GPU, the reason and the remedy in one line.
@@ -57,11 +56,11 @@ def require_usable_gpu(
     if nvidia or amd:
         reason, remedy = _nvidia_fault(root) if nvidia else _amd_fault()
         limits = "".join(f", {name}={value}" for name, value in asked.items())
-        raise SettingsError([f"{nvidia or amd} is here{limits}, but {reason}; {remedy}, or, {_MEAN_CPU}"])
+        raise SettingsError([f"{nvidia or amd} is here{limits}, but {reason}; {remedy}, or, {_USE_CPU}"])
     if asked:
         name, value = next(iter(asked.items()))
         raise SettingsError(
-            [f"{name}={value} asks for a GPU, but none is found here; unset it, or, {_MEAN_CPU}"]
+            [f"{name}={value} asks for a GPU, but none is found here; unset it, or, {_USE_CPU}"]
         )
     if withheld:
         _warn_once(
@@ -99,7 +98,7 @@ def _amd(root: Path) -> str | None:
         # Heaps 1 and 2 are the GPU's own memory, seen by the host and not.
         banks = [bank / "properties" for bank in node.glob("mem_banks/*")]
         own = sum(_number(bank, "size_in_bytes") for bank in banks if _number(bank, "heap_type") in (1, 2))
-        if own >= _OWN_MEMORY:
+        if own >= _SMALLEST_AMD_GPU:
             return f"an AMD GPU with {own >> 30} GiB (/dev/kfd)"
     return None
 

@@ -1,4 +1,4 @@
-"""Memory of a GPU where there is one, else of the host: the peak, what is free, what says it ran out."""
+"""Memory of a GPU, or of the host where there is none: its peak, what is free, and whether it ran out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
-# torch has a class for CUDA's allocator alone; the CPU's, cuBLAS's and the driver's say it in words. oneDNN,
-# which writes its kernels into memory of its own, has no word for it: it could not create or execute one.
-_WORDS = (
+# torch has an error class for CUDA's allocator only. The CPU's allocator, cuBLAS and the driver say it in the
+# text. oneDNN, which allocates memory for its kernels, only says that it could not create or execute one.
+_OUT_OF_MEMORY_TEXTS = (
     "defaultcpuallocator: can't allocate",
     "defaultcpuallocator: not enough memory",
     "cuda error: out of memory",
@@ -25,7 +25,7 @@ _WORDS = (
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new phase. Where a process can't reset its peak, it stays that of the process's life."""
+    """Start measuring the peak anew. Where a process can't do that, the peak is that of its whole life."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -34,7 +34,10 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory since the phase began: allocated on the GPU, or resident on the host. No GPU sync."""
+    """Peak memory in bytes since :func:`reset_peak`: allocated on the GPU, or resident on the host.
+
+    The host doesn't wait for the GPU.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -47,12 +50,17 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def gib(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes as text: ``1.50 GiB``."""
     return f"{count / 2**30:.2f} GiB"
 
 
 def available_bytes(device: torch.device, processes: int = 1) -> int:
-    """Free memory of a GPU; or this process's share of the host's, within the limit of its container."""
+    """Free memory in bytes: of a GPU, or this process's share of the host's, within its container's limit.
+
+    Args:
+        device: The device.
+        processes: The number of processes that share the host.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -70,11 +78,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError) or "primitive descriptor" in str(error):
         return False
-    return any(words in str(error).lower() for words in _WORDS)
+    return any(words in str(error).lower() for words in _OUT_OF_MEMORY_TEXTS)
 
 
 def free_memory() -> None:
-    """Give back what a failed pass has left; not within ``except``, whose traceback holds on to it."""
+    """Free what a failed pass has left behind.
+
+    Call it after the ``except`` block has ended: within it, the traceback still refers to the tensors.
+    """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -20,7 +20,7 @@ from mdl_toolkit.data.conversion.lock import Holder, exclusive
 from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.input.records import check_table
 from mdl_toolkit.errors import DataError, MdlError, UserError
-from mdl_toolkit.files import remove_partials, strangers
+from mdl_toolkit.files import foreign_files, remove_partials
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import ConvertOptions, ConvertSettings
 from mdl_toolkit.settings.checks import parse_shard
@@ -152,7 +152,7 @@ def _refuse_strangers(output: Path) -> None:
     """Refuse to replace a dataset's folder that someone has put a file of their own into."""
     from mdl_toolkit.data.dataset.manifest import FILES
 
-    if output.is_dir() and (others := strangers(output, FILES)):
+    if output.is_dir() and (others := foreign_files(output, FILES)):
         raise UserError(
             f"--output {output}: {others[0]} in it is no part of a dataset and would be lost; move it "
             "elsewhere, or name another folder"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, strangers, try_lock
+from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, try_lock
 from mdl_toolkit.model_folders.listing import MANIFEST_NAME, listed_files
 from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
@@ -89,11 +89,11 @@ def foreign_file_in(path: Path) -> Path | None:
     if path.is_symlink() or not path.is_dir():
         return path
     if not any((path / mark).is_file() for mark in (MANIFEST_NAME, RUN_STATE, COMPLETE)):
-        return path if strangers(path, ()) else None
+        return path if foreign_files(path, ()) else None
     ours = {MANIFEST_NAME, RUN_STATE, OPTIMIZER, COMPLETE} | (listed_files(path) or set())
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         ours |= set(json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"])
-    return next((path / name for name in strangers(path, ours)), None)
+    return next((path / name for name in foreign_files(path, ours)), None)
 
 
 def _are_metrics(path: Path) -> bool:
