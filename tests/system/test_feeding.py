@@ -28,19 +28,19 @@ TWO = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
 HARMED = """
 import os, sys
 from pathlib import Path
-from mdl_toolkit.data import channel
+from mdl_toolkit.data import child_process
 from mdl_toolkit.cli import main
 if os.environ.get("RANK", "0") == sys.argv[1]:
-    channel._CODE = sys.argv[2]
+    child_process._CODE = sys.argv[2]
 main(sys.argv[3:])
 """
 
 
 def harmed(words: list[str], what: str, rank: int, output: Path) -> list[str]:
     """A command line to whose workers something happens after some steps."""
-    from mdl_toolkit.data import channel
+    from mdl_toolkit.data import child_process
 
-    code = with_code(channel._CODE, accident(what, after=(output / "metrics.jsonl", 4)))
+    code = with_code(child_process._CODE, accident(what, after=(output / "metrics.jsonl", 4)))
     return [sys.executable, "-c", HARMED, str(rank), code, *words[1:]]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mdl_toolkit.data.input.csvfile import CsvWriter, cell_text, text_cell
-from mdl_toolkit.data.input.records import BadRow, Layout, Row, read_layout
+from mdl_toolkit.data.input.records import BadRow, Row, TableLayout, read_layout
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import PARTIAL_PREFIX, atomic_file
 from mdl_toolkit.infer.columns import (
@@ -105,7 +105,7 @@ def _rows_with_results(
             yield row, result
 
 
-def _separator(layout: Layout, source: Path, kind: str | None) -> str:
+def _separator(layout: TableLayout, source: Path, kind: str | None) -> str:
     """The separator of the output's cells: the input's, unless the file names ask for another one."""
     if kind == "tsv":
         return "\t"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mdl_toolkit.data.input.misread import Misread
+from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.noticed import SILENT
 from mdl_toolkit.data.input.records import Row, read_header, read_records
 from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
@@ -165,7 +165,7 @@ def _check_output(settings: InferenceSettings) -> None:
 def _count(settings: InferenceSettings) -> tuple[int, int]:
     """Rows of the input, and how many of them can't be tried; what is wrong with the file shows here."""
     rows = bad = 0
-    misread = Misread(read_header(settings.input, settings.encoding))
+    misread = LikelyMistakes(read_header(settings.input, settings.encoding))
     for record in read_records(settings.input, settings.encoding):
         rows += 1
         if isinstance(record, Row):

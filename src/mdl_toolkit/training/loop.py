@@ -333,7 +333,7 @@ class Loop:
         rows = [index for indices in everyones for index in indices]
         if not rows:
             rows = [index for indices in pending.scheduled.step.micro for index in indices]
-        names = shown_rows([self.dataset.row_names.name(index) for index in rows], limit=16)
+        names = shown_rows([self.dataset.row_name(index) for index in rows], limit=16)
         what = f"loss {loss}" if not math.isfinite(loss) else f"loss {loss:.4f}, but gradient norm {norm}"
         which = "because of" if len(rows) == 1 else "one of these rows:"
         found = f"step {pending.scheduled.number}: {what}; {which} {names}"

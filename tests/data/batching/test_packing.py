@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdl_toolkit.data.batching.collate import PackedBatch
-from mdl_toolkit.data.batching.packing import Packed, to_letter
+from mdl_toolkit.data.batching.packing import Packed, to_message
 
 EVERY_SAMPLE = (np.arange(-32768, 32768) / 32768).astype(np.float32)
 FULL_SCALE = np.array([1.0, -1.0], np.float32)
@@ -36,9 +36,9 @@ def packed(waveform: np.ndarray, ids: np.ndarray | None = None) -> Packed:
 
 
 def received(sent: Packed) -> PackedBatch:
-    letter, parts = to_letter(sent)
+    header, parts = to_message(sent)
     body = torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8)
-    return PackedBatch.received(letter, body, "cpu")
+    return PackedBatch.from_message(header, body, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_every_bit_comes_back(waveform: np.ndarray):
 
 def test_what_was_16_bits_goes_as_16_bits_and_nothing_else_does():
     def sent_as(waveform: np.ndarray) -> str:
-        return to_letter(packed(waveform))[0].places["waveform"].sent
+        return to_message(packed(waveform))[0].places["waveform"].sent
 
     assert sent_as(EVERY_SAMPLE) == "int16"
     for waveform in (FULL_SCALE, NEGATIVE_ZERO, NOT_A_NUMBER, FINER, NEARLY):
@@ -67,12 +67,12 @@ def test_what_was_16_bits_goes_as_16_bits_and_nothing_else_does():
 
 def test_ids_beyond_32_bits_are_not_cut():
     ids = np.array([1, 2**40, -(2**40), 3, 4])
-    letter, _ = to_letter(packed(EVERY_SAMPLE, ids))
-    assert letter.places["input_ids"].sent == "int64" and letter.places["position_ids"].sent == "int32"
+    header, _ = to_message(packed(EVERY_SAMPLE, ids))
+    assert header.places["input_ids"].sent == "int64" and header.places["position_ids"].sent == "int32"
     assert received(packed(EVERY_SAMPLE, ids)).input_ids.tolist() == ids.tolist()
 
 
 def test_arrays_lie_where_every_type_may_lie():
-    letter, parts = to_letter(packed(EVERY_SAMPLE[:333]))
-    assert all(place.start % 64 == 0 for place in letter.places.values())
+    header, parts = to_message(packed(EVERY_SAMPLE[:333]))
+    assert all(place.start % 64 == 0 for place in header.places.values())
     assert sum(map(len, parts)) % 64 == 0

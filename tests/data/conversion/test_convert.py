@@ -53,7 +53,7 @@ def test_rows_come_out_as_they_went_in(tmp_path: Path):
         np.testing.assert_array_equal(example.input_ids, want.input_ids)
         np.testing.assert_array_equal(example.labels, want.labels)
         assert example.index == i
-        assert example.row == dataset.row_names.name(i) == f"rows.csv row {i + 2} (clips/{i}.wav)"
+        assert example.row == dataset.row_name(i) == f"rows.csv row {i + 2} (clips/{i}.wav)"
         assert dataset.tokens[i] == len(want.input_ids)
         assert dataset.supervised[i] == want.supervised
         assert dataset.samples[i] == len(wave)
@@ -210,7 +210,7 @@ def test_skipped_rows_go_to_quarantine_with_line_and_error(tmp_path: Path, capfd
     source = _with_bad_rows(tmp_path / "task")
     settings = convert_settings(source, tmp_path / "out", max_audio_seconds=2, on_error="skip")
     dataset = convert_dataset(settings)
-    assert [dataset.row_names.name(i) for i in range(2)] == [
+    assert [dataset.row_name(i) for i in range(2)] == [
         "rows.csv row 2 (clips/0.wav)",
         "rows.csv row 14 (clips/2.wav)",
     ]
@@ -230,7 +230,7 @@ def test_a_quarantine_can_be_mended_and_converted_itself(tmp_path: Path):
     (tmp_path / "out.quarantine.csv").rename(again)
     settings = convert_settings(again, tmp_path / "two", max_audio_seconds=5, on_error="skip")
     dataset = convert_dataset(settings)
-    assert "long.wav" in dataset.row_names.name(0)
+    assert "long.wav" in dataset.row_name(0)
     with open(tmp_path / "two.quarantine.csv", newline="", encoding="utf-8") as stream:
         header = next(csv.reader(stream))
     assert header == ["audio", "prediction", "note", "line", "error"]
@@ -336,7 +336,7 @@ def test_shards_are_one_dataset(tmp_path: Path):
         convert_dataset(convert_settings(source, folder, shard=f"{i}/3"))
     joined = ClipDataset.open([folders[2], folders[0], folders[1]])
     assert joined.fingerprint == whole.fingerprint
-    assert [joined.row_names.name(i) for i in range(7)] == [whole.row_names.name(i) for i in range(7)]
+    assert [joined.row_name(i) for i in range(7)] == [whole.row_name(i) for i in range(7)]
     for i in range(7):
         np.testing.assert_array_equal(joined[i].waveform, whole[i].waveform)
     assert joined.manifest.rows == 7 and joined.manifest.shard is None

@@ -14,27 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdl_toolkit.data import channel
+from mdl_toolkit.data import child_process
 from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
 from mdl_toolkit.data.conversion import pool as pool_module
 from mdl_toolkit.data.conversion.command import convert_dataset
 from mdl_toolkit.data.conversion.pool import WorkerPool
-from mdl_toolkit.data.conversion.worker import Job, Task
+from mdl_toolkit.data.conversion.worker import ClipJob, LoadOptions
 from mdl_toolkit.errors import MdlError
 from support.data.clips import TINY, convert_settings, small_task, tone, write_csv, write_wav
 from support.data.recordings import bursts, mp3_bytes
 
-TASK = Task(AudioLimits(), 16000, "pcm16")
+OPTIONS = LoadOptions(AudioLimits(), 16000, "pcm16")
 
 
 def _name(number: int) -> str:
     return f"rows.csv row {number}"
 
 
-def _jobs(folder: Path, rows: int, chunk: int) -> list[list[Job]]:
+def _jobs(folder: Path, rows: int, chunk: int) -> list[list[ClipJob]]:
     for i in range(rows):
         write_wav(folder / f"{i}.wav", tone(0.01 * (i + 1)))
-    jobs = [Job(i + 2, str(folder / f"{i}.wav"), None, None) for i in range(rows)]
+    jobs = [ClipJob(i + 2, str(folder / f"{i}.wav"), None, None) for i in range(rows)]
     return [jobs[i : i + chunk] for i in range(0, rows, chunk)]
 
 
@@ -47,15 +47,17 @@ def waiting_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         f"""
         import mdl_toolkit.data.conversion.worker as worker, time
         real = worker.load
-        def load(job, task):
+        def load(job, options):
             if "hangs" in job.source:
                 open({str(tmp_path / "reached")!r}, "w").close()
                 time.sleep(600)
-            return real(job, task)
+            return real(job, options)
         worker.load = load
         """
     )
-    monkeypatch.setattr(channel, "_CODE", channel._CODE.replace("; from", f"; exec({code!r}); from", 1))
+    monkeypatch.setattr(
+        child_process, "_CODE", child_process._CODE.replace("; from", f"; exec({code!r}); from", 1)
+    )
     return path
 
 
@@ -72,7 +74,7 @@ def _reached(tmp_path: Path) -> None:
 def test_results_come_in_the_order_of_the_jobs(tmp_path: Path, workers: int, chunk: int):
     chunks = _jobs(tmp_path, 11, chunk)
     with WorkerPool(workers) as pool:
-        results = [result for part in pool.run(iter(chunks), TASK, _name) for result in part]
+        results = [result for part in pool.run(iter(chunks), OPTIONS, _name) for result in part]
     assert [result.samples for result in results] == [160 * (i + 1) for i in range(11)]
     for i, result in enumerate(results):
         pcm = np.frombuffer(result.audio, dtype="<i2")
@@ -92,21 +94,21 @@ def test_workers_share_the_work(tmp_path: Path):
             return real(worker, *args)
 
         pool._give = give  # type: ignore[method-assign]
-        assert len(list(pool.run(iter(chunks), TASK, _name))) == 40
+        assert len(list(pool.run(iter(chunks), OPTIONS, _name))) == 40
     assert min(given.values()) >= 5 and sum(given.values()) == 40
 
 
 def test_chunks_that_are_empty_or_large(tmp_path: Path):
     chunks = _jobs(tmp_path, 4, 2)
-    long_names = [[Job(9, "x" * 3000 + str(i), None, None) for i in range(50)] for _ in range(6)]
+    long_names = [[ClipJob(9, "x" * 3000 + str(i), None, None) for i in range(50)] for _ in range(6)]
     with WorkerPool(1) as pool:
-        results = list(pool.run(iter([[], chunks[0], [], *long_names, chunks[1]]), TASK, _name))
+        results = list(pool.run(iter([[], chunks[0], [], *long_names, chunks[1]]), OPTIONS, _name))
     assert [len(part) for part in results] == [0, 2, 0, 50, 50, 50, 50, 50, 50, 2]
     assert all(result.problem for part in results[3:9] for result in part)
 
 
 def test_a_killed_worker_is_an_error_that_names_its_rows(tmp_path: Path, waiting_clip: Path):
-    chunks = [*_jobs(tmp_path / "good", 3, 1), [Job(77, str(waiting_clip), None, None)]]
+    chunks = [*_jobs(tmp_path / "good", 3, 1), [ClipJob(77, str(waiting_clip), None, None)]]
     with WorkerPool(2) as pool:
 
         def kill() -> None:
@@ -117,16 +119,16 @@ def test_a_killed_worker_is_an_error_that_names_its_rows(tmp_path: Path, waiting
         thread = threading.Thread(target=kill)
         thread.start()
         with pytest.raises(MdlError) as caught:
-            list(pool.run(iter(chunks), TASK, _name))
+            list(pool.run(iter(chunks), OPTIONS, _name))
         thread.join()
     assert "killed by signal 9" in str(caught.value) and "rows.csv row 77" in str(caught.value)
     assert "--num-workers" in str(caught.value)
 
 
 def test_a_worker_that_can_t_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(channel, "_CODE", "raise SystemExit(3)")
+    monkeypatch.setattr(child_process, "_CODE", "raise SystemExit(3)")
     with pytest.raises(MdlError, match="ended with code 3"), WorkerPool(1) as pool:
-        list(pool.run(iter(_jobs(tmp_path, 8, 1)), TASK, _name))
+        list(pool.run(iter(_jobs(tmp_path, 8, 1)), OPTIONS, _name))
 
 
 def test_a_stall_names_the_row_in_hand(
@@ -143,16 +145,16 @@ def test_a_stall_names_the_row_in_hand(
         thread = threading.Thread(target=end)
         thread.start()
         with pytest.raises(MdlError):
-            list(pool.run(iter([[Job(5, str(waiting_clip), None, None)]]), TASK, _name))
+            list(pool.run(iter([[ClipJob(5, str(waiting_clip), None, None)]]), OPTIONS, _name))
         thread.join()
     assert "nothing has come for 0 s; in hand: rows.csv row 5" in capfd.readouterr().err
 
 
 def test_leaving_the_pool_ends_workers_whatever_they_do(tmp_path: Path, waiting_clip: Path):
-    chunks = [*_jobs(tmp_path, 1, 1), [Job(5, str(waiting_clip), None, None)]]
+    chunks = [*_jobs(tmp_path, 1, 1), [ClipJob(5, str(waiting_clip), None, None)]]
     with WorkerPool(1) as pool:
         processes = [worker.process for worker in pool._workers]
-        assert next(pool.run(iter(chunks), TASK, _name))[0].samples == 160
+        assert next(pool.run(iter(chunks), OPTIONS, _name))[0].samples == 160
         _reached(tmp_path)
     assert all(process.poll() is not None for process in processes)
 

@@ -18,7 +18,7 @@ import pytest
 from mdl_toolkit.compat.datasets_format import DATA_NAME
 from mdl_toolkit.data.conversion.command import convert_dataset
 from mdl_toolkit.data.dataset.dataset import ClipDataset, pcm16_to_float
-from mdl_toolkit.data.dataset.legacy import LegacyPart
+from mdl_toolkit.data.dataset.legacy import LegacyFolder
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME
 from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder
 from mdl_toolkit.errors import DataError, ModelError
@@ -196,7 +196,7 @@ def test_damaged_rows_are_told_of_when_a_folder_is_opened(tmp_path: Path, storag
     assert message.startswith("rows.csv row 4 (clips/2.wav): ") and problem in message
     assert message.endswith(": convert the dataset again")
     # A process that prepares batches leaves it to the one that started it.
-    assert len(ClipDataset.open([tmp_path / "out"], look=False)) == 6
+    assert len(ClipDataset.open([tmp_path / "out"], check=False)) == 6
 
 
 def test_all_missing_recordings_are_told_of_when_a_folder_is_opened(tmp_path: Path, monkeypatch):
@@ -235,7 +235,7 @@ def test_several_datasets_are_one(tmp_path: Path, converted: Path):
     convert_dataset(convert_settings(source, tmp_path / "more", user_prompt="Q"))
     joined = ClipDataset.open([converted, tmp_path / "more"])
     assert len(joined) == 7 == joined.manifest.rows
-    assert joined.row_names.name(6) == "more.csv row 2 (x.wav)"
+    assert joined.row_name(6) == "more.csv row 2 (x.wav)"
     alone = [ClipDataset.open([path]).fingerprint for path in (converted, tmp_path / "more")]
     assert joined.fingerprint not in alone
     assert joined.fingerprint != ClipDataset.open([tmp_path / "more", converted]).fingerprint
@@ -257,7 +257,7 @@ ANSWERS = ("zero", "one two", "a\nb", "assistant\n")
 def test_folders_of_0_1_0_are_read_and_their_labels_corrected(tmp_path: Path, capfd):
     rows = [legacy_row(0.5 + 0.4 * i, answer, pad=i) for i, answer in enumerate(ANSWERS)]
     dataset = ClipDataset.open([write_legacy(tmp_path / "old", rows)])
-    assert len(dataset) == 4 and dataset.row_names.name(1) == "old row 2"
+    assert len(dataset) == 4 and dataset.row_name(1) == "old row 2"
     assert "warning" not in capfd.readouterr().err
     dataset.check_model(TINY)
     assert capfd.readouterr().err.count("warning: labels of folders converted by 0.1.0") == 1
@@ -348,18 +348,18 @@ def test_the_damaged_row_may_be_the_first_or_the_longest(tmp_path: Path):
         assert f"old{place} row {place + 1}: its text is not of the form" in message
 
 
-def _looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def _checked_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     looked: list[int] = []
-    look_at = LegacyPart._look_at
+    check_row = LegacyFolder._check_row
     monkeypatch.setattr(
-        LegacyPart, "_look_at", lambda self, row, *args: looked.append(row) or look_at(self, row, *args)
+        LegacyFolder, "_check_row", lambda self, row, *args: looked.append(row) or check_row(self, row, *args)
     )
     return looked
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_folder_of_0_1_0_is_looked_through_once(tmp_path: Path, monkeypatch, damaged: bool):
-    looked = _looks(monkeypatch)
+    looked = _checked_rows(monkeypatch)
     rows = [legacy_row(0.5 + 0.1 * i, "x") for i in range(3)]
     if damaged:
         rows[1]["audio_length"] = 0
@@ -385,7 +385,7 @@ def test_a_folder_of_0_1_0_is_looked_through_once(tmp_path: Path, monkeypatch, d
 
 
 def test_where_nothing_can_be_kept_it_is_looked_through_each_time(tmp_path: Path, monkeypatch):
-    looked = _looks(monkeypatch)
+    looked = _checked_rows(monkeypatch)
     folder = write_legacy(tmp_path / "old", [legacy_row(0.5, "x"), legacy_row(0.8, "y")])
     (tmp_path / "file").touch()
     for name in ("HOME", "XDG_CACHE_HOME"):
@@ -395,13 +395,13 @@ def test_where_nothing_can_be_kept_it_is_looked_through_each_time(tmp_path: Path
     ClipDataset.open([folder])
     assert len(looked) == 4
     # A process that prepares batches leaves the samples to the one that started it.
-    monkeypatch.setattr(LegacyPart, "_samples", lambda *_: pytest.fail("samples were looked at"))
+    monkeypatch.setattr(LegacyFolder, "_samples", lambda *_: pytest.fail("samples were looked at"))
     assert pickle.loads(pickle.dumps(dataset)).samples.tolist() == [8000, 12800]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", None])
 def test_a_damaged_finding_is_made_anew(tmp_path: Path, monkeypatch, content: bytes | None):
-    looked = _looks(monkeypatch)
+    looked = _checked_rows(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = write_legacy(tmp_path / "old", [legacy_row(0.5, "x"), legacy_row(0.8, "y")])
     ClipDataset.open([folder])
@@ -414,9 +414,11 @@ def test_a_damaged_finding_is_made_anew(tmp_path: Path, monkeypatch, content: by
 def test_several_processes_look_through_a_folder_once(tmp_path: Path):
     folder = write_legacy(tmp_path / "old", [legacy_row(0.5 + 0.1 * i, "x") for i in range(4)])
     code = (
-        "import sys, time; from mdl_toolkit.data.dataset.legacy import LegacyPart as P; look = P._look\n"
-        "def slow(self, *a):\n  print('looked', flush=True); time.sleep(1.5); return look(self, *a)\n"
-        "P._look = slow\n"
+        "import sys, time\n"
+        "from mdl_toolkit.data.dataset.legacy import LegacyFolder as P\n"
+        "check = P._check_rows\n"
+        "def slow(self, *a):\n  print('looked', flush=True); time.sleep(1.5); return check(self, *a)\n"
+        "P._check_rows = slow\n"
         "from mdl_toolkit.data.dataset.dataset import ClipDataset; from pathlib import Path\n"
         "print(len(ClipDataset.open([Path(sys.argv[1])])))"
     )

@@ -148,7 +148,7 @@ def test_it_is_said_before_the_file_is_read_through(tmp_path: Path, convert, mon
     path = tmp_path / "train.csv"
     path.write_bytes(FOREIGN["tar"][0])
     monkeypatch.setattr(
-        "mdl_toolkit.data.conversion.request._digest", lambda path: pytest.fail("read through")
+        "mdl_toolkit.data.conversion.request._sha256", lambda path: pytest.fail("read through")
     )
     arguments = {
         convert_dataset: (convert_settings(path, tmp_path / "out"),),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.data import channel
+from mdl_toolkit.data import child_process
 
 #: What can happen when a worker is about to read a row.
 ACCIDENTS = {
@@ -19,7 +19,7 @@ ACCIDENTS = {
     "stops": "os.kill(os.getpid(), signal.SIGSTOP); time.sleep(600)",
     "loses its thread": "raise SystemExit",
     "aborts": "os.abort()",
-    "finds a bad row": "raise DataError(self.row_names.name(index) + ': has gone')",
+    "finds a bad row": "raise DataError(self.row_name(index) + ': has gone')",
     "has no memory": "raise MemoryError",
     "raises what can't be pickled": "raise type('Odd', (Exception,), {'f': (lambda: 0)})('odd one')",
 }
@@ -57,14 +57,14 @@ def accident(what: str, row: int | None = None, after: tuple[Path, int] | None =
 def with_code(template: str, code: str) -> str:
     """What a worker runs, with some code before it serves."""
     literal = repr(code).replace("{", "{{").replace("}", "}}")
-    return template.replace("; stay_with", f"; exec({literal}); stay_with", 1)
+    return template.replace("; end_with_parent", f"; exec({literal}); end_with_parent", 1)
 
 
 def tamper(
     monkeypatch: pytest.MonkeyPatch, what: str, row: int | None = None, after: tuple[Path, int] | None = None
 ) -> None:
     """Let an accident happen to the workers that this process starts; arguments as :func:`accident`."""
-    monkeypatch.setattr(channel, "_CODE", with_code(channel._CODE, accident(what, row, after)))
+    monkeypatch.setattr(child_process, "_CODE", with_code(child_process._CODE, accident(what, row, after)))
 
 
 def data_workers(parent: int | None = None) -> list[int]:

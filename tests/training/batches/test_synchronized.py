@@ -28,7 +28,7 @@ WAY_ON = "resume with --resume-from-checkpoint true"
 def bad_at_17(read: Any) -> Any:
     def reading(self: Any, index: int) -> Any:
         if index == 17:
-            raise DataError(f"{self.row_names.name(index)}: has gone")
+            raise DataError(f"{self.row_name(index)}: has gone")
         return read(self, index)
 
     return reading

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.audio.decode import Reading, scratch
-from mdl_toolkit.data.audio.letters import existing
+from mdl_toolkit.data.audio.path_lookup import find_existing
 from mdl_toolkit.data.audio.unreadable import explain
 from mdl_toolkit.data.audio.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError
@@ -119,7 +119,7 @@ def locate(source: str, limits: AudioLimits) -> str:
     """
     path, name = os.path.join(limits.base_dir, source) if limits.base_dir else source, _shown(source)
     try:
-        path = existing(path)
+        path = find_existing(path)
         if limits.base_dir and not limits.outside:
             root, real = _real(limits.base_dir), os.path.realpath(path)
             if os.path.commonpath([root, real]) != root:

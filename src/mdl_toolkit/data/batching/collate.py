@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdl_toolkit.data.batching.packing import PCM16_SCALE, Letter, Packed
+from mdl_toolkit.data.batching.packing import PCM16_SCALE, BatchHeader, Packed
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class PackedBatch:
         return cls(**{name: _tensor(value) for name, value in values.items()})
 
     @classmethod
-    def received(cls, letter: Letter, body: torch.Tensor, device: torch.device | str) -> PackedBatch:
+    def from_message(cls, header: BatchHeader, body: torch.Tensor, device: torch.device | str) -> PackedBatch:
         """What another process has made, on a device: in one copy, and given its own types there.
 
         Args:
-            letter: What :func:`mdl_toolkit.data.batching.packing.to_letter` has said.
+            header: What :func:`mdl_toolkit.data.batching.packing.to_message` has said.
             body: uint8, the bytes it came with.
             device: Where the tensors go. The copy from pinned memory to a GPU isn't waited for.
         """
         there = body.to(device, non_blocking=True)
         tensors: dict[str, Any] = {}
-        for name, place in letter.places.items():
+        for name, place in header.places.items():
             part = there[place.start : place.start + place.size].view(getattr(torch, place.sent))
             tensor = part.to(getattr(torch, place.meant))
             tensors[name] = tensor.mul_(PCM16_SCALE) if place.sent == "int16" else tensor
-        return cls(**tensors, **letter.rest)
+        return cls(**tensors, **header.rest)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """The batch with its tensors on a device."""

@@ -87,8 +87,8 @@ def pack(examples: Sequence[Example], audio_token_id: int, geometry: AudioGeomet
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an array lies in the bytes of a letter.
+class ArrayPlace:
+    """Where an array lies in the bytes of a header.
 
     Attributes:
         start: Its first byte.
@@ -104,7 +104,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Letter:
+class BatchHeader:
     """What goes along with the bytes of a batch's arrays.
 
     Attributes:
@@ -112,13 +112,13 @@ class Letter:
         rest: What is no array, by name.
     """
 
-    places: dict[str, Place]
+    places: dict[str, ArrayPlace]
     rest: dict[str, Any]
 
 
-def to_letter(packed: Packed) -> tuple[Letter, list[memoryview]]:
+def to_message(packed: Packed) -> tuple[BatchHeader, list[memoryview]]:
     """A batch for another process: what it is, and its bytes in parts."""
-    places: dict[str, Place] = {}
+    places: dict[str, ArrayPlace] = {}
     rest: dict[str, Any] = {}
     parts: list[memoryview] = []
     start = 0
@@ -128,12 +128,12 @@ def to_letter(packed: Packed) -> tuple[Letter, list[memoryview]]:
             rest[f.name] = value
             continue
         narrow = _narrowed(value)
-        places[f.name] = Place(start, narrow.nbytes, narrow.dtype.name, value.dtype.name)
+        places[f.name] = ArrayPlace(start, narrow.nbytes, narrow.dtype.name, value.dtype.name)
         gap = -narrow.nbytes % _ALIGNMENT
         parts += [memoryview(narrow.data).cast("B")] if narrow.nbytes else []
         parts += [memoryview(bytes(gap))] if gap else []
         start += narrow.nbytes + gap
-    return Letter(places, rest), parts
+    return BatchHeader(places, rest), parts
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:

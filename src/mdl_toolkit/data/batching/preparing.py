@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl_toolkit.data.batching.packing import Packed, pack, to_letter
-from mdl_toolkit.data.channel import hush_libraries, note, receive, send
+from mdl_toolkit.data.batching.packing import Packed, pack, to_message
+from mdl_toolkit.data.child_process import receive, send, set_status, silence_libraries
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import DataError, MdlError
 
 
 @dataclass(frozen=True)
-class Failure:
+class BatchFailure:
     """What went wrong with a micro-batch, as text: an exception may not survive the way between processes.
 
     Attributes:
@@ -53,48 +53,48 @@ class Preparer:
         """The dataset."""
         if self._dataset is None:
             self._note(", ".join(map(str, self._paths)))
-            self._dataset = ClipDataset.open(self._paths, look=False)
+            self._dataset = ClipDataset.open(self._paths, check=False)
             self._note("")
         return self._dataset
 
-    def __call__(self, indices: Sequence[int]) -> Packed | Failure:
+    def __call__(self, indices: Sequence[int]) -> Packed | BatchFailure:
         """The rows with these indices as a batch, or why there is none."""
         made = self._made(indices)
         self._note("")
         return made
 
-    def _made(self, indices: Sequence[int]) -> Packed | Failure:
+    def _made(self, indices: Sequence[int]) -> Packed | BatchFailure:
         names: list[str] = []
         try:
             dataset = self.open()
             examples = []
             for index in indices:
-                names = [dataset.row_names.name(index)]
+                names = [dataset.row_name(index)]
                 self._note(names[0])
                 examples.append(dataset[index])
-            names = [dataset.row_names.name(index) for index in indices]
+            names = [dataset.row_name(index) for index in indices]
             return pack(examples, self._audio_token_id)
         except MdlError as error:
-            return Failure(str(error), isinstance(error, DataError))
+            return BatchFailure(str(error), isinstance(error, DataError))
         except MemoryError:
             where = ", ".join(names) or "the dataset"
-            return Failure(f"{where}: no memory left to prepare it: try fewer --data-workers", False)
+            return BatchFailure(f"{where}: no memory left to prepare it: try fewer --data-workers", False)
         except Exception as error:
             where = ", ".join(names) or "the dataset"
-            return Failure(f"{where}: can't be prepared: {type(error).__name__}: {error}", False)
+            return BatchFailure(f"{where}: can't be prepared: {type(error).__name__}: {error}", False)
 
 
-def main(socket_fd: int, notes_fd: int, place: int) -> None:
+def main(socket_fd: int, status_fd: int, place: int) -> None:
     """Serve until the socket closes.
 
     One thread prepares, another listens: while a row can't be read, it still hears that nobody wants it.
 
     Args:
-        socket_fd: Connected socket to the run.
-        notes_fd: Of :class:`mdl_toolkit.data.channel.Notes`.
+        socket_fd: The file descriptor of a socket that is connected to the run.
+        status_fd: The file descriptor of the run's :class:`mdl_toolkit.data.child_process.StatusLines`.
         place: This process's number.
     """
-    hush_libraries()
+    silence_libraries()
     connection = socket.socket(fileno=socket_fd)
     tasks: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
     try:
@@ -102,7 +102,7 @@ def main(socket_fd: int, notes_fd: int, place: int) -> None:
         if first is None:
             return
         paths, audio_token_id = first[0]
-        preparer = Preparer(paths, audio_token_id, lambda text: note(notes_fd, place, text))
+        preparer = Preparer(paths, audio_token_id, lambda text: set_status(status_fd, place, text))
         threading.Thread(target=_serve, args=(connection, preparer, tasks), daemon=True).start()
         while (message := receive(connection)) is not None:
             tasks.put(message[0])
@@ -118,10 +118,10 @@ def _serve(connection: socket.socket, preparer: Preparer, tasks: queue.SimpleQue
     try:
         while True:
             made = preparer(tasks.get())
-            if isinstance(made, Failure):
+            if isinstance(made, BatchFailure):
                 send(connection, made)
             else:
-                send(connection, *to_letter(made))
+                send(connection, *to_message(made))
     except OSError:
         pass
     except BaseException:

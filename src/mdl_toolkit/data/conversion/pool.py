@@ -1,27 +1,25 @@
 """Worker processes that load clips in parallel; results come in the order of the jobs, whoever is first.
 
-The processes import little, and they end with the socket: when this process is killed, they go too. One that
-dies is an error which names its rows; one that takes long is named while one waits.
+A worker imports little and ends with its socket: when this process is killed, so are its workers. One that
+dies is an error which names its rows; one that takes long is named while this process waits.
 """
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mdl_toolkit.data.channel import Child, receive, send
+from mdl_toolkit.data.child_process import ChildProcess, StatusLines, receive, send
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 
 if TYPE_CHECKING:
-    from mdl_toolkit.data.conversion.worker import Job, Result, Task
+    from mdl_toolkit.data.conversion.worker import ClipJob, LoadedClip, LoadOptions
 
 logger = get_logger(__name__)
 
@@ -37,13 +35,14 @@ _AHEAD = 4
 _SMALL = 1 << 15
 
 
-class _Worker(Child):
-    def __init__(self, place: int, progress_fd: int) -> None:
+class _Worker(ChildProcess):
+    def __init__(self, place: int, status: StatusLines) -> None:
         self.place = place
         #: Number and jobs of the chunks given to it, in order.
-        self.chunks: deque[tuple[int, list[Job]]] = deque()
+        self.chunks: deque[tuple[int, list[ClipJob]]] = deque()
         try:
-            super().__init__("mdl_toolkit.data.conversion.worker", (progress_fd, place), share=(progress_fd,))
+            fd = status.fileno()
+            super().__init__("mdl_toolkit.data.conversion.worker", (fd, place), share=(fd,))
         except OSError as error:
             raise MdlError(
                 f"a conversion worker can't be started ({error.strerror or error}); try fewer --num-workers"
@@ -58,7 +57,7 @@ class WorkerPool:
     """
 
     def __init__(self, count: int) -> None:
-        self._progress = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+        self._status = StatusLines()
         self._workers: list[_Worker] = []
         try:
             self.grow(count)
@@ -75,23 +74,23 @@ class WorkerPool:
     def grow(self, count: int) -> None:
         """Start processes until there are ``count``."""
         while len(self._workers) < count:
-            self._workers.append(_Worker(len(self._workers), self._progress.fileno()))
+            self._workers.append(_Worker(len(self._workers), self._status))
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         for worker in self._workers:
             worker.close()
         self._workers.clear()
-        self._progress.close()
+        self._status.close()
 
     def run(
-        self, chunks: Iterable[list[Job]], task: Task, name: Callable[[int], str]
-    ) -> Iterator[list[Result]]:
+        self, chunks: Iterable[list[ClipJob]], options: LoadOptions, name: Callable[[int], str]
+    ) -> Iterator[list[LoadedClip]]:
         """Load chunks of clips.
 
         Args:
             chunks: Jobs, as many to a chunk as a worker takes at a time.
-            task: What is the same for all of them.
+            options: How they are loaded.
             name: A row's name by its number, for messages.
 
         Yields:
@@ -102,7 +101,7 @@ class WorkerPool:
         """
         for worker in self._workers:
             try:
-                send(worker.socket, task, [])
+                send(worker.socket, options)
             except OSError:
                 raise self._died(worker, name) from None
         with selectors.DefaultSelector() as selector:
@@ -111,9 +110,9 @@ class WorkerPool:
             yield from self._run(iter(chunks), selector, name)
 
     def _run(
-        self, chunks: Iterator[list[Job]], selector: selectors.BaseSelector, name: Callable[[int], str]
-    ) -> Iterator[list[Result]]:
-        finished: dict[int, list[Result]] = {}
+        self, chunks: Iterator[list[ClipJob]], selector: selectors.BaseSelector, name: Callable[[int], str]
+    ) -> Iterator[list[LoadedClip]]:
+        finished: dict[int, list[LoadedClip]] = {}
         given = taken = waiting = 0
         more = True
         last = time.monotonic()
@@ -147,20 +146,22 @@ class WorkerPool:
                     f"nothing has come for {duration(STALL_SECONDS)}; in hand: {', '.join(rows) or 'none'}"
                 )
 
-    def _give(self, worker: _Worker, number: int, chunk: list[Job], name: Callable[[int], str]) -> bool:
+    def _give(self, worker: _Worker, number: int, chunk: list[ClipJob], name: Callable[[int], str]) -> bool:
         """Send a chunk to a worker, unless that could block because the worker is busy sending itself."""
         if worker.chunks and sum(len(job.source) + 64 for job in chunk) > _SMALL:
             return False
         worker.chunks.append((number, chunk))
         try:
-            send(worker.socket, chunk, [])
+            send(worker.socket, chunk)
         except OSError:
             raise self._died(worker, name) from None
         return True
 
-    def _collect(self, worker: _Worker, finished: dict[int, list[Result]], name: Callable[[int], str]) -> int:
+    def _collect(
+        self, worker: _Worker, finished: dict[int, list[LoadedClip]], name: Callable[[int], str]
+    ) -> int:
         """Take one chunk's results from a worker; their size in bytes."""
-        from mdl_toolkit.data.conversion.worker import Result
+        from mdl_toolkit.data.conversion.worker import LoadedClip
 
         try:
             message = receive(worker.socket)
@@ -172,19 +173,18 @@ class WorkerPool:
         number, _ = worker.chunks.popleft()
         results, offset = [], 0
         for problem, samples, clipped, silent, size in said:
-            results.append(Result(problem, samples, clipped, silent, body[offset : offset + size]))
+            results.append(LoadedClip(problem, samples, clipped, silent, body[offset : offset + size]))
             offset += size
         finished[number] = results
         return len(body)
 
     def _in_hand(self, worker: _Worker, name: Callable[[int], str]) -> list[str]:
         """Names of the rows that a worker is reading."""
-        from mdl_toolkit.data.conversion.worker import PROGRESS, THREADS
+        from mdl_toolkit.data.conversion.worker import THREADS
 
-        size = THREADS * PROGRESS.size
-        data = os.pread(self._progress.fileno(), size, worker.place * size)
-        data = data[: len(data) // PROGRESS.size * PROGRESS.size]
-        return [name(row) for (row,) in sorted(PROGRESS.iter_unpack(data)) if row]
+        first = worker.place * THREADS
+        lines = [self._status.read(place) for place in range(first, first + THREADS)]
+        return [name(row) for row in sorted(int(line) for line in lines if line)]
 
     def _died(self, worker: _Worker, name: Callable[[int], str]) -> MdlError:
         how, code = worker.how_it_ended()

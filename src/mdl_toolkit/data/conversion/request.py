@@ -14,8 +14,8 @@ from mdl_toolkit.data.audio.load import AudioLimits
 from mdl_toolkit.data.audio.urls import UrlLimits
 from mdl_toolkit.data.dataset.manifest import FORMAT, ModelRecord
 from mdl_toolkit.data.input.kinds import table_head
-from mdl_toolkit.data.input.misread import Misread
-from mdl_toolkit.data.input.records import BadRow, Layout, Row, check_table, read_records
+from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
+from mdl_toolkit.data.input.records import BadRow, Row, TableLayout, check_table, read_records
 from mdl_toolkit.data.prompt.builder import default_order, processing_fingerprint
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import sha256_of
@@ -150,7 +150,7 @@ def _sha256(path: Path) -> str:
 class Survey:
     """What a first pass over the rows found: how many there are, and some of them."""
 
-    layout: Layout
+    layout: TableLayout
     rows: int = 0
     sample: list[Row] = field(default_factory=list)
 
@@ -159,7 +159,7 @@ class Survey:
         """Read all rows once; what is wrong with the file as a whole is an error here."""
         path, encoding = request.input, request.options.encoding
         found = cls(check_table(path, encoding))
-        misread = Misread(found.layout.columns)
+        misread = LikelyMistakes(found.layout.columns)
         dice = random.Random(0)  # noqa: S311 -- the same sample each time
         for record in read_records(path, encoding):
             found.rows += 1

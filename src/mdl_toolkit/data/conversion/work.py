@@ -15,7 +15,7 @@ from mdl_toolkit.data.audio.load import clip_seconds
 from mdl_toolkit.data.audio.urls import is_url
 from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.conversion.request import Request, Survey
-from mdl_toolkit.data.conversion.worker import Job, Result, Task
+from mdl_toolkit.data.conversion.worker import ClipJob, LoadedClip, LoadOptions
 from mdl_toolkit.data.conversion.writer import FolderWriter
 from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.input.badrows import BadRows
@@ -148,16 +148,16 @@ class Conversion:
                 "not meant"
             )
 
-    def _loaded(self) -> Iterator[tuple[_Pending, Result | None]]:
+    def _loaded(self) -> Iterator[tuple[_Pending, LoadedClip | None]]:
         """Rows with what their clips became, in order."""
         request = self._request
         waiting: deque[list[_Pending]] = deque()
         sources: dict[int, str] = {}
 
-        def chunks() -> Iterator[list[Job]]:
+        def chunks() -> Iterator[list[ClipJob]]:
             for group in self._groups():
                 jobs = [
-                    Job(p.record.number, p.record.audio, p.record.start, p.record.end)
+                    ClipJob(p.record.number, p.record.audio, p.record.start, p.record.end)
                     for p in group
                     if isinstance(p.record, Row) and p.problem is None
                 ]
@@ -165,7 +165,7 @@ class Conversion:
                 waiting.append(group)
                 yield jobs
 
-        task = Task(request.limits, self._builder.geometry.sample_rate, request.options.audio_storage)
+        task = LoadOptions(request.limits, self._builder.geometry.sample_rate, request.options.audio_storage)
         self._pool.grow(min(request.options.num_workers, -(-len(self._part) // self._chunk)))
         for results in self._pool.run(chunks(), task, lambda n: request.name(n, sources.get(n, ""))):
             loaded = iter(results)
@@ -210,7 +210,7 @@ class Conversion:
         o = self._request.options
         return row.system_prompt or o.system_prompt or None, row.user_prompt or o.user_prompt or None
 
-    def _encode(self, pending: _Pending, result: Result | None) -> Encoded | None:
+    def _encode(self, pending: _Pending, result: LoadedClip | None) -> Encoded | None:
         """The row's tokens, now that its clip's length is known; ``None`` where it has a problem."""
         if pending.problem is None and result is not None:
             pending.problem = result.problem
@@ -229,7 +229,7 @@ class Conversion:
             pending.problem = str(error)
             return None
 
-    def _write(self, writer: FolderWriter, pending: _Pending, encoded: Encoded, result: Result) -> None:
+    def _write(self, writer: FolderWriter, pending: _Pending, encoded: Encoded, result: LoadedClip) -> None:
         row = pending.record
         assert isinstance(row, Row)
         writer.add(

@@ -9,7 +9,6 @@ import itertools
 import os
 import select
 import socket
-import struct
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +16,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mdl_toolkit.data.audio.load import AudioLimits, flac_bytes, is_silent, load_waveform, to_pcm16
-from mdl_toolkit.data.channel import hush_libraries, receive, send
+from mdl_toolkit.data.child_process import receive, send, set_status, silence_libraries
 from mdl_toolkit.errors import DataError
 
-PROGRESS = struct.Struct("<q")
 #: Clips that a worker loads at a time.
 THREADS = 2
 
 
-class Job(NamedTuple):
-    """A clip to load: the row's number, path or URL, and the segment in seconds."""
+class ClipJob(NamedTuple):
+    """A clip to load.
+
+    Attributes:
+        number: The number of its row.
+        source: Its path or URL.
+        start: Where its segment begins, in seconds; ``None`` for the recording's beginning.
+        end: Where its segment ends, in seconds; ``None`` for the recording's end.
+    """
 
     number: int
     source: str
@@ -34,15 +39,15 @@ class Job(NamedTuple):
     end: float | None
 
 
-class Result(NamedTuple):
-    """What became of a job.
+class LoadedClip(NamedTuple):
+    """A clip as it is stored, or why there is none.
 
     Attributes:
-        problem: What is wrong with the clip; ``None``: nothing.
-        samples: Its length at the model's rate.
-        clipped: Samples beyond full scale.
-        silent: Whether nothing is to be heard in it.
-        audio: As stored; empty for a reference.
+        problem: What is wrong with the clip; ``None`` where nothing is.
+        samples: Its length in samples at the model's rate.
+        clipped: The number of samples that were beyond full scale.
+        silent: Whether there is no sound in it.
+        audio: Its bytes as they are stored; empty for a reference.
     """
 
     problem: str | None
@@ -53,30 +58,36 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is the same for all jobs."""
+class LoadOptions:
+    """How clips are loaded: what is the same for all jobs.
+
+    Attributes:
+        limits: What a row may name.
+        sample_rate: The model's rate in Hz.
+        storage: ``pcm16``, ``flac`` or ``reference``.
+    """
 
     limits: AudioLimits
     sample_rate: int
     storage: str
 
 
-def load(job: Job, task: Task) -> Result:
+def load(job: ClipJob, options: LoadOptions) -> LoadedClip:
     """Load one clip as it is to be stored."""
     try:
         waveform = load_waveform(
-            job.source, start=job.start, end=job.end, limits=task.limits, sample_rate=task.sample_rate
+            job.source, start=job.start, end=job.end, limits=options.limits, sample_rate=options.sample_rate
         )
     except DataError as error:
-        return Result(str(error))
+        return LoadedClip(str(error))
     except MemoryError:
-        return Result(f"{job.source}: not enough memory to decode it")
+        return LoadedClip(f"{job.source}: not enough memory to decode it")
     pcm, clipped = to_pcm16(waveform)
-    if task.storage == "pcm16":
+    if options.storage == "pcm16":
         audio: Any = pcm.data.cast("B")
     else:
-        audio = flac_bytes(pcm, task.sample_rate) if task.storage == "flac" else b""
-    return Result(None, len(pcm), clipped, is_silent(pcm), audio)
+        audio = flac_bytes(pcm, options.sample_rate) if options.storage == "flac" else b""
+    return LoadedClip(None, len(pcm), clipped, is_silent(pcm), audio)
 
 
 class Loader:
@@ -86,37 +97,35 @@ class Loader:
     waits for its file, and a single worker makes use of more than one core.
 
     Args:
-        task: What is the same for all jobs.
-        progress_fd: File in which the numbers of the rows in hand are kept, so that the pool can name them.
-        place: Which of the file's slots, :data:`THREADS` for each worker, are this process's.
+        options: What is the same for all jobs.
+        status_fd: The file descriptor of the pool's ``StatusLines``. Each thread has a line, which says the
+            number of the row that it is loading, so that the pool can name it.
+        place: The number of this worker; lines ``place * THREADS`` and on are those of its threads.
     """
 
-    def __init__(self, task: Task, progress_fd: int, place: int) -> None:
-        self._task, self._progress_fd, self._first_slot = task, progress_fd, place * THREADS
-        self._slots = itertools.count(self._first_slot)
+    def __init__(self, options: LoadOptions, status_fd: int, place: int) -> None:
+        self._options, self._status_fd = options, status_fd
+        self._lines = itertools.count(place * THREADS)
         self._own = threading.local()
-        self._threads = ThreadPoolExecutor(THREADS, initializer=self._take_slot)
+        self._threads = ThreadPoolExecutor(THREADS, initializer=self._take_line)
 
-    def submit(self, jobs: list[Job]) -> list[Future[Result]]:
+    def submit(self, jobs: list[ClipJob]) -> list[Future[LoadedClip]]:
         """Begin to load a chunk."""
         return [self._threads.submit(self._load, job) for job in jobs]
 
-    def _take_slot(self) -> None:
-        self._own.slot = next(self._slots)
+    def _take_line(self) -> None:
+        self._own.line = next(self._lines)
 
-    def _load(self, job: Job) -> Result:
-        self._note(job.number)
-        result = load(job, self._task)
-        self._note(0)
-        return result
-
-    def _note(self, number: int) -> None:
-        os.pwrite(self._progress_fd, PROGRESS.pack(number), self._own.slot * PROGRESS.size)
+    def _load(self, job: ClipJob) -> LoadedClip:
+        set_status(self._status_fd, self._own.line, str(job.number))
+        clip = load(job, self._options)
+        set_status(self._status_fd, self._own.line, "")
+        return clip
 
 
 def serve(connection: socket.socket, loader: Loader) -> None:
     """Load chunk after chunk until the socket closes; one is begun before the results of another are sent."""
-    chunks: deque[list[Future[Result]]] = deque()
+    chunks: deque[list[Future[LoadedClip]]] = deque()
     arriving = select.poll()
     arriving.register(connection, select.POLLIN)
     while True:
@@ -132,20 +141,20 @@ def serve(connection: socket.socket, loader: Loader) -> None:
         chunks.append(loader.submit(message[0]))
 
 
-def main(socket_fd: int, progress_fd: int, place: int) -> None:
+def main(socket_fd: int, status_fd: int, place: int) -> None:
     """Serve until the socket closes.
 
     Args:
-        socket_fd: Connected socket to the pool.
-        progress_fd: See :class:`Loader`.
-        place: This worker's number.
+        socket_fd: The file descriptor of a socket that is connected to the pool.
+        status_fd: The file descriptor of the pool's ``StatusLines``.
+        place: The number of this worker.
     """
-    hush_libraries()
+    silence_libraries()
     connection = socket.socket(fileno=socket_fd)
     try:
         first = receive(connection)
         if first is not None:
-            serve(connection, Loader(first[0], progress_fd, place))
+            serve(connection, Loader(first[0], status_fd, place))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the pool has gone: nothing is left to do, and nobody to tell
     os._exit(0)  # without waiting for clips that nobody wants any more

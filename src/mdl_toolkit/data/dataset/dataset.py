@@ -51,27 +51,10 @@ class Example:
     row: str
 
 
-class RowNames:
-    """Names of a dataset's rows, made when they are needed."""
-
-    def __init__(self, dataset: ClipDataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def name(self, index: int) -> str:
-        """For example ``train.csv row 17 (clips/a.wav)``."""
-        part, row = self._dataset._locate(index)
-        return part.name(row)
-
-    __getitem__ = name
-
-
-class _Part:
+class _ConvertedFolder:
     """One folder."""
 
-    def __init__(self, folder: Path, look: bool = True) -> None:
+    def __init__(self, folder: Path, check: bool = True) -> None:
         self.folder = folder
         self.manifest = DatasetManifest.read(folder)
         self.table = Table([folder / name for name in self.manifest.files], sizes=self.manifest.files)
@@ -90,10 +73,10 @@ class _Part:
         self.tokens = self.table.lengths("input_ids")
         self.samples = self.table.numbers("samples")
         self.supervised = self.table.numbers("supervised")
-        if look:
-            self._look()
+        if check:
+            self._check_rows()
 
-    def _look(self) -> None:
+    def _check_rows(self) -> None:
         manifest = self.manifest
         geometry = AudioGeometry(**manifest.geometry)
         found = damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
@@ -158,10 +141,9 @@ class ClipDataset:
         tokens: Decoder tokens of each row, int64 [rows].
         supervised: Supervised tokens of each row, int64 [rows].
         samples: Samples of each clip, int64 [rows].
-        row_names: ``row_names.name(i)``.
     """
 
-    def __init__(self, parts: Sequence[_Part | legacy.LegacyPart]) -> None:
+    def __init__(self, parts: Sequence[_ConvertedFolder | legacy.LegacyFolder]) -> None:
         self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in parts])
         self.manifest = _joined(parts)
@@ -169,18 +151,17 @@ class ClipDataset:
         self.tokens: Ints = np.concatenate([part.tokens for part in parts])
         self.supervised: Ints = np.concatenate([part.supervised for part in parts])
         self.samples: Ints = np.concatenate([part.samples for part in parts])
-        self.row_names = RowNames(self)
         self.geometry = AudioGeometry(**self.manifest.geometry)
 
     @classmethod
-    def open(cls, paths: Sequence[Path], *, all_shards: bool = True, look: bool = True) -> ClipDataset:
+    def open(cls, paths: Sequence[Path], *, all_shards: bool = True, check: bool = True) -> ClipDataset:
         """Open folders as one dataset.
 
         Args:
             paths: Folders of ours (shards of one conversion come in their order, whatever the order here) or
                 of the public 0.1.0.
             all_shards: Whether all shards of a conversion must be there.
-            look: Whether all rows are looked at for damage; a process whose parent has done so needn't.
+            check: Whether all rows are checked for damage; False in a process whose parent has done so.
 
         Raises:
             DataError: Where one is no dataset, damaged or incomplete, or where they don't go together.
@@ -189,7 +170,7 @@ class ClipDataset:
             paths = [Path(paths)]
         if not paths:
             raise DataError("no dataset folder named")
-        return cls(_in_order([_open_part(Path(path), look) for path in paths], all_shards))
+        return cls(_in_order([_open_folder(Path(path), check) for path in paths], all_shards))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -204,11 +185,16 @@ class ClipDataset:
         self._check(part, row, ids, waveform)
         return Example(ids, labels, waveform, index, part.name(row))
 
+    def row_name(self, index: int) -> str:
+        """A row's name for people: ``train.csv row 17 (clips/a.wav)``."""
+        part, row = self._locate(index)
+        return part.name(row)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": [part.folder for part in self._parts]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__([_open_part(path, look=False) for path in state["paths"]])  # type: ignore[misc]
+        self.__init__([_open_folder(path, check=False) for path in state["paths"]])  # type: ignore[misc]
 
     def check_model(self, model_folder: Path) -> None:
         """Refuse a model that reads text or audio in another way than the one the rows were converted for.
@@ -219,13 +205,13 @@ class ClipDataset:
             DataError: With what to do.
         """
         builder: PromptBuilder | None = None
-        if any(isinstance(part, legacy.LegacyPart) and part.corrected for part in self._parts):
+        if any(isinstance(part, legacy.LegacyFolder) and part.corrected for part in self._parts):
             logger.warning(
                 "labels of folders converted by 0.1.0 took in the answer's header and what follows its end; "
                 "they are corrected here: the answer and its <|im_end|> alone are learned"
             )
         for part in self._parts:
-            if isinstance(part, legacy.LegacyPart):
+            if isinstance(part, legacy.LegacyFolder):
                 builder = builder or PromptBuilder(model_folder)
                 part.check_model(builder)
             elif part.manifest.processing_fingerprint != (found := processing_fingerprint(model_folder)):
@@ -238,7 +224,7 @@ class ClipDataset:
                 problem = f"it has tokens beyond the {tokens} of {model_folder}"
                 raise DataError(damage(part.folder, len(part), [(part.name(row), problem) for row in rows]))
 
-    def _locate(self, index: int) -> tuple[_Part | legacy.LegacyPart, int]:
+    def _locate(self, index: int) -> tuple[_ConvertedFolder | legacy.LegacyFolder, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[number], index - int(self._ends[number - 1] if number else 0)
 
@@ -264,9 +250,13 @@ def pcm16_to_float(data: Any) -> NDArray[np.float32]:
     return np.asarray(np.multiply(pcm, _SCALE, dtype=np.float32))
 
 
-def _open_part(path: Path, look: bool) -> _Part | legacy.LegacyPart:
+def _open_folder(path: Path, check: bool) -> _ConvertedFolder | legacy.LegacyFolder:
     check_dataset(path)
-    return _Part(path, look) if (path / MANIFEST_NAME).is_file() else legacy.LegacyPart(path, look)
+    return (
+        _ConvertedFolder(path, check)
+        if (path / MANIFEST_NAME).is_file()
+        else legacy.LegacyFolder(path, check)
+    )
 
 
 def _in_order(parts: list[Any], all_shards: bool) -> list[Any]:
@@ -294,7 +284,7 @@ def _check_shards(folder: Path, shards: Sequence[tuple[int, int]]) -> None:
             raise DataError(f"{folder}: {what} {listed}; name the folders of all {count} shards, each once")
 
 
-def _joined(parts: Sequence[_Part | legacy.LegacyPart]) -> DatasetManifest:
+def _joined(parts: Sequence[_ConvertedFolder | legacy.LegacyFolder]) -> DatasetManifest:
     """One manifest for all parts, which must have been made for the same model."""
     manifests = [part.manifest for part in parts]
     first = manifests[0]

@@ -1,6 +1,6 @@
 """Folders converted by the public 0.1.0: no manifest, waveforms as lists of floats, labels that reach far.
 
-Nothing says of such a folder that it is whole, so all of its rows are looked at when it is opened.
+Nothing says of such a folder that it is whole, so all of its rows are checked when it is opened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.compat.datasets_format import STATE_NAME, data_files
-from mdl_toolkit.data.dataset.findings import Finding, known, look_once
+from mdl_toolkit.data.dataset.check_cache import CheckResult, check_once, known_result
 from mdl_toolkit.data.dataset.manifest import DatasetManifest
 from mdl_toolkit.data.dataset.table import Table
 from mdl_toolkit.data.input.badrows import damage
@@ -36,16 +36,16 @@ _NUMBERS = re.compile(r"(large_)?list<\w+: (u?int\d+|halffloat|float|double)( no
 _FACTS = ("samples", "tokens", "supervised", "highest", "corrected")
 #: Rows that decide what the others must be like: the longest, and some from everywhere.
 _JUDGES = 32
-#: Rows that a thread looks at before it says how far it is.
+#: Rows that a thread checks before it says how far it is.
 _CHUNK = 64
 
 
-class LegacyPart:
+class LegacyFolder:
     """One folder of 0.1.0.
 
     Args:
         folder: The folder.
-        look: Whether its samples are looked at too; a process whose parent has done so needn't.
+        check: Whether its samples are checked too; False in a process whose parent has done so.
 
     Attributes:
         corrected: Whether any row's labels had to be corrected.
@@ -54,7 +54,7 @@ class LegacyPart:
         DataError: For a folder of another kind, or naming the rows that are damaged.
     """
 
-    def __init__(self, folder: Path, look: bool = True) -> None:
+    def __init__(self, folder: Path, check: bool = True) -> None:
         self.folder = folder
         names = self._data_files()
         self.table = Table([folder / name for name in names])
@@ -74,7 +74,10 @@ class LegacyPart:
             raise DataError(f"{folder}: no rows in it")
         self._geometry = AudioGeometry()
         files = [folder / name for name in (STATE_NAME, *names)]
-        found = look_once(files, self._look) if look else known(files) or self._look(samples=False)
+        if check:
+            found = check_once(files, self._check_rows)
+        else:
+            found = known_result(files) or self._check_rows(samples=False)
         if found.problem:
             raise DataError(found.problem)
         self.samples: Ints = found.facts["samples"]
@@ -137,35 +140,35 @@ class LegacyPart:
             raise DataError(f"{path}: names files outside of its folder")
         return names
 
-    def _look(self, samples: bool = True) -> Finding:
-        """Look at all rows.
+    def _check_rows(self, samples: bool = True) -> CheckResult:
+        """Check all rows.
 
         Args:
-            samples: Whether at the samples too, which are nearly all of a folder's bytes.
+            samples: Whether the samples are checked too, which are nearly all of a folder's bytes.
         """
         form = self._find_form()
         rows = len(self)
         facts = {name: np.zeros(rows, dtype=np.int64) for name in _FACTS}
         damaged: list[tuple[int, str]] = []
 
-        def look_at(first: int) -> tuple[int, list[tuple[int, str]]]:
+        def check_from(first: int) -> tuple[int, list[tuple[int, str]]]:
             wrong = []
             last = min(first + _CHUNK, rows)
             for row in range(first, last):
                 try:
-                    looked = self._look_at(row, form, samples)
+                    values = self._check_row(row, form, samples)
                 except _DamageError as error:
                     wrong.append((row, str(error)))
                     continue
-                for name, value in zip(_FACTS, looked, strict=True):
+                for name, value in zip(_FACTS, values, strict=True):
                     facts[name][row] = value
             return last - first, wrong
 
         progress = Progress(f"checking {self.folder}", rows)
-        # Reading from disk and looking at samples let other threads run meanwhile.
+        # Reading from disk and checking samples let other threads run meanwhile.
         with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
             try:
-                for count, wrong in pool.map(look_at, range(0, rows, _CHUNK)):
+                for count, wrong in pool.map(check_from, range(0, rows, _CHUNK)):
                     progress.update(count)
                     damaged += wrong
             except BaseException:  # a signal, most likely: the rest isn't waited for
@@ -173,18 +176,18 @@ class LegacyPart:
                 raise
         progress.clear()
         if damaged:
-            return Finding(self._damage(damaged))
+            return CheckResult(self._damage(damaged))
         if form.audio_token_id < 0:
             row = int(facts["samples"].argmax())
             count = int(facts["samples"][row])
             times = self._geometry.audio_tokens(count)
             problem = f"no one token stands {times} times in its text, as its {count} samples need"
-            return Finding(self._damage([(row, problem)]))
+            return CheckResult(self._damage([(row, problem)]))
         header = np.array(form.header, dtype=np.int64)
         marks = {"header": header, "audio_token_id": np.array(form.audio_token_id)}
-        return Finding(None, {**facts, **marks})
+        return CheckResult(None, {**facts, **marks})
 
-    def _look_at(self, row: int, form: _Form, samples: bool) -> tuple[int, ...]:
+    def _check_row(self, row: int, form: _Form, samples: bool) -> tuple[int, ...]:
         """A row's :data:`_FACTS`.
 
         Raises:
@@ -221,7 +224,7 @@ class LegacyPart:
         for row in dict.fromkeys([*longest[:_JUDGES], *range(0, len(self), step)]):
             try:
                 length, text = self._audio_length(row), self._text(row)
-            except _DamageError:  # told of when all rows are looked at
+            except _DamageError:  # told of when all rows are checked
                 continue
             if len(self.table.list_values("input_values", row)) < length:
                 continue

@@ -74,7 +74,7 @@ class BadRow:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a table is written.
 
     Attributes:
@@ -116,7 +116,7 @@ def read_header(path: Path, encoding: str = "utf-8") -> list[str]:
     return list(read_layout(path, encoding).columns)
 
 
-def read_layout(path: Path, encoding: str = "utf-8") -> Layout:
+def read_layout(path: Path, encoding: str = "utf-8") -> TableLayout:
     """What a table is, and its columns.
 
     Raises:
@@ -130,12 +130,12 @@ def read_layout(path: Path, encoding: str = "utf-8") -> Layout:
     elif kind == "parquet":
         layout = _parquet_layout(path)
     else:
-        layout = Layout(kind, tuple(_json_columns(path, encoding, kind)))
+        layout = TableLayout(kind, tuple(_json_columns(path, encoding, kind)))
     _check_columns(path, layout)
     return layout
 
 
-def check_table(path: Path, encoding: str) -> Layout:
+def check_table(path: Path, encoding: str) -> TableLayout:
     """How a table to train on is written. Quick, and nothing large is imported for a CSV or JSON.
 
     Raises:
@@ -179,7 +179,7 @@ def _beginning(head: bytes, encoding: str) -> str:
     return text.lstrip("\ufeff")
 
 
-def _check_columns(path: Path, layout: Layout) -> None:
+def _check_columns(path: Path, layout: TableLayout) -> None:
     place = f"{path} line {layout.header_line}" if layout.kind == "csv" else str(path)
     columns = layout.columns
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
@@ -265,7 +265,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _csv_layout(path: Path, encoding: str) -> Layout:
+def _csv_layout(path: Path, encoding: str) -> TableLayout:
     with opened(path, encoding) as stream:
         try:
             separator, line, columns = find_header(checked_lines(stream, path))
@@ -273,10 +273,10 @@ def _csv_layout(path: Path, encoding: str) -> Layout:
             raise error.of(path) from error
     if not any(columns):
         raise DataError(f"{path} line 1: no header; the first line names the columns: audio,prediction,…")
-    return Layout("csv", tuple(columns), separator, line)
+    return TableLayout("csv", tuple(columns), separator, line)
 
 
-def _csv_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+def _csv_rows(path: Path, encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
     # Spreadsheets that separate cells by semicolons do so because they write 1.5 as 1,5.
     rows = _Rows(layout.columns, "," if layout.separator == ";" else ".")
     width, separator = len(layout.columns), layout.separator
@@ -327,7 +327,7 @@ def _json_columns(path: Path, encoding: str, kind: str) -> list[str]:
     return list(found)
 
 
-def _json_rows(path: Path, encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+def _json_rows(path: Path, encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
     rows = _Rows(layout.columns)
     for number, text, value in _json_values(path, encoding, layout.kind):
         if isinstance(value, dict):
@@ -347,7 +347,7 @@ def _parquet_file(path: Path) -> Any:
         raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _parquet_layout(path: Path) -> Layout:
+def _parquet_layout(path: Path) -> TableLayout:
     import pyarrow as pa
 
     schema = _parquet_file(path).schema_arrow
@@ -358,10 +358,10 @@ def _parquet_layout(path: Path) -> Layout:
                 f"{path}: its column audio holds {str(kind)[:60]}, not the path or URL of one recording: "
                 "write each recording to a file, and its path into the column"
             )
-    return Layout("parquet", tuple(schema.names))
+    return TableLayout("parquet", tuple(schema.names))
 
 
-def _parquet_rows(path: Path, _encoding: str, layout: Layout) -> Iterator[Row | BadRow]:
+def _parquet_rows(path: Path, _encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
     import pyarrow as pa
 
     rows = _Rows(layout.columns)

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from mdl_toolkit.data.batching.collate import PackedBatch
-from mdl_toolkit.data.batching.packing import Letter
-from mdl_toolkit.data.batching.preparing import Failure, Preparer
-from mdl_toolkit.data.channel import Child, Notes, receive, send
+from mdl_toolkit.data.batching.packing import BatchHeader
+from mdl_toolkit.data.batching.preparing import BatchFailure, Preparer
+from mdl_toolkit.data.child_process import ChildProcess, StatusLines, receive, send
 from mdl_toolkit.errors import DataError, MdlError
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.progress import duration
@@ -108,7 +108,7 @@ class MicroBatches:
         preparer = Preparer(*self._source)
         for indices in tasks:
             made = preparer(indices)
-            if isinstance(made, Failure):
+            if isinstance(made, BatchFailure):
                 raise _error(made)
             batch = PackedBatch.of(made)
             if self._device.type == "cuda":
@@ -138,11 +138,11 @@ class MicroBatches:
 class _Arrived:
     """A batch as it came from a worker, in memory from which the device can copy it."""
 
-    letter: Letter
+    header: BatchHeader
     body: torch.Tensor
 
 
-class _DataWorker(Child):
+class _DataWorker(ChildProcess):
     """A data worker.
 
     Attributes:
@@ -151,7 +151,7 @@ class _DataWorker(Child):
         thread: The thread that gives it tasks and takes its batches.
     """
 
-    def __init__(self, place: int, notes: Notes) -> None:
+    def __init__(self, place: int, notes: StatusLines) -> None:
         self.place = place
         self.task: int | None = None
         self.thread: threading.Thread | None = None
@@ -179,11 +179,11 @@ class _DataWorkers:
         # All that follows is shared with the threads; it is used only while this lock is held.
         self._changed = threading.Condition()
         self._tasks: deque[tuple[int, Indices]] = deque()
-        self._ready: dict[int, _Arrived | Failure] = {}
+        self._ready: dict[int, _Arrived | BatchFailure] = {}
         self._ready_bytes = self._given = self._taken = 0
         self._problem: MdlError | None = None
         self._closed = False
-        self._notes = Notes()
+        self._notes = StatusLines()
         self._workers: list[_DataWorker] = []
         try:
             for place in range(count):
@@ -209,9 +209,9 @@ class _DataWorkers:
             if self._taken == self._given:
                 return
             found = self._next(interrupted)
-            if isinstance(found, Failure):
+            if isinstance(found, BatchFailure):
                 raise _error(found)
-            yield PackedBatch.received(found.letter, found.body, self._device)
+            yield PackedBatch.from_message(found.header, found.body, self._device)
 
     def close(self) -> None:
         """End the workers, whatever they are doing."""
@@ -225,7 +225,7 @@ class _DataWorkers:
                 worker.thread.join(timeout=5)
         self._notes.close()
 
-    def _next(self, interrupted: Callable[[], bool]) -> _Arrived | Failure:
+    def _next(self, interrupted: Callable[[], bool]) -> _Arrived | BatchFailure:
         """Wait for the batch that is next."""
         wait = _Wait()
         with self._changed:
@@ -304,7 +304,7 @@ class _DataWorkers:
                 self._changed.wait()
         return None
 
-    def _receive(self, worker: _DataWorker) -> _Arrived | Failure | None:
+    def _receive(self, worker: _DataWorker) -> _Arrived | BatchFailure | None:
         body = torch.empty(0, dtype=torch.uint8)
 
         def allocate(size: int) -> memoryview:
@@ -316,7 +316,7 @@ class _DataWorkers:
         if message is None:
             return None
         said: Any = message[0]
-        return said if isinstance(said, Failure) else _Arrived(said, body)
+        return said if isinstance(said, BatchFailure) else _Arrived(said, body)
 
     def _tell(self, worker: _DataWorker, error: BaseException | None) -> None:
         """Report to the run that a worker makes no further batch."""
@@ -366,9 +366,9 @@ class _Wait:
             self._state, self.seconds, self.named = state, 0.0, False
 
 
-def _size(found: _Arrived | Failure) -> int:
+def _size(found: _Arrived | BatchFailure) -> int:
     return found.body.nbytes if isinstance(found, _Arrived) else 0
 
 
-def _error(failure: Failure) -> MdlError:
+def _error(failure: BatchFailure) -> MdlError:
     return (DataError if failure.of_data else MdlError)(failure.message)

@@ -1,7 +1,8 @@
-"""Processes of our own at the end of a socket: started clean, ended for sure, their end told in words.
+"""Child processes of our own, at the end of a socket.
 
-They are new ones: a fork would inherit another library's threads, locks and devices. Messages are an object
-and raw bytes; neither shared memory nor semaphores are needed, which ``/dev/shm`` may have no room for.
+Each is a new interpreter: a fork would inherit other libraries' threads, locks and devices. It ends with its
+parent, be that killed, and a parent learns how it ended. A message is an object and raw bytes; no shared
+memory and no semaphores are used, for which ``/dev/shm`` may have no room.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from mdl_toolkit.terminal.interrupts import STOP_SIGNALS
 HEADER = struct.Struct("<QQ")
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
-    "from mdl_toolkit.data.channel import stay_with; stay_with({parent}); "
+    "from mdl_toolkit.data.child_process import end_with_parent; end_with_parent({parent}); "
     "from {module} import main; main({arguments})"
 )
-#: "Send me this signal when my parent ends", of prctl(2).
+#: The option of prctl(2) by which the kernel signals a process when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
 
-class Child:
+class ChildProcess:
     """A process that runs ``main(socket, *arguments)`` of a module until the socket closes.
 
-    It hears none of the signals that ask a command to end: those are this process's to act on.
+    It doesn't get the signals that ask a command to end: those are this process's to act on.
 
     Args:
-        module: Name of the module.
-        arguments: Further ones of its ``main``.
-        share: File descriptors that it inherits.
+        module: The name of the module.
+        arguments: What its ``main`` gets after the socket's file descriptor.
+        share: File descriptors that the process inherits.
 
     Raises:
-        OSError: It can't be started.
+        OSError: The process can't be started.
 
     Attributes:
         socket: This end of the connection.
@@ -55,7 +56,7 @@ class Child:
         path = [package, *(entry for entry in sys.path if isinstance(entry, str) and entry != package)]
         numbers = ", ".join(map(str, (theirs.fileno(), *arguments)))
         code = _CODE.format(path=path, parent=os.getpid(), module=module, arguments=numbers)
-        # BLAS threads of their own would fight over the cores that the processes already fill.
+        # The processes fill the cores by themselves: threads of BLAS would only be in each other's way.
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -80,7 +81,7 @@ class Child:
         self.socket = ours
 
     def how_it_ended(self) -> tuple[str, int | None]:
-        """For a process whose socket has closed: what became of it, in words, and its exit code."""
+        """How a process whose socket has closed ended: in words, and its exit code."""
         try:
             code = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -107,17 +108,20 @@ class Child:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it
         self.process.kill()
-        # One that waits for a disk that has gone may hear nothing; the kernel ends it when it can.
+        # A process that waits for a disk that has gone can't be killed yet; the kernel ends it when it can.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
         self.socket.close()
 
 
-def stay_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """In the child: be killed with the parent, even while stopped or stuck. On Linux; elsewhere do nothing.
 
-    A child that listens sees its socket close, too; this is for one that can't listen any more. The kernel
-    goes by the thread that has started the child, so that has to live as long as the child is to.
+    A child that reads from its socket sees it close, too; this is for one that can't read any more. The
+    kernel goes by the thread that has started the child: it must live as long as the child is to live.
+
+    Args:
+        parent: The parent's process id. Where it has gone already, this process ends.
     """
     if sys.platform == "linux":
         import ctypes
@@ -127,8 +131,8 @@ def stay_with(parent: int) -> None:
         os._exit(0)
 
 
-def hush_libraries() -> None:
-    """Let remarks that C libraries print go nowhere; what Python says still comes out.
+def silence_libraries() -> None:
+    """Drop what C libraries print to the standard error stream; what Python prints there still comes out.
 
     An MP3 decoder complains of each frame that a seek has left without the bytes before it, though such
     frames are decoded for the sake of those after them and thrown away.
@@ -139,44 +143,50 @@ def hush_libraries() -> None:
     os.close(nowhere)
 
 
-class Notes:
-    """A line for each of some processes that says what it is at; it outlives the process."""
+class StatusLines:
+    """A line for each of several workers that says what it is doing; a line outlives its process."""
 
     #: Bytes of a line.
     SIZE = 512
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):
-            self._file: Any = os.fdopen(os.memfd_create("mdl-notes"), "w+b")  # no disk to be full
+            self._file: Any = os.fdopen(os.memfd_create("mdl-status"), "w+b")  # no disk to be full
         else:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
 
     def fileno(self) -> int:
-        """File descriptor, for :func:`note` in another process."""
+        """File descriptor, for :func:`set_status` in another process."""
         return int(self._file.fileno())
 
     def read(self, place: int) -> str:
-        """A process's last line; empty where it is at nothing."""
+        """The last line of a worker; empty where it is doing nothing."""
         data = os.pread(self.fileno(), self.SIZE, place * self.SIZE)
         return data.partition(b"\0")[0].decode("utf-8", "ignore")
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Free the memory."""
         self._file.close()
 
 
-def note(fd: int, place: int, text: str) -> None:
-    """Say in the file of :class:`Notes` what this process is at."""
-    data = text.encode("utf-8", "replace")[: Notes.SIZE - 1].ljust(Notes.SIZE, b"\0")
-    os.pwrite(fd, data, place * Notes.SIZE)
+def set_status(fd: int, place: int, text: str) -> None:
+    """Write a worker's line.
+
+    Args:
+        fd: The file descriptor of :class:`StatusLines`.
+        place: The worker's number.
+        text: What it is doing; empty for nothing.
+    """
+    data = text.encode("utf-8", "replace")[: StatusLines.SIZE - 1].ljust(StatusLines.SIZE, b"\0")
+    os.pwrite(fd, data, place * StatusLines.SIZE)
 
 
-def _plain(size: int) -> memoryview:
+def _new_memory(size: int) -> memoryview:
     return memoryview(bytearray(size))
 
 
 def receive(
-    connection: socket.socket, allocate: Callable[[int], memoryview] = _plain
+    connection: socket.socket, allocate: Callable[[int], memoryview] = _new_memory
 ) -> tuple[Any, memoryview] | None:
     """The next message: an object and raw bytes. ``None`` where the other side has closed.
 
@@ -184,20 +194,20 @@ def receive(
         connection: The socket.
         allocate: Makes the memory for so many raw bytes.
     """
-    head = _read(connection, _plain(HEADER.size))
+    head = _read(connection, _new_memory(HEADER.size))
     if head is None:
         return None
     sizes = HEADER.unpack(head)
-    said, body = _read(connection, _plain(sizes[0])), _read(connection, allocate(sizes[1]))
-    if said is None or body is None:
+    pickled, body = _read(connection, _new_memory(sizes[0])), _read(connection, allocate(sizes[1]))
+    if pickled is None or body is None:
         return None
-    return pickle.loads(said), body  # noqa: S301 -- from a process that this one has started, by their own socket
+    return pickle.loads(pickled), body  # noqa: S301 -- from a process that this one has started, by their own socket
 
 
 def send(connection: socket.socket, value: Any, parts: Sequence[Any] = ()) -> None:
-    """Send an object and raw bytes."""
-    said = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    connection.sendall(HEADER.pack(len(said), sum(len(part) for part in parts)) + said)
+    """Send an object and raw bytes, which are given in parts."""
+    pickled = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    connection.sendall(HEADER.pack(len(pickled), sum(len(part) for part in parts)) + pickled)
     for part in parts:
         connection.sendall(part)
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from functools import lru_cache
 
 
-def existing(path: str) -> str:
+def find_existing(path: str) -> str:
     """The path, or where it isn't there the one that another machine would write like that."""
     if (path.isascii() and "\\" not in path) or os.path.lexists(path):
         return path

@@ -9,7 +9,7 @@ from mdl_toolkit.data.input.csvfile import Quoted
 from mdl_toolkit.data.input.records import Row
 
 
-class Misread:
+class LikelyMistakes:
     """Notices columns that are passed over for their name, and prompts that are the word null.
 
     Args:

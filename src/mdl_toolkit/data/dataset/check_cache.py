@@ -1,7 +1,7 @@
-"""What was found in a folder's files, kept in the user's cache: a folder is looked through once.
+"""The results of checking folders, kept in the user's cache: a folder is checked once.
 
-Nothing is written into the folder itself, which may be read-only or someone else's. A finding goes by the
-files' paths, sizes and times, so that it is made anew when they change.
+Nothing is written into the folder itself, which may be read-only or someone else's. A result is kept by the
+files' paths, sizes and times, so that a folder is checked again when they change.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-#: Changes with what is looked for.
+#: To be raised when other things are checked.
 _VERSION = 2
-#: Head start of a machine's first process, so that it is the one that looks and shows progress.
+#: Head start of a machine's first process, so that it is the one that checks and shows progress.
 _HEAD_START = 0.3
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What looking through a folder has brought.
+class CheckResult:
+    """What checking a folder has found.
 
     Attributes:
         problem: What is wrong with it, for a person; ``None``: nothing.
@@ -49,42 +49,42 @@ class Finding:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def known(files: Iterable[Path]) -> Finding | None:
-    """What was found in these files before; ``None`` where they were not looked at, or have changed."""
+def known_result(files: Iterable[Path]) -> CheckResult | None:
+    """The result for these files; ``None`` where they were not checked, or have changed since."""
     place = _place(files)
     return _read(place) if place is not None else None
 
 
-def look_once(files: Iterable[Path], look: Callable[[], Finding]) -> Finding:
-    """Look through files unless that was done; of several processes that ask, one does it, the others wait.
+def check_once(files: Iterable[Path], check: Callable[[], CheckResult]) -> CheckResult:
+    """Check files unless that was done; of several processes that ask, one does it, the others wait.
 
-    Where nothing can be kept, each process looks for itself.
+    Where nothing can be kept, each process checks for itself.
     """
     files = list(files)
     place = _place(files)
     if place is None:
-        return look()
-    finding = _read(place)
-    if finding is not None:
-        return finding
+        return check()
+    result = _read(place)
+    if result is not None:
+        return result
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(_HEAD_START)
     with ExitStack() as stack:
-        with contextlib.suppress(OSError):  # without a lock several look, and find the same
+        with contextlib.suppress(OSError):  # without a lock several check, and find the same
             folder = files[0].parent
             lock = exclusive(
                 place.with_suffix(".lock"), lambda _: logger.info(f"waiting: {folder} is being checked")
             )
             stack.enter_context(lock)
-        finding = _read(place)
-        if finding is None:
-            finding = look()
-            _write(place, finding)
-    return finding
+        result = _read(place)
+        if result is None:
+            result = check()
+            _write(place, result)
+    return result
 
 
 def _place(files: Iterable[Path]) -> Path | None:
-    """Where the finding for some files is kept."""
+    """Where the result for some files is kept."""
     folder = _cache_folder()
     if folder is None:
         return None
@@ -115,17 +115,17 @@ def _cache_folder() -> Path | None:
     return None
 
 
-def _read(place: Path) -> Finding | None:
+def _read(place: Path) -> CheckResult | None:
     try:
         with np.load(place, allow_pickle=False) as stored:
             facts = {name: stored[name] for name in stored.files}
         problem = str(facts.pop("problem"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    return Finding(problem or None, facts)
+    return CheckResult(problem or None, facts)
 
 
-def _write(place: Path, finding: Finding) -> None:
+def _write(place: Path, result: CheckResult) -> None:
     with contextlib.suppress(OSError), atomic_file(place, "wb") as stream:
-        arrays: dict[str, Any] = {**finding.facts, "problem": np.array(finding.problem or "")}
+        arrays: dict[str, Any] = {**result.facts, "problem": np.array(result.problem or "")}
         np.savez_compressed(stream, **arrays)
