@@ -20,6 +20,7 @@ BENCHMARKS = {
     "startup": "commands.startup",
     "feeding": "data.feeding",
     "conversion": "data.conversion",
+    "pools": "data.pools",
     "balance": "data.balance",
     "attention": "model.attention",
     "products": "model.products",
