@@ -37,3 +37,13 @@ def messages_as_on_the_command_line() -> Iterator[None]:
     """What the package says is printed on standard error, as by its program, where tests read it."""
     with messages_on_console():
         yield
+
+
+@pytest.fixture
+def process_of_four(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The rank of one process of four, the others imagined: collectives return at once."""
+    from support.processes.fake_group import fake_group
+
+    rank = getattr(request, "param", 0)
+    with fake_group(rank, 4):
+        yield rank

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from mdl_toolkit.distributed.sharding import full_tensor, load_full, own_rows
-from support.processes.fake_group import fake_group
 
 WORLD = 4
-
-
-@pytest.fixture
-def process_of_four(request: pytest.FixtureRequest) -> Any:
-    """One process of four, the others imagined: collectives do nothing."""
-    rank = getattr(request, "param", 0)
-    with fake_group(rank, WORLD):
-        yield rank
 
 
 @pytest.mark.parametrize("process_of_four", range(WORLD), indirect=True)

@@ -66,32 +66,36 @@ def write_final(
     """
     target = settings.output / FINAL
     message = f"stopped before {target} was written; resume with --resume-from-checkpoint true"
+    merged = settings.method == "full" or settings.merge_lora
+    form = _form(settings, ranks, wrapped) if merged else None
     stopped: Stopped | None = None
-    differs = False
+    rounds = False
     if ranks.is_main:
         try:
             with signals.stop_at_once(message):
-                differs = _write(settings, ranks, wrapped, base_folder, checkpoint, manifest, progress)
+                rounds = _write(target, base_folder, checkpoint, manifest, progress, form)
         except Stopped as error:
             stopped = error
     # All processes stop for a signal that the writing one got.
-    number, differs = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, differs))
+    number, rounds = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, rounds))
     if number is not None:
         raise Stopped(number, message)
-    return differs
+    return merged and (rounds or settings.quantization is not None)
 
 
 def _write(
-    settings: TrainSettings,
-    ranks: Ranks,
-    wrapped: Wrapped,
+    target: Path,
     base_folder: Path,
     checkpoint: Path,
     manifest: RunManifest,
     progress: RunProgress,
+    form: MergeForm | None,
 ) -> bool:
-    """Write ``final/`` on the main process; arguments, result and errors as those of :func:`write_final`."""
-    target = settings.output / FINAL
+    """Write ``final/`` on the main process: merged in a form, or as an adapter where ``form`` is ``None``.
+
+    Returns:
+        Whether the written weights are rounded.
+    """
     if (foreign := foreign_file_in(target)) is not None:
         raise MdlError(
             f"{target} could not be written: {foreign} is in the way and was not written by a run; move it "
@@ -100,19 +104,17 @@ def _write(
     logger.info(f"writing {target}")
     trained = TrainedWeights.read(checkpoint)
     try:
-        if settings.method == "lora" and not settings.merge_lora:
+        if form is None:
             export_trained(target, base_folder, trained, manifest(trained.kind, progress))
             return False
-        form = _form(settings, ranks, wrapped)
         report = export_merged(base_folder, trained, target, manifest("model", progress), form)
     except StorageError as error:
-        last = settings.output / f"checkpoint-{progress.step}"
         raise StorageError(
-            f"{error}; {last} has all that was learned: make room, then resume with "
+            f"{error}; {checkpoint} has all that was learned: make room, then resume with "
             "--resume-from-checkpoint true, which writes it"
         ) from error
     _say_rounding(target, report, form)
-    return settings.quantization is not None or report.rounds
+    return report.rounds
 
 
 def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:

@@ -120,28 +120,26 @@ def test_prefetching_workers_change_nothing(
     assert_same_bytes(output / "final", whole / "final")
 
 
-def test_full_training_resumes_exactly_too(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    options = {"method": "full", "max_steps": 5, "save_steps": 2, "weight_decay": 0.1}
-    train(run_settings(shop.model, shop.data, tmp_path / "whole", **options))
-    output = tmp_path / "out"
+def cut_and_resumed(shop, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, options: Any) -> None:
+    """A run that is cut in its n-th micro-batch and resumed leaves the bytes of an uncut one."""
+    train(run_settings(shop.model, shop.data, folder / "whole", **options))
+    output = folder / "out"
     with monkeypatch.context() as patch:
-        cut_at_pass(patch, 4)
+        cut_at_pass(patch, number)
         with pytest.raises(Cut):
             train(run_settings(shop.model, shop.data, output, **options))
     train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
-    assert_same_bytes(output / "final", tmp_path / "whole" / "final")
+    assert_same_bytes(output / "final", folder / "whole" / "final")
+
+
+def test_full_training_resumes_exactly_too(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = {"method": "full", "max_steps": 5, "save_steps": 2, "weight_decay": 0.1}
+    cut_and_resumed(shop, tmp_path, monkeypatch, 4, options)
 
 
 def test_token_budgets_resume_exactly_too(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = {"max_tokens": 130, "save_steps": 2, "lora_dropout": 0.2, "num_epochs": 2}
-    train(run_settings(shop.model, shop.data, tmp_path / "whole", **options))
-    output = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        cut_at_pass(patch, 8)
-        with pytest.raises(Cut):
-            train(run_settings(shop.model, shop.data, output, **options))
-    train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
-    assert_same_bytes(output / "final", tmp_path / "whole" / "final")
+    cut_and_resumed(shop, tmp_path, monkeypatch, 8, options)
 
 
 @pytest.fixture

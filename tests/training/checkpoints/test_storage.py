@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
-from mdl_toolkit.training.checkpoints.output import output_lock, remove_partials
+from mdl_toolkit.training.checkpoints.output import output_lock, remove_unfinished
 from mdl_toolkit.training.checkpoints.state import FINAL, RunState, checkpoints
 from mdl_toolkit.training.checkpoints.storage import new_checkpoint, newest_complete, prune, why_incomplete
 from mdl_toolkit.training.run import train
@@ -121,7 +121,7 @@ def test_a_partial_folder_is_cleared_and_nothing_else(tmp_path: Path):
     (outside / "kept").write_text("kept")
     (tmp_path / ".partial-checkpoint-3-77").symlink_to(outside)
     (tmp_path / ".partial-checkpoint-2-77").mkdir()
-    remove_partials(tmp_path)
+    remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert (outside / "kept").exists(), "a link is removed, not what it leads to"
 

@@ -20,18 +20,9 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.trainable.adapters import initialise_adapters, make_trainable
 from mdl_toolkit.training.trainable.prepare import load_shards, prepare, shard
 from support.models.tiny import make_model_folder
-from support.processes.fake_group import fake_group
 
 CPU = torch.device("cpu")
 WORLD = 4
-
-
-@pytest.fixture
-def process_of_four(request: pytest.FixtureRequest) -> Any:
-    """One process of four, the others imagined: collectives do nothing."""
-    rank = getattr(request, "param", 0)
-    with fake_group(rank, WORLD):
-        yield rank
 
 
 @pytest.fixture(scope="module")

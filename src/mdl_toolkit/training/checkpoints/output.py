@@ -137,7 +137,7 @@ def _clear_trackers(folder: Path) -> None:
             path.rmdir()
 
 
-def remove_partials(output: Path) -> None:
+def remove_unfinished(output: Path) -> None:
     """Remove what a killed run left half-written, or half removed."""
     if not output.is_dir():
         return

@@ -15,7 +15,7 @@ from mdl_toolkit.training.checkpoints.output import (
     clear_run,
     foreign_file_in,
     refuse_foreign_files,
-    remove_partials,
+    remove_unfinished,
     run_files,
 )
 from mdl_toolkit.training.checkpoints.state import RUN_STATE, RunState, checkpoints, step_of
@@ -129,7 +129,7 @@ def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
 
 def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
     output, wanted = settings.output, wants_resume(settings, restarted)
-    remove_partials(output)
+    remove_unfinished(output)
     if wanted is None:
         if settings.overwrite:
             clear_run(output)
