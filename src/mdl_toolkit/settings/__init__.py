@@ -1,7 +1,9 @@
-"""Typed settings of every command. Flags and YAML fill them; all problems are reported at once.
+"""Typed settings of every command, filled from flags and YAML. All problems are reported at once.
 
-Only the standard library is imported here, so that ``--help`` is immediate and no torch is loaded before the
-settings are valid. How settings are declared and read is in ``options.py``.
+A command's options are declared in the file of its name; ``options.py`` has what a declaration can say,
+``commandline.py`` and ``configfile.py`` read texts, ``values.py`` makes values of them. Only the standard
+library is imported (PyYAML if there is a file), so that ``--help`` is immediate and wrong options are told
+before torch is loaded.
 """
 
 from mdl_toolkit.settings.convert import ConvertOptions, ConvertSettings

@@ -1,4 +1,4 @@
-"""What options name: files and folders, several in one text, parts of a whole. Standard library alone."""
+"""Checks of what options name: datasets, files, parts, optional packages. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from mdl_toolkit.settings.options import printable
 
 
 def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
-    """The folders or files that ``--train-dataset`` names: each time one, or several with commas between."""
+    """The folders or files that ``--train-dataset`` names.
+
+    Args:
+        value: The option's texts. Each is a path, or several paths with commas between them. A text with a
+            comma is one path if that exists.
+    """
     found: list[Path] = []
     for text in [value] if isinstance(value, str) else value or []:
         parts = [text] if os.path.exists(os.path.expanduser(text)) else text.split(",")
@@ -21,15 +26,15 @@ def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
 
 
 def repeated_paths(paths: Sequence[Path]) -> list[Path]:
-    """Those that are there a second time."""
+    """The paths that lead to the same place as an earlier one."""
     real = [os.path.realpath(path) for path in paths]
     return [path for place, path in enumerate(paths) if real[place] in real[:place]]
 
 
 def output_kind(path: Path) -> str | None:
-    """What a file of this name holds: ``csv``, ``tsv`` or ``jsonl``; ``None`` for what can't be written.
+    """The format of an output file, by its ending: ``csv``, ``tsv``, ``jsonl``, or ``None`` if it is another.
 
-    As in 0.1.0 a name without an ending means a CSV; numbers, as in ``run-0.5``, are no ending.
+    As in 0.1.0, a name without an ending means CSV. A number, as in ``run-0.5``, is no ending.
     """
     ending = path.suffix.lower().removeprefix(".")
     if not ending[:1].isalpha():
@@ -39,7 +44,7 @@ def output_kind(path: Path) -> str | None:
 
 
 def output_problems(output: Path, source: Path) -> list[str]:
-    """What is wrong with a file that is to be made of another one."""
+    """What is wrong with the file to write, given the file to read."""
     name = f"--output {printable(output)}"
     if output.is_dir():
         return [f"{name}: a folder; name the file to write"]
@@ -53,7 +58,7 @@ def output_problems(output: Path, source: Path) -> list[str]:
 
 
 def parse_shard(value: str) -> tuple[int, int] | None:
-    """``"2/8"`` to ``(2, 8)``; ``None`` where it is not of that form."""
+    """Read ``"2/8"`` as ``(2, 8)``; ``None`` if the text is not of that form."""
     first, _, second = value.partition("/")
     if not (first.isdecimal() and second.isdecimal()):
         return None
@@ -62,14 +67,20 @@ def parse_shard(value: str) -> tuple[int, int] | None:
 
 
 def missing_extra(package: str, name: str, extra: str) -> list[str]:
-    """What to say where an option needs a package that isn't installed."""
+    """A problem if a package that an option needs isn't installed.
+
+    Args:
+        package: The package's name for ``import``.
+        name: The option, as in messages.
+        extra: The extra of this package that installs it.
+    """
     if importlib.util.find_spec(package) is not None:
         return []
     return [f"{name} needs the {extra} extra: pip install 'mdl-toolkit[{extra}]'"]
 
 
 def missing_file(path: Path, name: str) -> list[str]:
-    """What to say of a file or folder that isn't there; nothing where it is."""
+    """A problem if a file or folder doesn't exist, with the name of a similar one beside it."""
     if path.exists():
         return []
     near = difflib.get_close_matches(path.name, _names_beside(path), n=1)

@@ -1,7 +1,7 @@
-"""A YAML file of settings, read as it was written: text stays text, and every value knows its line.
+"""A YAML file of options, read as it was written: every value keeps its characters and its line.
 
-YAML turns ``no`` into false, ``007`` into 7, ``1:30`` into 90 and ``1e-4`` into text. So a value is never
-taken from YAML's types: its characters are kept, with what YAML would make of them, and the setting decides.
+YAML turns ``no`` into false, ``007`` into 7, ``1:30`` into 90 and ``1e-4`` into text. So YAML's types are not
+used: a value is kept as its characters, with the type that YAML would give it, and the option's type decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: YAML's tags, as people call what they stand for.
+#: YAML's tags, in words for messages.
 _KINDS = {
     "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date",
     "value": "a default", "merge": "a merge", "binary": "bytes",
@@ -23,9 +23,9 @@ class Scalar:
     """One value.
 
     Attributes:
-        text: Its characters.
-        quoted: Whether it was in quotes, or a block: then it is text, whatever it looks like.
-        read_as: What YAML takes it for (``a date``); empty where that is text.
+        text: The characters of the value.
+        quoted: Whether it is in quotes or a block. Then it is text, whatever it looks like.
+        read_as: What YAML would read it as, in words (``a date``); empty for text.
     """
 
     text: str
@@ -35,11 +35,11 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key and what was written for it.
+    """A key and its value.
 
     Attributes:
-        key: As written.
-        where: ``run.yaml line 3``.
+        key: The key as written.
+        where: The place for messages: ``run.yaml line 3``.
         value: One value or several; ``None`` for a mapping.
     """
 
@@ -49,12 +49,17 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The setting: dashes and underscores are the same."""
+        """The option's name: the key with underscores in place of dashes."""
         return self.key.replace("-", "_")
 
 
 def read_config(path: Path, problems: list[str]) -> list[Entry]:
-    """Read a file; what is wrong with it as YAML goes into ``problems``, a line each."""
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        problems: A list to which every problem is added, one line each.
+    """
     import yaml
 
     try:

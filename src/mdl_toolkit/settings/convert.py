@@ -1,4 +1,4 @@
-"""Settings of ``convert-dataset``; ``train`` and ``inference`` have those of rows and prompts too."""
+"""Settings of ``convert-dataset``, most of which ``train`` and ``inference`` have too."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DEFAULT_MODEL = "mispeech/midashenglm-7b"
 
 
 def default_workers() -> int:
-    """Half the cores that this process may use, at least 1 and at most 32."""
+    """Half of the CPU cores that this process may use, at least 1 and at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2)
     return max(1, min(32, cores // 2))
 
 
 @dataclass(kw_only=True)
 class ConvertOptions(Settings):
-    """What decides how rows become training examples."""
+    """Options of all commands that read rows and recordings."""
 
     model_name: str = option(
         DEFAULT_MODEL,
@@ -191,7 +191,7 @@ class ConvertSettings(ConvertOptions):
     )
 
     def problems(self) -> list[str]:
-        """What is wrong with the settings beyond types and bounds."""
+        """What is wrong with the options together: a line for each problem."""
         found = missing_file(self.input, "INPUT") + self._model_problems()
         if self.shard is not None and parse_shard(self.shard) is None:
             found.append(f"--shard {self.shard}: not of the form i/n with 1 <= i <= n, for example 2/8")

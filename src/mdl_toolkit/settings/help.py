@@ -1,4 +1,4 @@
-"""What ``--help`` prints, made of the settings as they are declared."""
+"""The text of ``--help``, made from the declarations of the options."""
 
 from __future__ import annotations
 
@@ -10,45 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.settings import options
-from mdl_toolkit.settings.options import OptionType, flag, settings_fields
+from mdl_toolkit.settings.options import OptionType, is_required, label, settings_fields
 
 #: Groups of options, in the order in which somebody looks for them.
 _GROUPS = (
     "", "data", "model", "prompt", "generation", "what is trained", "optimisation", "evaluation", "output",
     "memory and speed", "input", "conversion",
 )  # fmt: skip
-#: Columns of an option's name.
-_LEFT = 28
+#: Width of the column with an option's name and value.
+_LABEL_WIDTH = 28
 
 
 def command_help(name: str, settings: type[options.Settings], about: str, epilog: str, example: str) -> str:
-    """The help of a command.
+    """The help text of a command.
 
     Args:
-        name: Of the command.
-        settings: Its settings.
-        about: What it does, without a full stop.
-        epilog: What holds for all commands.
-        example: A line to type.
+        name: The command's name.
+        settings: The class of its settings.
+        about: What the command does, without a full stop.
+        epilog: A paragraph for the end, which all commands share.
+        example: A command line to copy, for the last line.
     """
     described = settings_fields(settings)
-    places = [f.metadata["metavar"] for f, _ in described if f.metadata["positional"]]
-    required = [
-        f"{flag(f.name)} {_metavar(f, kind)}"
-        for f, kind in described
-        if _required(f) and not f.metadata["positional"]
-    ]
+    positional = [_label(f, kind) for f, kind in described if f.metadata["positional"]]
+    required = [_label(f, kind) for f, kind in described if is_required(f) and not f.metadata["positional"]]
     lines = [
-        f"usage: mdl-toolkit {name} {' '.join([*places, *required, '[options]'])}",
+        f"usage: mdl-toolkit {name} {' '.join([*positional, *required, '[options]'])}",
         "",
         about[0].upper() + about[1:] + ".",
     ]
     groups: dict[str, list[tuple[str, str]]] = {group: [] for group in _GROUPS}
     for f, kind in described:
-        label = (
-            str(f.metadata["metavar"]) if f.metadata["positional"] else f"{flag(f.name)} {_metavar(f, kind)}"
-        )
-        groups[f.metadata["group"]].append((label, f.metadata["help"] + _default(f)))
+        groups[f.metadata["group"]].append((_label(f, kind), f.metadata["help"] + _choices_and_default(f)))
     groups[""].append(
         ("--config FILE", "YAML file with these options by name (lr: 1e-4); flags take precedence over it.")
     )
@@ -60,7 +53,7 @@ def command_help(name: str, settings: type[options.Settings], about: str, epilog
 
 
 def wrapped(text: str) -> str:
-    """A text in lines as wide as the terminal, but for very wide ones."""
+    """A text broken into lines of the terminal's width, at most 100 columns."""
     return "\n".join(_wrap(text, _columns()))
 
 
@@ -75,18 +68,19 @@ def _columns() -> int:
 def _table(described: Iterable[tuple[str, str]]) -> list[str]:
     columns = _columns()
     lines = []
-    for label, text in described:
-        first, *rest = _wrap(text, columns - _LEFT - 4)
-        if len(label) <= _LEFT:
-            lines.append(f"  {label:{_LEFT}}  {first}")
+    for typed, text in described:
+        first, *rest = _wrap(text, columns - _LABEL_WIDTH - 4)
+        if len(typed) <= _LABEL_WIDTH:
+            lines.append(f"  {typed:{_LABEL_WIDTH}}  {first}")
         else:
-            lines += [f"  {label}", f"{'':{_LEFT + 4}}{first}"]
-        lines += [f"{'':{_LEFT + 4}}{line}" for line in rest]
+            lines += [f"  {typed}", f"{'':{_LABEL_WIDTH + 4}}{first}"]
+        lines += [f"{'':{_LABEL_WIDTH + 4}}{line}" for line in rest]
     return lines
 
 
-def _required(f: Field[Any]) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
+def _label(f: Field[Any], kind: OptionType) -> str:
+    """An option and what to type for its value: ``--lora-rank N``, ``INPUT``."""
+    return label(f) if f.metadata["positional"] else f"{label(f)} {_metavar(f, kind)}"
 
 
 def _metavar(f: Field[Any], kind: OptionType) -> str:
@@ -99,8 +93,8 @@ def _metavar(f: Field[Any], kind: OptionType) -> str:
     return {int: "N", float: "X", Path: "PATH"}.get(kind.kind, "TEXT")
 
 
-def _default(f: Field[Any]) -> str:
-    if _required(f):
+def _choices_and_default(f: Field[Any]) -> str:
+    if is_required(f):
         return " Required."
     value = f.default_factory() if f.default_factory is not MISSING else f.default
     listed = ""

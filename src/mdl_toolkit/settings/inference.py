@@ -190,7 +190,7 @@ class InferenceSettings(ConvertOptions):
     )
 
     def problems(self) -> list[str]:
-        """What is wrong with the settings beyond types and bounds."""
+        """What is wrong with the options together: a line for each problem."""
         found = (
             missing_file(self.input, "INPUT")
             + output_problems(self.output, self.input)

@@ -39,11 +39,11 @@ Conversion = Literal["fingerprint", "recorded", "derived", "free"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the values of some settings come from.
+    """Which options were given when settings were made.
 
     Attributes:
-        given: Names that were passed when they were made.
-        values: What all of them had then; one that differs was given later.
+        given: The names that were passed.
+        values: The values of all options at that time. An option that differs now was given later.
     """
 
     given: frozenset[str]
@@ -52,12 +52,12 @@ class Origin:
 
 @dataclass(kw_only=True)
 class Settings:
-    """Base of every command's settings: a dataclass that remembers which values were given.
+    """Base class of every command's settings: a dataclass that remembers which options were given.
 
-    The memory is a field, so that ``dataclasses.replace``, copies and pickles carry it along.
+    It remembers them in a field, so that ``dataclasses.replace``, copies and pickles keep it.
 
     Attributes:
-        HEADINGS: What the help calls a group of options where it isn't the group's name.
+        HEADINGS: Headings in the help for groups of options that aren't headed by their name.
     """
 
     HEADINGS: ClassVar[Mapping[str, str]] = {}
@@ -65,7 +65,7 @@ class Settings:
     _origin: Origin | None = field(default=None, repr=False, compare=False)
 
     def __new__(cls: type[S], **values: Any) -> S:
-        """Note the names; a dataclass's own ``__init__`` fills in defaults and forgets who gave what."""
+        """Note the names that are passed: the dataclass's ``__init__`` can't tell them from defaults."""
         made: S = super().__new__(cls)
         made.__dict__["_passed"] = frozenset(values)
         return made
@@ -75,11 +75,15 @@ class Settings:
         if self._origin is None:
             self._origin = Origin(passed, _values(self))
 
+    def problems(self) -> list[str]:
+        """What is wrong with the options together, beyond the type and bounds of each: a line for each."""
+        return []
+
 
 def given_names(settings: Settings) -> frozenset[str]:
-    """The names of the settings that somebody gave: by flag, in YAML, in Python, or by a change since.
+    """The names of the options that were given: by flag, in YAML, in Python, or by a later assignment.
 
-    A value that was given counts also where it equals the default.
+    An option that was given its default value was given, too.
     """
     origin = settings._origin
     assert origin is not None
@@ -87,11 +91,11 @@ def given_names(settings: Settings) -> frozenset[str]:
 
 
 def with_defaults(settings: S, **values: Any) -> S:
-    """A copy with values that nobody gave, such as defaults that depend on the model."""
+    """A copy with other values that don't count as given, such as defaults that depend on the model."""
     before = given_names(settings)
-    filled = replace(settings, **values)
-    filled._origin = Origin(before, _values(filled))
-    return filled
+    changed = replace(settings, **values)
+    changed._origin = Origin(before, _values(changed))
+    return changed
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def _values(settings: Settings) -> dict[str, Any]:
 
 
 def _declared(settings: type[Settings]) -> list[Field[Any]]:
-    """The fields that are options: all but the memory of where they come from."""
+    """The fields that are options: all but :class:`Origin`."""
     return [f for f in fields(settings) if f.name != "_origin"]
 
 
@@ -123,21 +127,21 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     goes_with: str | None = None,
     generation: bool = False,
 ) -> Any:
-    """A setting: its default, its help, the values it takes, and what it means elsewhere.
+    """Declare an option: its default, its help, the values it takes, and what it means elsewhere.
 
     Args:
-        default: Its value where none is given; required without one.
-        help: One sentence or two that stand by themselves.
-        factory: Makes the default.
-        group: Heading in the help.
-        choices: The texts that it takes.
+        default: The value if the option isn't given. Without a default or factory the option is required.
+        help: What the option does, its unit, and when to change it; two lines of the help at most.
+        factory: A function that makes the default.
+        group: The group of options in the help.
+        choices: The texts that are taken.
         low: The least value that is taken.
         high: The greatest value that is taken.
         above: The value has to be greater than this.
-        positional: Given by its place, not by a flag.
-        metavar: How the help shows a value.
-        bare: A text that may also be true or false; the flag alone means true.
-        commas: Of one that is repeated: whether ``a,b`` is two values (else what it names decides, later).
+        positional: The option is given by its position, without a flag.
+        metavar: What the help shows in place of a value.
+        bare: The flag may stand without a value, which means true, though the option takes texts.
+        commas: Whether ``a,b`` is two values of a repeated option; if not, whoever uses the text decides.
         resume: What another value means where work is resumed. Every option of train and inference says it.
         conversion: What it means for a converted dataset. Every option of convert-dataset says it.
         goes_with: The option, as typed, without which this one has no effect: ``--do-sample``.
@@ -185,19 +189,19 @@ def options_where(settings: type[Settings], **wanted: Any) -> tuple[str, ...]:
 
 
 def printable(value: object) -> str:
-    """A value for one line of a message; quoted where it has line breaks or control characters."""
+    """A value as text for one line of a message: quoted if it has line breaks or control characters."""
     text = str(value)
     return text if text.isprintable() else repr(text)
 
 
 def flag(name: str) -> str:
-    """A setting's name as typed on the command line: ``lora_rank`` to ``--lora-rank``."""
+    """An option as typed on the command line: ``--lora-rank`` for ``lora_rank``."""
     return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class OptionType:
-    """A setting's type taken apart: the scalar kind, and whether it may be none, ``auto`` or repeated."""
+    """The type of an option: of one value, and whether it may also be none, ``auto`` or several values."""
 
     kind: type
     repeated: bool = False
@@ -206,7 +210,7 @@ class OptionType:
 
 
 def option_type(hint: Any) -> OptionType:
-    """Take a type hint of a settings class apart."""
+    """Read the type hint of an option."""
     args = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     lists = [a for a in args if get_origin(a) is list]
     if lists:
@@ -216,23 +220,28 @@ def option_type(hint: Any) -> OptionType:
 
 
 def settings_fields(settings: type[Settings]) -> list[tuple[Field[Any], OptionType]]:
-    """The settings of a command with their types, in order of declaration."""
+    """The options of a command with their types, in order of declaration."""
     hints = get_type_hints(settings)
     return [(f, option_type(hints[f.name])) for f in _declared(settings)]
 
 
+def is_required(f: Field[Any]) -> bool:
+    """Whether an option has no default."""
+    return f.default is MISSING and f.default_factory is MISSING
+
+
 def label(f: Field[Any]) -> str:
-    """What a person calls a setting: ``--lora-rank``, ``INPUT``."""
+    """An option's name as in messages: ``--lora-rank``, or ``INPUT`` for a positional one."""
     return str(f.metadata["metavar"]) if f.metadata["positional"] else flag(f.name)
 
 
 def shown(value: Any) -> str:
-    """A value for one line of a message; those of a repeated option with commas."""
+    """A value, or the values of a repeated option with commas between, for one line of a message."""
     return ",".join(map(printable, value)) if isinstance(value, list) else printable(value)
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
-    """A settings object as plain JSON values, for manifests."""
+    """All options with their values, as JSON has them, for manifests."""
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in _values(settings).items()
     }

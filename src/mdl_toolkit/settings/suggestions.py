@@ -1,7 +1,7 @@
-"""Names that other tools have for our settings, so that somebody who comes from them is led to ours.
+"""What to suggest for an option that doesn't exist: a similar name, or our name for another tool's option.
 
-From the Transformers trainer, TRL, LLaMA-Factory, ms-swift, Axolotl and the Whisper command line. An answer
-is short: the option's name here, or what is done instead.
+The other tools are the Transformers trainer, TRL, LLaMA-Factory, ms-swift, Axolotl and Whisper's program. A
+suggestion is the option's name here, or what to do instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection
 
-#: Our name, and the names that others have for it; the first of ours that a command has is the answer.
+#: Our options and other tools' names for them. The first of ours that the command has is suggested.
 _OURS = {
     "model_name": (
         "model", "model_name_or_path", "model_id", "model_path", "model_id_or_path", "base_model",
@@ -90,7 +90,7 @@ _OURS = {
     "encoding": ("csv_encoding", "file_encoding"),
 }  # fmt: skip
 
-#: What has no option of ours, and what is done instead; for every command.
+#: Options of other tools that we have no option for, and what to do instead; for every command.
 _REMARKS = {
     "trust_remote_code": "no code of a model folder is ever run, and none is needed",
     "fp16": "float16 is not offered; here it is --bf16",
@@ -124,7 +124,7 @@ _REMARKS = {
 
 _NEVER_CUT = "clips and answers are never cut; --max-audio-seconds limits a clip, --max-tokens a micro-batch"
 _ALWAYS_PACKED = "batches are always packed, without padding"
-#: The same for training alone.
+#: Options of other tools that we have no option for, and what to do instead; for ``train`` only.
 _TRAINING = {
     "deepspeed": (
         "launch with accelerate, whose ZeRO stage becomes --sharding: accelerate launch --config_file F "
@@ -172,12 +172,15 @@ _TRAINING = {
 
 
 def suggestion(name: str, known: Collection[str], form: Callable[[str], str] = str) -> str:
-    """The end of a message about a setting that does not exist: what it is called here, or one like it.
+    """The end of a message about an option that doesn't exist: what to use instead, or a similar name.
 
     Args:
-        name: With underscores.
-        known: Settings that the command has.
-        form: How they are written: as a flag, or as they are.
+        name: The name that was typed, with underscores.
+        known: The names of the command's options.
+        form: How to write an option's name: as a flag, or as it is.
+
+    Returns:
+        ``: here it is …``, ``; did you mean …?`` or nothing.
     """
     remarks = {**(_REMARKS if "model_name" in known else {}), **(_TRAINING if "lr" in known else {})}
     if name in remarks:

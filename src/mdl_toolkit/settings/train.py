@@ -347,7 +347,7 @@ class TrainSettings(ConvertOptions):
     )
 
     def problems(self) -> list[str]:
-        """What is wrong with the settings beyond types and bounds."""
+        """What is wrong with the options together: a line for each problem."""
         found = self._model_problems()
         if not dataset_paths(self.train_dataset):
             found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings.configfile import Scalar, read_config
-from mdl_toolkit.settings.options import OptionType, Settings, label, printable, settings_fields, shown
+from mdl_toolkit.settings.options import (
+    OptionType,
+    Settings,
+    is_required,
+    label,
+    printable,
+    settings_fields,
+    shown,
+)
 from mdl_toolkit.settings.suggestions import suggestion
 
 S = TypeVar("S", bound=Settings)
@@ -20,10 +27,10 @@ _NONE = ("null", "none", "")
 
 
 def parse_value(text: str | Sequence[str], kind: OptionType, meta: Mapping[str, Any]) -> Any:
-    """Turn a flag's text, or the texts of one that is repeated, into a setting.
+    """Turn the text of a flag, or the texts of a repeated flag, into an option's value.
 
     Raises:
-        ValueError: With what was expected.
+        ValueError: The text is not of the option's type or out of its bounds; says what was expected.
     """
     if kind.repeated:
         given = [text] if isinstance(text, str) else text
@@ -58,7 +65,7 @@ def parse_value(text: str | Sequence[str], kind: OptionType, meta: Mapping[str, 
 
 
 def _pieces(value: str, commas: bool) -> list[str]:
-    """``a`` or ``a,b`` or, as the public 0.1.0 took it too, a JSON list."""
+    """Split ``a`` or ``a,b`` or a JSON list, which 0.1.0 took too."""
     if value.startswith("["):
         import json
 
@@ -72,10 +79,10 @@ def _pieces(value: str, commas: bool) -> list[str]:
 
 
 def parse_yaml(value: Scalar | list[Scalar] | None, kind: OptionType, meta: Mapping[str, Any]) -> Any:
-    """Turn what was written in YAML into a setting; never what YAML makes of it where that is something else.
+    """Turn what was written in YAML into an option's value, and refuse what YAML would turn into another one.
 
     Raises:
-        ValueError: With what was expected.
+        ValueError: The value is not of the option's type or out of its bounds; says what was expected.
     """
     of_text = kind.kind in (str, Path)
     if value is None:
@@ -130,16 +137,16 @@ def _check_bounds(value: Any, meta: Mapping[str, Any]) -> None:
 def make_settings(
     settings: type[S], flags: Mapping[str, Any], config: Path | None = None, before: Sequence[str] = ()
 ) -> S:
-    """Make a command's settings of its flags and, where given, a YAML file (flags win).
+    """Make a command's settings from its flags and, if given, a YAML file. Flags take precedence.
 
     Args:
         settings: The class of the command's settings.
-        flags: Texts by setting name; lists of them for repeated options.
-        config: A YAML file with a mapping of setting names (dashes or underscores) to values.
-        before: What was found to be wrong already.
+        flags: Texts by option name; lists of them for repeated options.
+        config: A YAML file that maps option names (with dashes or underscores) to values.
+        before: Problems that were found earlier, to be reported together with those found here.
 
     Raises:
-        SettingsError: With every problem found, one line each.
+        SettingsError: Something is wrong; it has every problem, one line each.
     """
     problems = list(before)
     values: dict[str, Any] = {}
@@ -162,15 +169,14 @@ def make_settings(
         except ValueError as error:
             problems.append(f"{label(f)} {shown(value)}: {error}")
     for name, (f, _) in known.items():
-        required = f.default is MISSING and f.default_factory is MISSING
-        # Where it was typed under another name, or without its value, that has been told.
+        # An option that was typed under another name, or without its value, has been reported already.
         told = (f"here it is {label(f)}", f"here it is {name}", f"{label(f)} needs a value")
-        if required and name not in attempted and not any(text.endswith(told) for text in problems):
+        if is_required(f) and name not in attempted and not any(text.endswith(told) for text in problems):
             problems.append(f"{label(f)} is missing: {f.metadata['help']}")
     made = None
     if not problems:
         made = settings(**values)
-        problems += getattr(made, "problems", list)()
+        problems += made.problems()
     if problems or made is None:
         raise SettingsError(problems)
     return made
