@@ -308,31 +308,6 @@ def test_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: Any, bo
     assert 0 < error < bound, "some per cent of the weights' own error"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_pieces_are_quantised_as_the_whole(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rows: int):
-    """Bit for bit what bitsandbytes makes of a weight in one piece."""
-    import bitsandbytes as bnb
-
-    from mdl_toolkit.model_folders import quantize
-
-    monkeypatch.setattr(quantize, "_PIECE_ELEMENTS", rows * 96)
-    weight = torch.randn(20, 96, generator=torch.Generator().manual_seed(1)).to(dtype)
-    cpu = torch.device("cpu")
-    layer = bnb.nn.Linear8bitLt(96, 20, has_fp16_weights=False)
-    made: Any = quantize.quantized_parameter(layer, weight, cpu)
-    whole = bnb.nn.Int8Params(weight, False).to(cpu)
-    assert torch.equal(made.data, whole.data) and torch.equal(made.CB, whole.CB)
-    assert torch.equal(made.SCB, whole.SCB.flatten())
-    layer = bnb.nn.Linear4bit(96, 20, compute_dtype=dtype, quant_type="nf4")
-    made = quantize.quantized_parameter(layer, weight, cpu)
-    whole = bnb.nn.Params4bit(weight, False, quant_type="nf4", blocksize=32).to(cpu)
-    assert made.bnb_quantized and layer.quant_state is made.quant_state
-    assert torch.equal(made.data, whole.data)
-    mine, its = made.quant_state.as_dict(packed=True), whole.quant_state.as_dict(packed=True)
-    assert mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in its)
-
-
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])
 def test_adapters_train_on_a_quantised_decoder(tmp_path: Path, inputs: dict, quantization: Any):
     from peft import LoraConfig, inject_adapter_in_model

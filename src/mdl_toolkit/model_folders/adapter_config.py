@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
-from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
 from mdl_toolkit.model_folders.tensorfiles.reader import read_json
 
 #: The fields that are read; the others don't change what an adapter computes.
@@ -73,7 +73,7 @@ def write_config(
         in_full: Short names (``lm_head``) of the modules that were trained in full.
         base_name: What PEFT shall take as the base.
     """
-    tame_bitsandbytes()
+    import_bitsandbytes()
     from peft import LoraConfig
 
     config = LoraConfig(
@@ -88,12 +88,13 @@ def write_config(
 
 
 def value_for(patterns: Any, module: str, default: Any) -> Any:
-    """What a ``rank_pattern`` or ``alpha_pattern`` says of a module, as PEFT reads it; else ``default``."""
-    tame_bitsandbytes()
-    from peft.utils.other import get_pattern_key
+    """What a ``rank_pattern`` or ``alpha_pattern`` says of a module; else ``default``.
 
+    Its keys are regular expressions of the end of a module's name, from a dot on; the first that fits counts.
+    """
     patterns = patterns or {}
-    return patterns.get(get_pattern_key(patterns.keys(), module), default)
+    fitting = (key for key in patterns if re.match(rf"(.*\.)?({key})$", module))
+    return patterns.get(next(fitting, module), default)
 
 
 def _plain(value: Any) -> Any:

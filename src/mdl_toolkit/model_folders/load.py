@@ -10,12 +10,13 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
+from mdl_toolkit.compat.peft_layers import mark_as_quantized
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.family import MODEL_TYPE, check_family
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
@@ -32,7 +33,6 @@ from mdl_toolkit.model_folders.quantize import (
     Quantization,
     quantized_parameter,
     replace_linears,
-    tame_bitsandbytes,
 )
 from mdl_toolkit.model_folders.tensorfiles.reader import (
     WeightFiles,
@@ -157,7 +157,7 @@ def load_model(
     fill(model, files, trained.full, device, quantized)
     model.recompute_constants()
     if quantization:
-        setattr(model, f"is_loaded_in_{quantization}", True)  # PEFT chooses its layers by this
+        mark_as_quantized(model, quantization)
     if trained.lora:
         attach_adapter(model, trained)
     model.eval()
@@ -216,9 +216,11 @@ def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and persistent buffers by every name that they have (tied ones more than once)."""
     found: list[tuple[str, Tensor]] = list(model.named_parameters(remove_duplicate=False))
     for prefix, module in model.named_modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and name not in module._non_persistent_buffers_set:
-                found.append((f"{prefix}.{name}" if prefix else name, buffer))
+        buffers = dict(module.named_buffers(recurse=False, remove_duplicate=False))
+        if buffers:
+            written = module.state_dict()
+            start = f"{prefix}." if prefix else ""
+            found += [(start + name, buffer) for name, buffer in buffers.items() if name in written]
     return found
 
 
@@ -278,8 +280,7 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
 def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Replace a parameter or buffer of a model, named as by :func:`named_tensors`. Ties are the caller's."""
     owner, leaf = _owner(model, name), name.rpartition(".")[2]
-    table: Any = owner._parameters if leaf in owner._parameters else owner._buffers
-    table[leaf] = tensor
+    setattr(owner, leaf, tensor)
 
 
 def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
@@ -288,7 +289,7 @@ def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
     Raises:
         ModelError: Where a module that it adapts isn't a linear layer of the model, or a shape differs.
     """
-    tame_bitsandbytes()
+    import_bitsandbytes()
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     modules = dict(model.named_modules())

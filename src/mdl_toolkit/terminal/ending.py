@@ -9,10 +9,11 @@ The interpreter joins all threads and frees all objects first. That goes wrong i
 
 from __future__ import annotations
 
-import atexit
 import os
+import sys
 from typing import NoReturn
 
+from mdl_toolkit.compat.interpreter import run_exit_functions
 from mdl_toolkit.terminal.console import flush
 from mdl_toolkit.terminal.live_line import clear_live_line
 
@@ -25,8 +26,8 @@ def end_process(code: int, *, exit_functions: bool) -> NoReturn:
         exit_functions: Whether to call what was registered with ``atexit``, as at an ordinary end. False in a
             thread that ends the process because its main thread hangs.
     """
-    if exit_functions:
-        atexit._run_exitfuncs()
+    if exit_functions and not run_exit_functions():
+        sys.exit(code)
     clear_live_line()
     flush()
     os._exit(code)

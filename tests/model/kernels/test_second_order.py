@@ -150,7 +150,7 @@ def test_a_whole_model_with_adapters(tiny: Callable[..., Any]) -> None:
             lay_out(model, 2**40, backward=True)
             for module in model.modules():
                 if hasattr(module, "lora_A"):
-                    layers.make_lean(module)
+                    layers.use_own_forward(module)
         with sdpa_kernel(SDPBackend.MATH):
             value = model(**random_batch(range(2)).model_inputs()).loss_sum
             first = torch.autograd.grad(value, trained, create_graph=True)

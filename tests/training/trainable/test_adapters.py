@@ -26,6 +26,7 @@ from mdl_toolkit.training.trainable.adapters import (
     trained_tensors,
     trained_weights,
 )
+from mdl_toolkit.training.trainable.layers import DoraLinear, LoraLinear
 from support.models.batches import random_batch
 from support.models.tiny import make_model_folder, tiny_config
 
@@ -145,13 +146,13 @@ class TestValues:
     @pytest.mark.parametrize(
         "name", ["decoder.model.layers.0.mlp.up_proj", "audio_encoder.blocks.0.attn.proj"]
     )
-    def test_the_lean_forward_is_pefts(self, changes: dict[str, Any], name: str) -> None:
+    def test_the_own_forward_is_pefts(self, changes: dict[str, Any], name: str) -> None:
         model = trained(**changes)
-        lean = model.get_submodule(name)
+        lean: Any = model.get_submodule(name)
         torch.nn.init.normal_(lean.lora_B["default"].weight, std=0.5)
         plain = copy.deepcopy(lean)
         plain.__class__ = lora.Linear
-        assert type(lean).__name__ == "LeanLinear"
+        assert type(lean).__name__ == "Linear" and issubclass(type(lean), LoraLinear)
         results = []
         for layer in (lean, plain):
             x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -179,7 +180,8 @@ class TestValues:
         model = load_model(make_model_folder(tmp_path / "base"), quantization=quantization)
         make_trainable(model, settings(lora_attention=True, dora=dora))
         layer = model.decoder.model.layers[0].mlp.gate_proj
-        assert type(layer).__name__ == {"8bit": "LeanLinear8bitLt", "4bit": "LeanLinear4bit"}[quantization]
+        assert type(layer).__name__ == {"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[quantization]
+        assert isinstance(layer, DoraLinear if dora else LoraLinear)
         parameters = trainable_parameters(model)
         assert not any("quant" in type(p).__name__.lower() for p in parameters.values())
         optimizer = torch.optim.AdamW(parameters.values(), lr=3e-3)

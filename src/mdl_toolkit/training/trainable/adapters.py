@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
+from mdl_toolkit.compat.peft_layers import is_lora_layer
 from mdl_toolkit.distributed.sharding import full_tensor, load_full
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.model_folders.load import tied_names
@@ -24,11 +26,10 @@ from mdl_toolkit.model_folders.names import (
     parts_in_full,
     published_name,
 )
-from mdl_toolkit.model_folders.quantize import tame_bitsandbytes
 from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.trainable.layers import compute_in, make_lean
+from mdl_toolkit.training.trainable.layers import compute_in, use_own_forward
 
 if TYPE_CHECKING:
     from mdl_toolkit.model.midashenglm import MiDashengLMModel
@@ -61,8 +62,7 @@ def make_trainable(model: MiDashengLMModel, settings: TrainSettings) -> None:
             parameter.requires_grad_(True)
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
-    compute_in(model.get_input_embeddings(), dtype)
-    compute_in(model.get_output_embeddings(), dtype)
+    compute_in(model, dtype)
     if model.device.type != "meta" and settings.method == "lora":
         initialise_adapters(model, settings.seed)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -162,7 +162,7 @@ def initialise_adapters(model: nn.Module, seed: int) -> None:
     magnitudes are the norms of the base's rows (Liu et al., 2024).
     """
     for name, module in model.named_modules():
-        if not hasattr(module, "lora_A") or ADAPTER not in module.lora_A:
+        if not is_lora_layer(module, ADAPTER):
             continue
         first, second = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
         key = f"{seed}:{published_name(name)}".encode()
@@ -203,23 +203,18 @@ def logical_size(parameter: Tensor) -> int:
 
 
 def _inject(model: MiDashengLMModel, settings: TrainSettings) -> None:
-    tame_bitsandbytes()  # PEFT imports it where it is installed
+    import_bitsandbytes()  # PEFT imports it where it is installed
     from peft import inject_adapter_in_model
 
     config = lora_config(settings)
     if config.target_modules is None:
         return
-    scales = {module: module.weight.SCB for module in model.modules() if hasattr(module, "init_8bit_state")}
     inject_adapter_in_model(
         config, model, adapter_name=ADAPTER, low_cpu_mem_usage=model.device.type == "meta"
     )
-    for module, scale in scales.items():
-        # DoRA has looked at the dequantised weights, and PEFT's way of doing so loses the layer's state.
-        module.state.CB, module.state.SCB = module.weight.data, scale
-        module.weight.CB = module.weight.SCB = None
     for module in model.modules():
-        if hasattr(module, "lora_A") and ADAPTER in module.lora_A:
-            make_lean(module)
+        if is_lora_layer(module, ADAPTER):
+            use_own_forward(module)
 
 
 def _check_trainable(name: str, parameter: nn.Parameter) -> None:

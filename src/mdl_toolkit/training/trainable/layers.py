@@ -1,4 +1,4 @@
-"""Layers as they are in training: lean adapters, and float32 weights in a model of a smaller dtype.
+"""Layers as they are in training: adapters with forwards of our own, and float32 weights in a smaller model.
 
 Letters: I and O inputs and outputs of a linear layer.
 """
@@ -11,48 +11,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
+from mdl_toolkit.compat.peft_layers import has_expected_parts
+from mdl_toolkit.compat.torch_modules import extend
 from mdl_toolkit.model.kernels.linear import forget_layouts, is_plain, layout_of, linear, transposed
 from mdl_toolkit.model.kernels.second_order import traced_gradients
 from mdl_toolkit.model_folders.names import ADAPTER
 
-_classes: dict[tuple[type, bool], type] = {}
 
-
-def make_lean(module: Any) -> None:
+def use_own_forward(layer: Any) -> None:
     """Let a layer of PEFT's use a forward below in place of its own, where one does the same.
 
     It does so while the one adapter that training has is active, alone and unmerged. Whatever else PEFT's
-    methods make of the layer (merged, disabled, other adapters beside it), PEFT's own forward computes.
+    methods make of the layer (merged, disabled, other adapters beside it), PEFT's own forward computes, and
+    always where PEFT builds its layers otherwise than expected.
     """
-    dora = bool(module.lora_variant)
-    if dora and not is_plain(module.base_layer):
+    if not has_expected_parts(layer, ADAPTER):
+        return
+    if not layer.lora_variant:
+        extend(layer, LoraLinear)
+        return
+    if not is_plain(layer.base_layer):
         # PEFT has just made the magnitudes of the dequantised weights, which will never change.
-        norms = module.lora_magnitude_vector[ADAPTER].weight.detach().clone().float()
-        module.register_buffer("row_norms", norms, persistent=False)
-    module.__class__ = _lean_class(type(module), dora)
+        norms = layer.lora_magnitude_vector[ADAPTER].weight.detach().clone().float()
+        layer.register_buffer("row_norms", norms, persistent=False)
+    extend(layer, DoraLinear)
 
 
-class _Lean:
-    """Mixed into PEFT's layers."""
+class LoraLinear:
+    """The forward of a linear layer with a LoRA adapter, put before PEFT's own."""
 
-    lean_kind: tuple[type, bool]
+    dora = False
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """``x`` [..., I] → [..., O]."""
         layer: Any = self
-        dora = self.lean_kind[1]
         if (
             args
             or kwargs
             or layer.disable_adapters
             or layer.merged
             or layer.active_adapters != [ADAPTER]
-            or (ADAPTER in layer.lora_variant) != dora
+            or (ADAPTER in layer.lora_variant) != self.dora
             or layer.lora_B[ADAPTER].bias is not None
         ):
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]
-        return _dora_forward(layer, x) if dora else _lora_forward(layer, x)
+        return _dora_forward(layer, x) if self.dora else _lora_forward(layer, x)
 
     def merge(self, *args: Any, **kwargs: Any) -> None:
         """PEFT's; it writes to the base's weight in ways that leave no trace."""
@@ -64,21 +69,11 @@ class _Lean:
         forget_layouts(self.base_layer)  # type: ignore[attr-defined]
         super().unmerge()  # type: ignore[misc]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copies and pickles are made by the library's class, since this one has no name to be found by."""
-        return _blank, self.lean_kind, self.__dict__.copy()
 
+class DoraLinear(LoraLinear):
+    """The forward of a linear layer with a DoRA adapter, put before PEFT's own."""
 
-def _lean_class(kind: type, dora: bool) -> type:
-    if (kind, dora) not in _classes:
-        fields = {"lean_kind": (kind, dora), "__module__": __name__}
-        _classes[kind, dora] = type(f"Lean{kind.__name__}", (_Lean, kind), fields)
-    return _classes[kind, dora]
-
-
-def _blank(kind: type, dora: bool) -> Any:
-    made: Any = _lean_class(kind, dora)
-    return made.__new__(made)
+    dora = True
 
 
 def _lora_forward(self: Any, x: Tensor) -> Tensor:
@@ -209,7 +204,10 @@ def _rows(x: Tensor) -> Tensor:
 class _CastEmbedding(nn.Embedding):
     """Embeddings kept in float32 and given in the dtype of the model around them."""
 
-    compute_dtype: torch.dtype
+    def __init__(self, embeddings: nn.Embedding, compute_dtype: torch.dtype) -> None:
+        count, width, padding = embeddings.num_embeddings, embeddings.embedding_dim, embeddings.padding_idx
+        super().__init__(count, width, padding, device="meta")
+        self.weight, self.compute_dtype = embeddings.weight, compute_dtype
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input).to(self.compute_dtype)
@@ -218,18 +216,19 @@ class _CastEmbedding(nn.Embedding):
 class _CastLinear(nn.Linear):
     """A linear layer kept in float32 that computes in the dtype of what it is given."""
 
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__(head.in_features, head.out_features, head.bias is not None, device="meta")
+        self.weight, self.bias = head.weight, head.bias
+
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
 
 
-def compute_in(module: nn.Module, dtype: torch.dtype) -> None:
-    """Let embeddings or head that train in float32 work in a model of a smaller dtype."""
-    weight = module.weight
-    if not isinstance(weight, Tensor) or weight.dtype == dtype:
-        return
-    if type(module) is nn.Embedding:
-        module.__class__ = _CastEmbedding
-        module.compute_dtype = dtype  # type: ignore[assignment]
-    elif is_plain(module):
-        module.__class__ = _CastLinear
+def compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Let embeddings and head that train in float32 work in a model of a smaller dtype."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(embeddings) is nn.Embedding and embeddings.weight.dtype != dtype:
+        model.set_input_embeddings(_CastEmbedding(embeddings, dtype))
+    if is_plain(head) and head.weight.dtype != dtype:
+        model.set_output_embeddings(_CastLinear(head))

@@ -1,0 +1,22 @@
+"""The interpreter's own end."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+
+
+def run_exit_functions() -> bool:
+    """Call what was registered with ``atexit``, as the interpreter does at its end, and only that.
+
+    The public way is to let the interpreter end, which first waits for all threads. Python 3.10 to 3.13 have
+    ``atexit._run_exitfuncs``. Fall-back of the caller: an ordinary end of the process.
+
+    Returns:
+        Whether they were called.
+    """
+    run: Callable[[], None] | None = getattr(atexit, "_run_exitfuncs", None)
+    if run is None:
+        return False
+    run()
+    return True
