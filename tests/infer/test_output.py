@@ -257,26 +257,13 @@ def test_halves_of_surrogate_pairs_end_no_run(folder: Path, model: Path):
 
 @pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.jsonl"])
 def test_interrupted_and_started_again_each_format_ends_alike(
-    folder: Path, model: Path, monkeypatch, name: str
+    folder: Path, model: Path, interrupted_after, name: str
 ):
-    from mdl_toolkit.generation.generator import Generator
-
     lines = [(f"{row % 4}.wav", f"truth {row}") for row in range(20)]  # each fourth clip is missing
     write_csv(folder / "in.csv", ["audio", "prediction"], lines)
     whole = _infer(folder, model, "in.csv", "whole" + name[3:], batch_size=1)
-    stream, count = Generator.stream, []
-
-    def stopping(self, prompts, slots):
-        for answer in stream(self, prompts, slots):
-            if len(count) == 9:
-                raise KeyboardInterrupt
-            count.append(1)
-            yield answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Generator, "stream", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            _infer(folder, model, "in.csv", name, batch_size=1)
+    with interrupted_after(9):
+        _infer(folder, model, "in.csv", name, batch_size=1)
     assert not (folder / name).exists()
     assert _infer(folder, model, "in.csv", name, batch_size=1) == whole
 

@@ -222,30 +222,15 @@ def test_an_answer_may_be_as_long_as_those_of_the_training(
     assert said in capsys.readouterr().err
 
 
-def _interrupted(folder: Path, model: Path, monkeypatch, after: int, **options) -> None:
-    """A run that ends, as if killed, when it has so many answers."""
-    count = []
-    stream = Generator.stream
-
-    def stopping(self, prompts, slots):
-        for answer in stream(self, prompts, slots):
-            if len(count) == after:
-                raise KeyboardInterrupt
-            count.append(1)
-            yield answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Generator, "stream", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            _run(folder, model, **options)
-
-
-def test_an_interrupted_run_goes_on_and_ends_alike(folder: Path, model: Path, monkeypatch, capsys):
+def test_an_interrupted_run_goes_on_and_ends_alike(
+    folder: Path, model: Path, monkeypatch, interrupted_after, capsys
+):
     _table(folder, 30)
     (folder / "clips/5.wav").unlink()
     _run(folder, model, output=folder / "whole.csv", batch_size=1)
     capsys.readouterr()
-    _interrupted(folder, model, monkeypatch, after=19, batch_size=1)
+    with interrupted_after(19):
+        _run(folder, model, batch_size=1)
     assert not (folder / "out.csv").exists()
     journal = folder / "out.csv.partial/rank-0.jsonl"
     with open(journal, "ab") as stream:  # what a kill leaves in the middle of a line
@@ -258,9 +243,10 @@ def test_an_interrupted_run_goes_on_and_ends_alike(folder: Path, model: Path, mo
     assert "going on" in capsys.readouterr().err
 
 
-def test_another_command_is_refused_by_name(folder: Path, model: Path, monkeypatch):
+def test_another_command_is_refused_by_name(folder: Path, model: Path, interrupted_after):
     _table(folder)
-    _interrupted(folder, model, monkeypatch, after=1)
+    with interrupted_after(1):
+        _run(folder, model)
     with pytest.raises(UserError, match=r"--max-new-tokens was 4, now 6.*--overwrite"):
         _run(folder, model, max_new_tokens=6)
     with pytest.raises(UserError, match=r"repetition_penalty was None, now 1\.5"):
@@ -274,10 +260,11 @@ def test_another_command_is_refused_by_name(folder: Path, model: Path, monkeypat
     assert len(rows) == 10 and not (folder / "out.csv.partial").exists()
 
 
-def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, monkeypatch):
+def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, interrupted_after):
     _table(folder)
     _run(folder, model, output=folder / "whole.csv", batch_size=1)
-    _interrupted(folder, model, monkeypatch, after=9, batch_size=1)
+    with interrupted_after(9):
+        _run(folder, model, batch_size=1)
     journal = folder / "out.csv.partial/rank-0.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b'"rows"' in lines[3]
@@ -287,11 +274,12 @@ def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, mon
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
 
 
-def test_two_at_once_are_refused(folder: Path, model: Path, monkeypatch):
+def test_two_at_once_are_refused(folder: Path, model: Path, interrupted_after):
     from mdl_toolkit.infer.journal import Journal
 
     _table(folder)
-    _interrupted(folder, model, monkeypatch, after=1)
+    with interrupted_after(1):
+        _run(folder, model)
     other = Journal(folder / "out.csv")
     other.open()
     try:
@@ -398,7 +386,7 @@ def test_rows_that_do_not_fit_together_are_answered_fewer_at_a_time(folder: Path
     assert "not enough memory" in rows[2]["error"] and not rows[2]["prediction"]
 
 
-def test_rows_stream(folder: Path, model: Path, monkeypatch):
+def test_rows_stream(folder: Path, model: Path, monkeypatch, interrupted_after):
     """Predictions are on disk while later clips aren't even looked at."""
     _table(folder, 4)
     source = folder / "in.csv"
@@ -408,7 +396,8 @@ def test_rows_stream(folder: Path, model: Path, monkeypatch):
     loaded: list[int] = []
     read = RowReader.read
     monkeypatch.setattr(RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key))
-    _interrupted(folder, model, monkeypatch, after=3, batch_size=8)
+    with interrupted_after(3):
+        _run(folder, model, batch_size=8)
     done = (folder / "out.csv.partial/rank-0.jsonl").read_text().count('"rows"')
     assert done == 3 and len(loaded) < 80
 
