@@ -101,7 +101,7 @@ class _Readback:
 
 
 def seed_dropout(seed: int, step: int, slot: int) -> None:
-    """Seed what a micro-batch draws by its position in the run alone.
+    """Seed what a micro-batch draws by its place in the run alone.
 
     So a resumed run draws the same without any saved random state, and so do other numbers of processes.
     """
@@ -188,12 +188,12 @@ class Loop:
     def _make_steps(self, batches: SynchronizedBatches, signals: StopSignals) -> None:
         for scheduled in self.order:
             self._pending.append(self._step(scheduled, batches))
-            stop = self._settle(signals, self._lag)
+            stop = self._read_results(signals, self._lag)
             number, last = scheduled.number, scheduled.number == self.order.total_steps
             evaluates = self.evaluation is not None and (last or number % self._eval_every == 0)
             saves = last or number % self._save_every == 0
             if stop is not None or evaluates or saves:
-                stop = self._settle(signals, 0) or stop
+                stop = self._read_results(signals, 0) or stop
             if stop is not None:
                 self._stop(stop)
             if evaluates:
@@ -207,10 +207,11 @@ class Loop:
     def _tasks(self) -> Iterator[tuple[int, ...]]:
         """The rows of this process's micro-batches, in the order of the run."""
         for scheduled in self.order:
-            for indices in self._own(scheduled):
+            for indices in self._own_micro_batches(scheduled):
                 yield tuple(indices) or (self._filler(scheduled),)
 
-    def _own(self, scheduled: Scheduled) -> list[list[int]]:
+    def _own_micro_batches(self, scheduled: Scheduled) -> list[list[int]]:
+        """The rows of this rank's micro-batches of a step: its slice of ``step.micro``."""
         first = self.ranks.rank * self._accumulation
         return [list(indices) for indices in scheduled.step.micro[first : first + self._accumulation]]
 
@@ -221,7 +222,7 @@ class Loop:
 
     def _step(self, scheduled: Scheduled, batches: SynchronizedBatches) -> _PendingStep:
         counted = dict(self.wrapped.model.counted)
-        own, number = self._own(scheduled), scheduled.number
+        own, number = self._own_micro_batches(scheduled), scheduled.number
         scale = 1.0 / max(1, scheduled.step.supervised)
         losses: list[Tensor] = []
         kept: list[PackedBatch | None] = []
@@ -252,11 +253,11 @@ class Loop:
                 bad = bad | ~torch.isfinite(loss)
         flag = bad.to(torch.float32)
         if self.settings.on_nonfinite == "stop":
-            # Steps that were launched before the host knew must not go on from here either.
+            # Steps that were launched before the host knew must not update either.
             flag = self._held_back = torch.maximum(self._held_back, flag)
         return flag
 
-    def _settle(self, signals: StopSignals, lag: int) -> int | None:
+    def _read_results(self, signals: StopSignals, lag: int) -> int | None:
         """Read and report the numbers of all steps but the last ``lag`` ones.
 
         Returns:
@@ -374,7 +375,7 @@ class Loop:
             Stopped: A signal asked to stop while a process waited for a micro-batch.
             MdlError: ``cause``, with what was saved.
         """
-        self._settle(signals, 0)
+        self._read_results(signals, 0)
         failed = cause is not None and not isinstance(cause, WaitEnded)
         failures, *flags = self.ranks.sum([float(failed), *signals.flags()])
         stop = agreed_signal(flags)

@@ -2,7 +2,10 @@
 
 The stream depends on the seed and the epoch alone, and a step takes the next clips of it, as many as all
 processes and accumulation steps hold together. So the same clips make the same step however they are divided,
-and a run goes on from the same clip of the same stream with another number of processes.
+and a run resumes at the same clip of the same stream with another number of processes.
+
+How a step is split over ranks: :meth:`Plan.split` divides its clips into one micro-batch for each rank and
+accumulation step, all with about the same work (``balance.py``). ``Step.micro`` has them in order of rank.
 
 Clips are drawn by length, so that each step has its share of short and of long ones. Nothing is padded, so
 clips of one length gain no speed by being together; but they tend to be of one kind, and a step of such is a
@@ -56,12 +59,15 @@ class Step:
 
     @cached_property
     def micro(self) -> list[list[int]]:
-        """Indices of the clips of each rank × accumulation slot, balanced by work; some can be empty."""
+        """Indices of the clips of each micro-batch, balanced by work; a micro-batch can be empty.
+
+        Number ``rank * accumulation + i`` is the i-th micro-batch of a rank in this step.
+        """
         return self._split(self.samples)
 
     @property
     def next_sample(self) -> int:
-        """Position in the epoch's stream after this step: where a run goes on."""
+        """Position in the epoch's stream after this step, where a run resumes."""
         return self.first_sample + len(self.samples)
 
 
@@ -162,7 +168,7 @@ class Plan:
 
         Args:
             epoch: Counted from 0.
-            first_sample: Position in the stream to begin at, where a run goes on that stopped there.
+            first_sample: Position in the stream to begin at, for a run that is resumed there.
         """
         stream = self.stream(epoch)
         return Epoch(self, stream, self._cuts(stream, first_sample))
