@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 import re
@@ -24,6 +25,8 @@ from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.distributed.environment import VARIABLES
 from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
+from mdl_toolkit.model_folders.names import is_statistic
+from mdl_toolkit.model_folders.tensorfiles.headers import read_headers
 from mdl_toolkit.settings import DemoSettings
 from mdl_toolkit.terminal.forwarding import SignalForwarder
 from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS
@@ -272,18 +275,8 @@ def facts(folder: Path) -> list[tuple[str, str]]:
 
 
 def _parameters(folder: Path) -> int:
-    """Counted in the headers of the weight files: eight bytes of length, then JSON."""
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with open(file, "rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__" and "init_bn.running" not in name and "num_batches" not in name:
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                total += count
-    return total
+    """Counted in the headers of the weight files."""
+    return sum(math.prod(info.shape) for name, info in read_headers(folder).items() if not is_statistic(name))
 
 
 def _processor() -> str:

@@ -20,7 +20,7 @@ from mdl_toolkit.generation.decoding import BEAMS, LENGTHS, SAMPLING, Decoding, 
 from mdl_toolkit.generation.processors import make_processors, no_library_warnings
 from mdl_toolkit.model_folders.folder import ModelFolder
 from mdl_toolkit.model_folders.load import load_config
-from mdl_toolkit.model_folders.tensorfiles.reader import read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import read_json
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)

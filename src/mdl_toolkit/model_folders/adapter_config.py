@@ -10,7 +10,7 @@ from typing import Any
 from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
-from mdl_toolkit.model_folders.tensorfiles.reader import read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import read_json
 
 #: The fields that are read; the others don't change what an adapter computes.
 FIELDS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")

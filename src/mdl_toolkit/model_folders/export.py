@@ -18,13 +18,13 @@ from torch import Tensor
 
 from mdl_toolkit.errors import MdlError, ModelError, StorageError
 from mdl_toolkit.files import atomic_folder, storage_cause, write_json
-from mdl_toolkit.model_folders.listing import MANIFEST_NAME
 from mdl_toolkit.model_folders.load import load_config, main_dtype
-from mdl_toolkit.model_folders.manifest import ModelManifest
+from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, ModelManifest
 from mdl_toolkit.model_folders.merge import FinalDtype, Merge, MergeForm, written_dtype
 from mdl_toolkit.model_folders.names import is_tied, part_of
 from mdl_toolkit.model_folders.rounding import Rounding
-from mdl_toolkit.model_folders.tensorfiles.reader import INDEX_NAME, TensorInfo, WeightFiles, read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import INDEX_NAME, read_json
+from mdl_toolkit.model_folders.tensorfiles.reader import TensorInfo, WeightFiles
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.model_folders.trained import TrainedWeights
 from mdl_toolkit.terminal.logs import get_logger

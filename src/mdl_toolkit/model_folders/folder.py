@@ -8,7 +8,7 @@ from pathlib import Path
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.model_folders.manifest import Kind, ModelManifest
-from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles, read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import fingerprint, read_headers, read_json
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -54,7 +54,7 @@ def open_folder(folder: Path, base_model: str | Path | None = None) -> ModelFold
             f"{folder}: its base {base} is no stand-alone model; merge that first (--merge-lora true)"
         )
     known = manifest.base.fingerprint if manifest and manifest.base else None
-    if known is not None and (found := WeightFiles(base).fingerprint()) != known:
+    if known is not None and (found := fingerprint(read_headers(base))) != known:
         raise ModelError(
             f"{folder}: trained on another base than {base} (weights {known[:8]}, here {found[:8]}); "
             "name the right one with --base-model"

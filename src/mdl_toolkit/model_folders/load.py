@@ -34,11 +34,8 @@ from mdl_toolkit.model_folders.quantize import (
     quantized_parameter,
     replace_linears,
 )
-from mdl_toolkit.model_folders.tensorfiles.reader import (
-    WeightFiles,
-    read_json,
-    shown_name,
-)
+from mdl_toolkit.model_folders.tensorfiles.headers import read_json, shown_name
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.trained import TrainedWeights
 
 #: No published model comes near these; a wrong config.json must not make us build without end.

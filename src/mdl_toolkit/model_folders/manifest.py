@@ -1,6 +1,6 @@
 """``mdl_toolkit.json``: what a model folder says about itself, so that it is used as it was trained.
 
-Kinds of folders:
+No torch. Kinds of folders:
 
 * ``model``: stands alone (a base, or a merged result);
 * ``adapter``: PEFT's ``adapter_model.safetensors`` and ``adapter_config.json``, on top of a base;
@@ -9,6 +9,7 @@ Kinds of folders:
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 from collections.abc import Mapping
@@ -24,9 +25,10 @@ from mdl_toolkit.data.prompt.record import ORDERS, PromptRecord, PromptUse
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
 from mdl_toolkit.hub import TINY, revision_of
-from mdl_toolkit.model_folders.listing import MANIFEST_NAME, files_in
-from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles, read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import fingerprint, read_headers, read_json
 
+#: What a model folder says about itself.
+MANIFEST_NAME = "mdl_toolkit.json"
 FORMAT = 1
 Kind = Literal["model", "adapter", "overlay"]
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "bitsandbytes")
@@ -50,7 +52,7 @@ class BaseRecord:
             name=name,
             path=None if name == TINY else str(folder.resolve()),
             revision=revision_of(folder.resolve()) or revision,
-            fingerprint=WeightFiles(folder).fingerprint(),
+            fingerprint=fingerprint(read_headers(folder)),
         )
 
 
@@ -101,7 +103,7 @@ class ModelManifest:
 
     def write(self, folder: Path) -> None:
         """Write ``mdl_toolkit.json`` into a folder, with the names of what is in it by now."""
-        write_json(folder / MANIFEST_NAME, {**self.to_dict(), "files": files_in(folder)})
+        write_json(folder / MANIFEST_NAME, {**self.to_dict(), "files": _files_in(folder)})
 
     @classmethod
     def read(cls, folder: Path) -> ModelManifest | None:
@@ -141,6 +143,25 @@ class ModelManifest:
                 for name in ("audio", "dataset", "options", "training", "versions")
             },
         )
+
+
+def listed_files(folder: Path) -> set[str] | None:
+    """What a folder's manifest says was written with it: no other files are ever removed.
+
+    Returns:
+        Paths relative to the folder; ``None`` where the manifest is missing or says nothing readable.
+    """
+    try:
+        names = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+        return {str(name) for name in names}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _files_in(folder: Path) -> list[str]:
+    """The files that a folder holds by now, and its manifest, which is written last."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return sorted(names | {MANIFEST_NAME})
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

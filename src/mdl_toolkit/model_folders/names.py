@@ -15,7 +15,8 @@ DECODER = "decoder."
 FRONT_END_CONSTANTS = frozenset(
     {"audio_encoder.front_end.0.mel_scale.fb", "audio_encoder.front_end.0.spectrogram.window"}
 )
-_FRONT_END = ("audio_encoder.front_end.", "audio_encoder.init_bn.")
+_NORMALISER = "audio_encoder.init_bn."
+_FRONT_END = ("audio_encoder.front_end.", _NORMALISER)
 #: PEFT's name of the one adapter in a model.
 ADAPTER = "default"
 #: What PEFT puts before the names in ``adapter_model.safetensors``.
@@ -79,6 +80,11 @@ def part_of(name: str) -> str:
 def is_front_end(name: str) -> bool:
     """Whether a tensor belongs to the audio front end, which is never trained and float32 always."""
     return name.startswith(_FRONT_END)
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor is a running statistic of the front end's normaliser: a buffer, no parameter."""
+    return name.startswith(_NORMALISER) and name.rpartition(".")[2] not in ("weight", "bias")
 
 
 def is_in_last_mlp(name: str, layers: int) -> bool:

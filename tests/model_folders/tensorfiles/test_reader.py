@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mdl_toolkit.errors import ModelError
-from mdl_toolkit.model_folders.tensorfiles.reader import INDEX_NAME, WeightFiles, read_json
+from mdl_toolkit.model_folders.tensorfiles.headers import INDEX_NAME, read_json
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 
 TENSORS = {
     "a.weight": torch.arange(12, dtype=torch.float32).view(3, 4),

@@ -29,8 +29,8 @@ logger = get_logger(__name__)
 #: Of a trained parameter in a checkpoint: its value and AdamW's two moments, in float32.
 _BYTES_IN_CHECKPOINT = 12
 _BYTES_IN_ADAPTER = 4
-#: Bytes of a number by dtype, as safetensors names dtypes and as ``--final-dtype`` does.
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+#: Bytes of a weight by ``--final-dtype``.
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:
     pattern = adapted_layers(parts, attention=settings.lora_attention) if adapters else None
     whole = parts_in_full(parts, adapters=adapters, tied=HEAD not in tensors)
     count = 0
-    for name, (_, shape) in tensors.items():
+    for name, tensor in tensors.items():
+        shape = tensor.shape
         if part_of(name) in whole and not is_front_end(name):
             count += math.prod(shape)
         elif pattern and re.fullmatch(pattern, name.removesuffix(".weight")) and name.endswith(".weight"):
@@ -144,8 +145,8 @@ def _final(settings: TrainSettings, tensors: Mapping[str, Header], trained: int)
         return trained * _BYTES_IN_ADAPTER
     each = _BYTES.get(settings.final_dtype)
     return sum(
-        math.prod(shape) * (each if each and not is_front_end(name) else _BYTES.get(dtype, 1))
-        for name, (dtype, shape) in tensors.items()
+        math.prod(tensor.shape) * each if each and not is_front_end(name) else tensor.bytes
+        for name, tensor in tensors.items()
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, try_lock
-from mdl_toolkit.model_folders.listing import MANIFEST_NAME, listed_files
+from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, listed_files
 from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
