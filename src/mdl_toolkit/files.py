@@ -19,14 +19,11 @@ _SYSTEM_FILES, _PYTHON_CACHE = frozenset({".DS_Store", "Thumbs.db"}), "__pycache
 
 
 def storage_cause(error: BaseException) -> str | None:
-    """Why a file could not be written, as text for a person; ``None`` if the error is about something else.
-
-    The safetensors library raises an error type of its own for failed writes, which has no ``errno``.
-    """
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}"
-    return str(error).rstrip(".") if type(error).__name__ == "SafetensorError" else None
+    """Why a file could not be written, for a person; ``None`` if the error is about something else."""
+    if not isinstance(error, OSError):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
 
 
 def fsync_path(path: Path) -> None:

@@ -29,6 +29,7 @@ from mdl_toolkit.model_folders.names import (
     tied_twins,
 )
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
+from mdl_toolkit.model_folders.tensorfiles.writer import save_tensors
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,18 @@ class TrainedWeights:
                 tied tensors in some models only, and would go on with the base's head.
         """
         if self.kind == "overlay":
-            _save(folder / OVERLAY_WEIGHTS, self.full)
+            save_tensors(folder / OVERLAY_WEIGHTS, self.full)
             return
         full = dict(self.full)
         for name, tensor in self.full.items() if tied else ():
             for twin in set(tied_twins(name)) - full.keys():
-                full[twin] = tensor.clone()
+                full[twin] = tensor
         in_full = {name.rsplit(".", 2)[-2] for name in full}
         write_config(folder / ADAPTER_CONFIG, self.config, self.lora, in_full, base_name)
         tensors = TrainedWeights(self.config, self.lora, full).named()
-        _save(folder / ADAPTER_WEIGHTS, {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()})
+        save_tensors(
+            folder / ADAPTER_WEIGHTS, {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
+        )
 
 
 def _by_module(
@@ -182,10 +185,3 @@ def _by_module(
         else:
             lora.setdefault(split[0], {})[split[1]] = tensor
     return lora, full
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    whole = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(whole, path, metadata={"format": "pt"})
