@@ -25,6 +25,22 @@ def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
     return found
 
 
+def dataset_problems(name: str, value: Sequence[str] | str | None, output: Path) -> list[str]:
+    """What is wrong with the datasets that an option names.
+
+    Args:
+        name: The option, as typed.
+        value: The option's texts.
+        output: The folder of the run.
+    """
+    paths = dataset_paths(value)
+    found = [problem for path in paths for problem in missing_file(path, name)]
+    found += [f"{name} {printable(path)}: given twice; keep one" for path in repeated_paths(paths)]
+    if output.resolve() in {path.resolve() for path in paths}:
+        found.append(f"--output {printable(output)}: that is {name} itself; name another folder")
+    return found
+
+
 def repeated_paths(paths: Sequence[Path]) -> list[Path]:
     """The paths that lead to the same place as an earlier one."""
     real = [os.path.realpath(path) for path in paths]

@@ -202,7 +202,7 @@ class InferenceSettings(ConvertOptions):
             sampling = options_where(type(self), goes_with="--do-sample")
             idle = [name for name in sampling if getattr(self, name) is not None]
             found += [
-                f"{flag(name)} has an effect in sampling only: take --do-sample false away" for name in idle
+                f"{flag(name)} has an effect in sampling only: leave out --do-sample false" for name in idle
             ]
         if "audio_storage" in given_names(self):
             found.append(

@@ -7,9 +7,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from mdl_toolkit.settings.checks import dataset_paths, missing_extra, missing_file, repeated_paths
+from mdl_toolkit.settings.checks import dataset_paths, dataset_problems, missing_extra
 from mdl_toolkit.settings.convert import DEFAULT_MODEL, ConvertOptions
-from mdl_toolkit.settings.options import flag, given_names, option, options_where, printable
+from mdl_toolkit.settings.options import flag, given_names, option, options_where
 
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
 
@@ -351,23 +351,18 @@ class TrainSettings(ConvertOptions):
         found = self._model_problems()
         if not dataset_paths(self.train_dataset):
             found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")
-        for name, value in (("--train-dataset", self.train_dataset), ("--eval-dataset", self.eval_dataset)):
-            paths = dataset_paths(value)
-            for path in paths:
-                found += missing_file(path, name)
-            found += [f"{name} {printable(path)}: given twice; keep one" for path in repeated_paths(paths)]
-            if self.output.resolve() in {path.resolve() for path in paths}:
-                found.append(f"--output {printable(self.output)}: that is {name} itself; name another folder")
+        found += dataset_problems("--train-dataset", self.train_dataset, self.output)
+        found += dataset_problems("--eval-dataset", self.eval_dataset, self.output)
         if self.warmup_ratio is not None and self.warmup_steps:
             found.append(
-                f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: two lengths "
-                "of one warm-up; keep one"
+                f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: both set the "
+                "length of the warm-up; keep one"
             )
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
             there = given_names(self)
-            # --merge-lora true asks for nothing that full training doesn't do; quantization is told below.
+            # --merge-lora true is what full training does anyway; --quantization has a line of its own.
             harmless = {"merge_lora": True, "quantization": self.quantization}
             idle = [
                 name
@@ -378,11 +373,13 @@ class TrainSettings(ConvertOptions):
                 f"{flag(name)} goes with --method lora only: full training has no adapters" for name in idle
             ]
             if self.quantization:
-                found.append("--quantization keeps base weights frozen: it goes with --method lora only")
+                found.append(
+                    "--quantization goes with --method lora only: it keeps the base weights as they are"
+                )
         if self.quantization:
             found += missing_extra("bitsandbytes", "--quantization", "quantization")
         if self.merge_onto is not None and not (self.quantization and self.merge_lora):
-            found.append("--merge-onto goes with --quantization and a merged final/ only: take it away")
+            found.append("--merge-onto goes with --quantization and a merged final/ only: leave it out")
         if self.final_dtype != "auto" and self.method == "lora" and not self.merge_lora:
             found.append("--final-dtype goes with a merged final/ only: an adapter is float32 always")
         if self.quantization and self.sharding not in ("auto", "none"):
