@@ -52,7 +52,8 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     """The padded loop: rows in order, nothing in parallel, until the CSV is written."""
     from transformers import GenerationConfig
 
-    from mdl_toolkit.data.audio.load import load_waveform, to_pcm16
+    from mdl_toolkit.data.audio.load import load_waveform
+    from mdl_toolkit.data.audio.pcm16 import from_pcm16, to_pcm16
     from mdl_toolkit.data.input.records import Row, read_records
     from mdl_toolkit.data.prompt.builder import PromptBuilder
     from mdl_toolkit.model_folders.load import load_model
@@ -71,7 +72,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
         for first in range(0, len(rows), batch_size):
             group = rows[first : first + batch_size]
             clips = [load_waveform(str(table.parent / row.audio)) for row in group]
-            clips = [to_pcm16(clip)[0].astype(np.float32) / np.float32(32768) for clip in clips]
+            clips = [from_pcm16(to_pcm16(clip)[0]) for clip in clips]
             ids = [
                 builder.encode(None, PROMPT, builder.geometry.audio_tokens(len(clip)), None).input_ids
                 for clip in clips

@@ -1,9 +1,7 @@
-"""What the options of ``inference`` mean: how tokens are chosen, and the bounds of clips and answers."""
+"""What the options of ``inference`` mean: how tokens are chosen, and how long answers may be."""
 
 from __future__ import annotations
 
-from mdl_toolkit.data.audio.load import AudioLimits
-from mdl_toolkit.data.audio.urls import UrlLimits
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.generation.config_file import GenerationFile, decoding_of
 from mdl_toolkit.generation.decoding import Decoding, in_force, shown_value
@@ -59,18 +57,4 @@ def answer_limits(
         file.limit("max_length"),
         longest if type(longest) is int and longest > 0 else 0,
         context,
-    )
-
-
-def audio_limits(settings: InferenceSettings) -> AudioLimits:
-    """The bounds that the options set."""
-    return AudioLimits(
-        max_seconds=settings.max_audio_seconds,
-        urls=UrlLimits(
-            timeout=settings.url_timeout,
-            max_bytes=int(settings.url_max_mib * 2**20),
-            allow_private=settings.allow_private_urls,
-        ),
-        base_dir=None if settings.base_dir is None else str(settings.base_dir),
-        outside=settings.allow_outside_base_dir,
     )

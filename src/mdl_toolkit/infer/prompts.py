@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from mdl_toolkit.data.audio.load import AudioLimits, is_silent, load_waveform, to_pcm16
+from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+from mdl_toolkit.data.audio.pcm16 import from_pcm16, is_silent, to_pcm16
 from mdl_toolkit.data.input.noticed import NoticedRows
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder
@@ -208,7 +207,7 @@ class RowReader:
         pcm = to_pcm16(waveform)[0]
         if is_silent(pcm):
             self.silent.add(f"line {row.number} ({printable(row.audio[:200])})")
-        waveform = pcm.astype(np.float32) / np.float32(32768)
+        waveform = from_pcm16(pcm)
         system, user = self.choice.checked_pair(row)
         tokens = self.builder.prepare(system, user, None, self.choice.order)
         encoded = tokens.with_audio(geometry.audio_tokens(len(waveform)))

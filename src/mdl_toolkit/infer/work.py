@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mdl_toolkit.data.audio.load import AudioLimits
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint
 from mdl_toolkit.files import sha256_of
 from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
@@ -19,7 +20,7 @@ from mdl_toolkit.generation.decoding import in_force
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
 from mdl_toolkit.infer.journal import Journal
-from mdl_toolkit.infer.options import answer_limits, audio_limits, choose_decoding, describe_generation
+from mdl_toolkit.infer.options import answer_limits, choose_decoding, describe_generation
 from mdl_toolkit.infer.peer import Peer
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
@@ -57,7 +58,7 @@ class Work:
         self.generation_file = read_generation_file(place, settings.generation_config)
         self.decoding = choose_decoding(settings, self.generation_file, place)
         limits = answer_limits(settings, self.generation_file, place.manifest, self.builder.max_tokens)
-        self.reader = RowReader(self.builder, self.choice, limits, audio_limits(settings))
+        self.reader = RowReader(self.builder, self.choice, limits, AudioLimits.of(settings))
         self.bad = bad
         #: Windows of all processes together; known when :meth:`run` has ended.
         self.windows = 0

@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from mdl_toolkit.data.audio import load as audio
-from mdl_toolkit.data.audio.load import AudioLimits, load_waveform, to_pcm16
+from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+from mdl_toolkit.data.audio.pcm16 import to_pcm16
 from mdl_toolkit.errors import DataError
 from support.data.clips import SHARED_DATA, tone, wav_bytes, write_wav
 

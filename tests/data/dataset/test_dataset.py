@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from mdl_toolkit.compat.datasets_format import DATA_NAME
+from mdl_toolkit.data.audio.pcm16 import from_pcm16
 from mdl_toolkit.data.conversion.command import convert_dataset
-from mdl_toolkit.data.dataset.dataset import ClipDataset, pcm16_to_float
+from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.dataset.legacy import LegacyFolder
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME
 from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder
@@ -69,7 +70,7 @@ def test_it_travels_to_other_processes(converted: Path):
 
 def test_16_bit_samples_to_floats():
     pcm = np.array([-32768, -1, 0, 1, 32767], dtype="<i2")
-    floats = pcm16_to_float(pcm.tobytes())
+    floats = from_pcm16(pcm.tobytes())
     assert floats.dtype == np.float32
     np.testing.assert_array_equal(floats * 32768, pcm)
 

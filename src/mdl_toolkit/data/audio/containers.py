@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from mdl_toolkit.data.audio.mpeg import frame_of, mpeg_parts, tag_size
-from mdl_toolkit.data.audio.parts import Part
+from mdl_toolkit.data.audio.parts import Part, read_at
 from mdl_toolkit.errors import DataError
 
 #: Lengths from here on stand for "not known yet", written by a program that couldn't go back to fill them in.
@@ -61,7 +61,7 @@ def _found(file: tuple[int, int, int, int]) -> list[list[Part]]:  # noqa: ARG001
 
 
 def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:  # noqa: PLR0911 -- one for each kind of file
-    head = _at(stream, 0, 44)
+    head = read_at(stream, 0, 44)
     if _is_plain_wav(head, size):
         return []
     if head[:4] in _RIFF and head[8:12] == b"WAVE":
@@ -73,7 +73,7 @@ def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:  # noqa: PLR091
     place = 0
     while tag := tag_size(head):
         place += tag
-        head = _at(stream, place, 44)
+        head = read_at(stream, place, 44)
     if head[:4] == b"fLaC":
         # Samples of each channel, in 36 bits; 0: not known.
         known = int.from_bytes(head[18:26], "big") & 0xFFFFFFFFF
@@ -93,7 +93,9 @@ def _is_plain_wav(head: bytes, size: int) -> bool:
 
 def flac_parts(stream: BinaryIO, size: int, begin: int = 0) -> list[Part]:
     """All FLAC streams from a place on, found by how each begins."""
-    places = [at for at in _find_all(stream, b"fLaC", begin, size) if _at(stream, at + 4, 4) in _FLAC_INFO]
+    places = [
+        at for at in _find_all(stream, b"fLaC", begin, size) if read_at(stream, at + 4, 4) in _FLAC_INFO
+    ]
     return [Part(*ends) for ends in itertools.pairwise([*places, size])]
 
 
@@ -135,12 +137,12 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
         Where its samples begin; where the file ends; its header with lengths that the library takes for
         "up to the end", or nothing where they are good; whether the samples are an MPEG audio stream.
     """
-    head = _at(stream, begin, 12)
+    head = read_at(stream, begin, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
     outer = struct.unpack(order + "I", head[4:8])[0]
     place, ds64, wide, is_mpeg = begin + 12, 0, 0, False
     for _ in range(_MAX_CHUNKS):
-        chunk = _at(stream, place, 36)
+        chunk = read_at(stream, place, 36)
         if len(chunk) < 8:
             break
         length = struct.unpack(order + "I", chunk[4:8])[0]
@@ -161,7 +163,7 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
             if data == size:
                 return data, size, b"", is_mpeg
             end = _next_marked(stream, data, size)
-            header = bytearray(_at(stream, begin, data - begin))
+            header = bytearray(read_at(stream, begin, data - begin))
             if ds64:
                 header[ds64 : ds64 + 16] = struct.pack("<QQ", end - begin - 8, end - data)
             else:
@@ -174,7 +176,7 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
 def _next_marked(stream: BinaryIO, begin: int, size: int) -> int:
     """Where another WAV file begins, of whose beginning no length tells."""
     for at in _find_all(stream, b"WAVEfmt ", begin, size):
-        if _at(stream, at - 8, 4) in _RIFF:
+        if read_at(stream, at - 8, 4) in _RIFF:
             return at - 8
     return size
 
@@ -182,7 +184,7 @@ def _next_marked(stream: BinaryIO, begin: int, size: int) -> int:
 def _next_riff(stream: BinaryIO, end: int, size: int) -> int:
     """Where another WAV file begins at the end of one; the file's end, where none does."""
     for place in (end, end + 1):  # chunks have an even length, but not every program knows it
-        head = _at(stream, place, 12)
+        head = read_at(stream, place, 12)
         if head[:4] in _RIFF and head[8:] == b"WAVE":
             return place
     return size
@@ -194,10 +196,10 @@ def _joined(stream: BinaryIO, size: int, mark: bytes) -> list[Part]:
     begin, mended = 0, b""
     while begin < size:
         end = _ENDS[mark](stream, begin, size)
-        follows = begin + 8 < end < size and _at(stream, end, 4) == mark
-        if mark == b".snd" and _at(stream, begin + 8, 4) == bytes(4) and begin + 28 < size:
+        follows = begin + 8 < end < size and read_at(stream, end, 4) == mark
+        if mark == b".snd" and read_at(stream, begin + 8, 4) == bytes(4) and begin + 28 < size:
             # A length of 0 is one that wasn't filled in, where there are samples; this one says so.
-            mended = _at(stream, begin, 8) + b"\xff" * 4
+            mended = read_at(stream, begin, 8) + b"\xff" * 4
             follows = False
         parts.append(Part(begin, end if follows else size, mended))
         begin = parts[-1].end
@@ -205,23 +207,23 @@ def _joined(stream: BinaryIO, size: int, mark: bytes) -> list[Part]:
 
 
 def _end_of_aiff(stream: BinaryIO, begin: int, _size: int) -> int:
-    return begin + 8 + int.from_bytes(_at(stream, begin + 4, 4), "big")
+    return begin + 8 + int.from_bytes(read_at(stream, begin + 4, 4), "big")
 
 
 def _end_of_au(stream: BinaryIO, begin: int, _size: int) -> int:
-    fields = _at(stream, begin + 4, 8)
+    fields = read_at(stream, begin + 4, 8)
     return begin + int.from_bytes(fields[:4], "big") + int.from_bytes(fields[4:], "big")
 
 
 def _end_of_w64(stream: BinaryIO, begin: int, _size: int) -> int:
-    return begin + (int.from_bytes(_at(stream, begin + 16, 8), "little") + 7) // 8 * 8
+    return begin + (int.from_bytes(read_at(stream, begin + 16, 8), "little") + 7) // 8 * 8
 
 
 def _end_of_caf(stream: BinaryIO, begin: int, _size: int) -> int:
     """Where a chunk has the name of a whole file: CAF has no length of its own."""
     place = begin + 8
     for _ in range(_MAX_CHUNKS):
-        chunk = _at(stream, place, 12)
+        chunk = read_at(stream, place, 12)
         length = int.from_bytes(chunk[4:], "big", signed=True)
         if len(chunk) < 12 or chunk[:4] == b"caff" or length < 0:
             break
@@ -237,7 +239,7 @@ def _ogg_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
     begins: list[int] = []
     place, in_head = 0, False
     while place < size:
-        page = _at(stream, place, 27 + 255)
+        page = read_at(stream, place, 27 + 255)
         if page[:4] != b"OggS":
             if b"OggS".startswith(page[:4]):
                 raise _cut(name)
@@ -264,7 +266,7 @@ def _ogg_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
 def _find_first(stream: BinaryIO, mark: bytes, begin: int, end: int) -> int | None:
     place = begin
     while place < end:
-        block = _at(stream, place, _SMALL_BLOCK)
+        block = read_at(stream, place, _SMALL_BLOCK)
         at = block.find(mark)
         if at >= 0:
             return place + at
@@ -274,8 +276,3 @@ def _find_first(stream: BinaryIO, mark: bytes, begin: int, end: int) -> int | No
 
 def _cut(name: str) -> DataError:
     return DataError(f"{name}: cut short, its last Ogg page is not whole")
-
-
-def _at(stream: BinaryIO, place: int, size: int) -> bytes:
-    stream.seek(place)
-    return stream.read(max(0, size))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdl_toolkit.data.audio.decode import Reading, scratch
+from mdl_toolkit.data.audio.decode import Reading
 from mdl_toolkit.data.audio.path_lookup import find_existing
 from mdl_toolkit.data.audio.unreadable import explain
 from mdl_toolkit.data.audio.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError
+from mdl_toolkit.settings import ConvertOptions
 from mdl_toolkit.settings.options import printable
 
 Floats = NDArray[np.float32]
@@ -27,19 +28,29 @@ MAX_PEAK = 16.0
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """Bounds of what a row may name.
+    """What a row may name as its clip. The defaults are those of the options.
 
     Attributes:
-        max_seconds: Longest clip.
-        urls: Bounds of fetching; see :class:`UrlLimits`.
-        base_dir: Root of relative paths; else the working directory.
-        outside: Whether paths may lead out of ``base_dir``.
+        max_seconds: The length of the longest clip, in seconds (``--max-audio-seconds``).
+        urls: What fetching a URL may cost.
+        base_dir: The folder that relative paths start from (``--base-dir``); ``None``: the working directory.
+        outside: Whether paths may lead out of ``base_dir`` (``--allow-outside-base-dir``).
     """
 
-    max_seconds: float = 300.0
+    max_seconds: float = ConvertOptions.max_audio_seconds
     urls: UrlLimits = field(default_factory=UrlLimits)
     base_dir: str | None = None
-    outside: bool = False
+    outside: bool = ConvertOptions.allow_outside_base_dir
+
+    @classmethod
+    def of(cls, options: ConvertOptions) -> AudioLimits:
+        """The limits that a command's options set."""
+        return cls(
+            max_seconds=options.max_audio_seconds,
+            urls=UrlLimits.of(options),
+            base_dir=None if options.base_dir is None else str(options.base_dir),
+            outside=options.allow_outside_base_dir,
+        )
 
 
 def load_waveform(
@@ -187,33 +198,3 @@ def resample(waveform: Floats, rate: int, sample_rate: int, name: str) -> Floats
     if not len(resampled):
         raise DataError(f"{name}: {len(waveform)} samples at {rate} Hz are none at {sample_rate} Hz")
     return resampled
-
-
-def to_pcm16(waveform: Floats) -> tuple[NDArray[np.int16], int]:
-    """Round to 16 bits, to the nearest and alike on both sides of zero.
-
-    Returns:
-        int16 [L] (little-endian), and how many samples lay beyond full scale and were clipped.
-    """
-    scaled = np.multiply(waveform, np.float32(32768), out=scratch("scaled", np.float32, len(waveform)))
-    np.rint(scaled, out=scaled)
-    clipped = 0
-    if scaled.max() > 32767 or scaled.min() < -32768:
-        clipped = int(np.count_nonzero(np.abs(scaled) > 32768))
-        np.clip(scaled, -32768, 32767, out=scaled)
-    return scaled.astype("<i2"), clipped
-
-
-def is_silent(pcm: NDArray[np.int16]) -> bool:
-    """Whether 16-bit samples are a constant, but for their last bit (dither, or a very quiet hiss)."""
-    # A few samples are enough to see that there is sound, in nearly every clip.
-    return all(int(some.max()) - int(some.min()) <= 2 for some in (pcm[::101], pcm))
-
-
-def flac_bytes(pcm: NDArray[np.int16], sample_rate: int) -> bytes:
-    """16-bit samples as a FLAC file, without loss."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()

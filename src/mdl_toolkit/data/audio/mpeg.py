@@ -17,7 +17,7 @@ import struct
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from mdl_toolkit.data.audio.parts import Part
+from mdl_toolkit.data.audio.parts import Part, read_at
 from mdl_toolkit.data.audio.unreadable import convert_line, kind_of
 from mdl_toolkit.errors import DataError
 
@@ -115,7 +115,7 @@ def headless_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
     Returns:
         None, where the file is of another known kind, or has no frames in a row that fit together.
     """
-    head = _at(stream, 0, _MAX_BEGINNING)
+    head = read_at(stream, 0, _MAX_BEGINNING)
     at = -1 if kind_of(head) else head.find(b"\xff")
     while at >= 0:
         place = at
@@ -146,10 +146,10 @@ def mpeg_parts(stream: BinaryIO, begin: int, end: int, name: str) -> list[Part]:
         DataError: Where it ends within a frame or before its first frame says, or something else than frames
             and tags is between its frames.
     """
-    head = _at(stream, begin, min(_LOOK, end - begin))
+    head = read_at(stream, begin, min(_LOOK, end - begin))
     while (tag := tag_size(head)) and begin + tag < end:
         begin += tag
-        head = _at(stream, begin, min(_LOOK, end - begin))
+        head = read_at(stream, begin, min(_LOOK, end - begin))
     if _is_true(stream, begin, end, head):
         return []
     found = [_part(one, name) for one in _streams(stream, begin, end, name)]
@@ -183,7 +183,7 @@ def _is_true(stream: BinaryIO, begin: int, end: int, head: bytes) -> bool:
     lengths = frame and _info(head, frame)
     if not lengths or lengths[0] is None or lengths[1] is None:
         return False
-    last = _at(stream, max(begin, end - 128), min(128, end - begin))
+    last = read_at(stream, max(begin, end - 128), min(128, end - begin))
     if last[:3] == b"TAG":
         end -= 128
     return begin + lengths[1] == end
@@ -215,7 +215,7 @@ def _streams(stream: BinaryIO, begin: int, end: int, name: str) -> list[_Stream]
             found.append(one)
         if place >= end:
             return found
-        head = _at(stream, place, min(_LOOK, end - place))
+        head = read_at(stream, place, min(_LOOK, end - place))
         if frame_of(head[:4]) is None:
             # Whatever is behind a stream that is as long as it says is none of it.
             needed = one is not None and one.promised != one.frames
@@ -235,7 +235,7 @@ def _walk(stream: BinaryIO, begin: int, end: int, name: str) -> tuple[_Stream | 
         at = place - base
         if at + _LOOK > len(block) and base + len(block) < end:
             base, at = place, 0
-            block = _at(stream, place, min(_BLOCK, end - place))
+            block = read_at(stream, place, min(_BLOCK, end - place))
             if len(block) < 4:
                 break
         frame = frame_of(block[at : at + 4])
@@ -271,7 +271,7 @@ def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: boo
     """
     if tag := tag_size(head):
         return min(end, place + tag)
-    block = _at(stream, place, min(_MAX_JUNK, end - place))
+    block = read_at(stream, place, min(_MAX_JUNK, end - place))
     if block.startswith(b"LYRICSBEGIN"):
         return end  # it is behind all frames
     known = [at for mark in (b"LYRICSBEGIN", b"APETAGEX", b"TAG") if (at := block.find(mark, 1)) > 0]
@@ -285,8 +285,3 @@ def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: boo
     if needed and block[:stop].strip(b"\0"):
         raise DataError(f"{name}: damaged or cut short, {stop} bytes at {place} are no MPEG audio")
     return place + stop
-
-
-def _at(stream: BinaryIO, place: int, size: int) -> bytes:
-    stream.seek(place)
-    return stream.read(size)

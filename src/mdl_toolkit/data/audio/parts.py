@@ -26,6 +26,12 @@ class Part:
     padding: int = 0
 
 
+def read_at(stream: BinaryIO, place: int, size: int) -> bytes:
+    """Up to ``size`` bytes of a file from a place on."""
+    stream.seek(place)
+    return stream.read(max(0, size))
+
+
 class PartView(io.RawIOBase):
     """A part as a file of its own, for the decoding library to read from.
 

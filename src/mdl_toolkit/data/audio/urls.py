@@ -37,6 +37,7 @@ from mdl_toolkit.data.audio.connection import (
     proxy_for,
 )
 from mdl_toolkit.errors import DataError
+from mdl_toolkit.settings import ConvertOptions
 from mdl_toolkit.settings.options import printable
 
 MAX_REDIRECTS = 5
@@ -54,17 +55,24 @@ _SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("64:ff9b:
 
 @dataclass(frozen=True)
 class UrlLimits:
-    """Bounds of one fetch.
+    """What fetching one URL may cost. The defaults are those of the options.
 
     Attributes:
-        timeout: Seconds for all of it: name, connection, redirects, body, further tries and pauses between.
-        max_bytes: Of the body.
-        allow_private: Also fetch from private, loopback and link-local addresses.
+        timeout: Seconds for all of it: name, connection, redirects, body, further tries and the pauses
+            between them (``--url-timeout``).
+        max_bytes: The size of the largest body (``--url-max-mib``).
+        allow_private: Whether private, loopback and link-local addresses are fetched from too
+            (``--allow-private-urls``).
     """
 
-    timeout: float = 30.0
-    max_bytes: int = 200 << 20
-    allow_private: bool = False
+    timeout: float = ConvertOptions.url_timeout
+    max_bytes: int = int(ConvertOptions.url_max_mib * 2**20)
+    allow_private: bool = ConvertOptions.allow_private_urls
+
+    @classmethod
+    def of(cls, options: ConvertOptions) -> UrlLimits:
+        """The limits that a command's options set."""
+        return cls(options.url_timeout, int(options.url_max_mib * 2**20), options.allow_private_urls)
 
 
 def is_url(source: str) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdl_toolkit.data.batching.packing import PCM16_SCALE, BatchHeader, Packed
+from mdl_toolkit.data.audio.pcm16 import PCM16_SCALE
+from mdl_toolkit.data.batching.packing import BatchHeader, Packed
 
 
 @dataclass(frozen=True)

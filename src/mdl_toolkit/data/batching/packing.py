@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.data.audio.pcm16 import PCM16_SCALE
 from mdl_toolkit.data.dataset.dataset import Example
 from mdl_toolkit.data.prompt.builder import IGNORED
 from mdl_toolkit.errors import DataError
@@ -20,8 +21,6 @@ from mdl_toolkit.geometry import MIN_SAMPLES, AudioGeometry
 
 Ints = NDArray[np.int64]
 
-#: A 16-bit sample times this is the sample in [-1, 1).
-PCM16_SCALE = 2.0**-15
 #: Arrays begin at a multiple of this, so that they can be used where they lie.
 _ALIGNMENT = 64
 #: Samples at a time that stay in a processor's cache between the operations on them.

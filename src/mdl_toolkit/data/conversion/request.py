@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.data.audio.load import AudioLimits
-from mdl_toolkit.data.audio.urls import UrlLimits
 from mdl_toolkit.data.dataset.manifest import FORMAT, ModelRecord
 from mdl_toolkit.data.input.kinds import table_head
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
@@ -122,14 +121,8 @@ class Request:
 
     @property
     def limits(self) -> AudioLimits:
-        """Bounds of what rows may name."""
-        o = self.options
-        return AudioLimits(
-            max_seconds=o.max_audio_seconds,
-            urls=UrlLimits(o.url_timeout, int(o.url_max_mib * 2**20), o.allow_private_urls),
-            base_dir=str(o.base_dir) if o.base_dir else None,
-            outside=o.allow_outside_base_dir,
-        )
+        """What rows may name."""
+        return AudioLimits.of(self.options)
 
     def name(self, row: Row | BadRow | int, source: str = "") -> str:
         """A row's name for people."""

@@ -15,7 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mdl_toolkit.data.audio.load import AudioLimits, flac_bytes, is_silent, load_waveform, to_pcm16
+from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+from mdl_toolkit.data.audio.pcm16 import flac_bytes, is_silent, to_pcm16
 from mdl_toolkit.data.child_process import receive, send, set_status, silence_libraries
 from mdl_toolkit.errors import DataError
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.data.audio.pcm16 import from_pcm16
 from mdl_toolkit.data.dataset import legacy
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, arrow_types
 from mdl_toolkit.data.dataset.rowcheck import damaged_rows, missing_recordings
@@ -29,7 +30,6 @@ from mdl_toolkit.terminal.logs import get_logger
 logger = get_logger(__name__)
 
 Ints = NDArray[np.int64]
-_SCALE = np.float32(1 / 32768)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _ConvertedFolder:
 
     def waveform(self, row: int) -> NDArray[np.float32]:
         if self.manifest.storage == "pcm16":
-            return pcm16_to_float(self.table.binary("audio", row))
+            return from_pcm16(self.table.binary("audio", row))
         if self.manifest.storage == "flac":
             import soundfile
 
@@ -242,12 +242,6 @@ class ClipDataset:
                 f"{part.name(row)}: {found} audio placeholders in the text, but its clip of {len(waveform)} "
                 f"samples makes {expected} audio tokens: convert the dataset again"
             )
-
-
-def pcm16_to_float(data: Any) -> NDArray[np.float32]:
-    """16-bit little-endian PCM bytes to float32 in [-1, 1)."""
-    pcm = np.frombuffer(data, dtype="<i2")
-    return np.asarray(np.multiply(pcm, _SCALE, dtype=np.float32))
 
 
 def _open_folder(path: Path, check: bool) -> _ConvertedFolder | legacy.LegacyFolder:

@@ -6,7 +6,7 @@ import threading
 
 #: Rows of a kind that are named in a message.
 SHOWN = 5
-#: What to say of clips that :func:`mdl_toolkit.data.audio.load.is_silent` finds.
+#: What to say of clips that :func:`mdl_toolkit.data.audio.pcm16.is_silent` finds.
 SILENT = "without any sound (nothing louder than the last of 16 bits)"
 
 
