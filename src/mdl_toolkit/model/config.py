@@ -247,7 +247,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         published.pop("_commit_hash", None)  # older versions of the library put it in
         made = super().from_dict(config_dict, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
-        config._published = published
+        config._published = published  # noqa: SLF001 -- an object of this class
         return made
 
     def _normalised(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
         except OSError:
             # Only the processor's own files are there: the published arithmetic holds.
             return processor
-        processor._geometry = config.geometry
+        processor._geometry = config.geometry  # noqa: SLF001 -- an object of this class
         return processor
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def given_names(settings: Settings) -> frozenset[str]:
 
     An option that was given its default value was given, too.
     """
-    origin = settings._origin
+    origin = settings._origin  # noqa: SLF001 -- what this module keeps in each of its settings
     assert origin is not None
     return origin.given | {name for name, value in _values(settings).items() if value != origin.values[name]}
 
@@ -94,7 +94,7 @@ def with_defaults(settings: S, **values: Any) -> S:
     """A copy with other values that don't count as given, such as defaults that depend on the model."""
     before = given_names(settings)
     changed = replace(settings, **values)
-    changed._origin = Origin(before, _values(changed))
+    changed._origin = Origin(before, _values(changed))  # noqa: SLF001 -- what this module keeps in each of its settings
     return changed
 
 
