@@ -83,7 +83,7 @@ def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:
 
 
 def _contradictions(found: ProcessRank, environ: Mapping[str, str]) -> list[str]:
-    """What is wrong with numbers of which each by itself is in its range."""
+    """Contradictions between numbers that are each in their range."""
     problems = []
     world, local_world = _assignment(environ, _WORLD), _assignment(environ, _LOCAL_WORLD)
     if found.rank >= found.world_size:

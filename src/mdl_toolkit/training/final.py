@@ -113,7 +113,7 @@ def _write(
             f"{error}; {checkpoint} has all that was learned: make room, then resume with "
             "--resume-from-checkpoint true, which writes it"
         ) from error
-    _say_rounding(target, report, form)
+    _print_rounding(target, report, form)
     return report.rounds
 
 
@@ -129,8 +129,8 @@ def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
     )
 
 
-def _say_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
-    """Tell what a smaller dtype has taken of the training, or would have taken."""
+def _print_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
+    """Print how much of what was learned a smaller dtype has lost, or would have lost."""
     total = report.rounding.total
     if not total.rounded:
         return
@@ -168,10 +168,9 @@ def evaluate_final(
     validated: float | None,
     signals: StopSignals,
 ) -> dict[str, float]:
-    """Evaluate ``final/`` as it is on disk, and tell its loss beside the one that was validated in training.
+    """Evaluate ``final/`` as it is on disk, and print its loss beside the last one in training.
 
-    The trained model's memory is given back first. ``final/`` is whole: nothing that happens here takes it
-    away.
+    The memory of the trained model is freed first. ``final/`` is complete, whatever happens here.
 
     Args:
         settings: The settings of the run.

@@ -27,7 +27,11 @@ from mdl_toolkit.settings.options import flag, given_names, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.checkpoints.disk import check_disk
-from mdl_toolkit.training.checkpoints.resume import counts_restart, refuse_foreign_output, with_model_of_run
+from mdl_toolkit.training.checkpoints.resume import (
+    launcher_restarted,
+    refuse_used_output,
+    with_model_of_earlier_run,
+)
 from mdl_toolkit.training.defaults import fit_to_base
 from mdl_toolkit.training.launcher import choose_sharding, fit_to_launcher
 from mdl_toolkit.training.metrics.trackers import check_trackers
@@ -107,7 +111,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     trackers: list[str] = []
     if launch.rank == 0:
         if launch.nodes == 1:
-            _collecting(problems, lambda: refuse_foreign_output(settings, counts_restart()))
+            _collecting(problems, lambda: refuse_used_output(settings, launcher_restarted()))
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
@@ -121,7 +125,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
     if settled is settings and "model_name" not in given_names(settings):  # the datasets named none
-        settled = with_model_of_run(settings, counts_restart())
+        settled = with_model_of_earlier_run(settings, launcher_restarted())
     return trackers, settled
 
 

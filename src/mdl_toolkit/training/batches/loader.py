@@ -234,7 +234,7 @@ class _DataWorkers:
                     raise WaitEnded("a batch was awaited when a signal asked to stop")
                 self._changed.wait(TICK)
                 if self._problem is None and self._taken not in self._ready:
-                    self._look_after(wait)
+                    self._watch(wait)
             if self._problem is not None:
                 raise self._problem
             found = self._ready.pop(self._taken)
@@ -243,7 +243,7 @@ class _DataWorkers:
             self._changed.notify_all()
         return found
 
-    def _look_after(self, wait: _Wait) -> None:
+    def _watch(self, wait: _Wait) -> None:
         """Name a row that takes long, and stop waiting for one that takes for ever."""
         worker = next((worker for worker in self._workers if worker.task == self._taken), None)
         at = self._notes.read(worker.place) if worker else ""
@@ -286,9 +286,9 @@ class _DataWorkers:
                     worker.task = None
                     self._changed.notify_all()
         except OSError:
-            self._tell(worker, None)
+            self._report_end(worker, None)
         except BaseException as error:
-            self._tell(worker, error)
+            self._report_end(worker, error)
 
     def _task_for(self, worker: _DataWorker) -> Indices | None:
         """Wait for the next task of a worker; ``None`` when there are no more."""
@@ -318,7 +318,7 @@ class _DataWorkers:
         said: Any = message[0]
         return said if isinstance(said, BatchFailure) else _Arrived(said, body)
 
-    def _tell(self, worker: _DataWorker, error: BaseException | None) -> None:
+    def _report_end(self, worker: _DataWorker, error: BaseException | None) -> None:
         """Report to the run that a worker makes no further batch."""
         if self._closed:
             return

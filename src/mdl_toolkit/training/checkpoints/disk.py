@@ -14,14 +14,13 @@ from pathlib import Path
 
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.errors import ModelError, SettingsError
+from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.files import free_bytes
 from mdl_toolkit.model_folders.names import HEAD, adapted_layers, is_front_end, part_of, parts_in_full
 from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.checkpoints.resume import counts_restart, wants_resume
-from mdl_toolkit.training.checkpoints.state import RunState, checkpoints
+from mdl_toolkit.training.checkpoints.resume import expected_start, launcher_restarted
 from mdl_toolkit.training.schedule import interval
 
 logger = get_logger(__name__)
@@ -50,7 +49,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The bytes of all checkpoints that are kept and of ``final/``."""
         return self.kept * self.checkpoint + self.final
 
 
@@ -115,13 +114,9 @@ def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
 
 
 def _done(settings: TrainSettings) -> int:
-    """The step of the checkpoint to resume from, complete or not (checking takes long); 0 without one."""
-    wanted = wants_resume(settings, counts_restart())
-    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
-    try:
-        return RunState.read(found[0]).step if found else 0
-    except ModelError:
-        return 0  # resuming tells what is wrong with it
+    """The number of steps that are made already."""
+    start = expected_start(settings, launcher_restarted())
+    return start.state.step if start is not None else 0
 
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:

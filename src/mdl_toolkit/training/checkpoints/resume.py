@@ -35,7 +35,7 @@ class Start:
     state: RunState
 
 
-def counts_restart() -> bool:
+def launcher_restarted() -> bool:
     """Whether the launcher on this machine has restarted this process (``torchrun --max-restarts``).
 
     With several machines, only the one that lost a process counts the restart; ``Ranks.restarted`` knows it
@@ -44,7 +44,7 @@ def counts_restart() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
 
 
-def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
+def requested_checkpoint(settings: TrainSettings, restarted: bool) -> str | None:
     """What to resume from: ``"true"`` for the newest complete checkpoint, a path, or ``None`` to start anew.
 
     A restarted run resumes from what it has saved itself, whatever it was told to resume from at first.
@@ -59,24 +59,36 @@ def wants_resume(settings: TrainSettings, restarted: bool) -> str | None:
     return wanted
 
 
-def with_model_of_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
-    """Use the base model of the run that is to be resumed, and print it; called where no model was given."""
-    wanted = wants_resume(settings, restarted)
+def expected_start(settings: TrainSettings, restarted: bool) -> Start | None:
+    """Where the run is likely to be resumed; that the checkpoint is complete isn't checked, which takes long.
+
+    Returns:
+        ``None`` to start anew, and where the checkpoint can't be read: resuming will tell what is wrong.
+    """
+    wanted = requested_checkpoint(settings, restarted)
     found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
     try:
-        options = RunState.read(found[0]).options if found else {}
+        return Start(found[0], RunState.read(found[0])) if found else None
     except ModelError:
-        return settings  # resuming tells what is wrong with it
+        return None
+
+
+def with_model_of_earlier_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
+    """Use the base model of the run that is to be resumed, and print it; called where no model was given."""
+    start = expected_start(settings, restarted)
+    if start is None:
+        return settings
+    options = start.state.options
     name, revision, place = (options.get(key) for key in ("model_name", "revision", "from_modelscope"))
     if not isinstance(name, str) or name == settings.model_name:
         return settings
-    logger.info(f"model: {name}, as in {found[0]} (--model-name names another)")
+    logger.info(f"model: {name}, as in {start.checkpoint} (--model-name names another)")
     return with_defaults(
         settings, model_name=name, revision=settings.revision or revision, from_modelscope=bool(place)
     )
 
 
-def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
+def refuse_used_output(settings: TrainSettings, restarted: bool) -> None:
     """Refuse an output folder that has an earlier run or foreign files in it, before anything costly.
 
     Raises:
@@ -85,7 +97,7 @@ def refuse_foreign_output(settings: TrainSettings, restarted: bool) -> None:
     """
     if settings.output.exists() and not settings.output.is_dir():
         raise UserError(f"--output {settings.output}: a file; name a folder")
-    wanted = wants_resume(settings, restarted)
+    wanted = requested_checkpoint(settings, restarted)
     there = run_files(settings.output)
     if wanted is None and not settings.overwrite and any(foreign_file_in(path) != path for path in there):
         raise UserError(
@@ -108,10 +120,10 @@ def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
         UserError: OUTPUT has another run in it, or a checkpoint that was named is not complete or not visible
             from every machine.
     """
-    restarted = ranks.restarted or counts_restart()
+    restarted = ranks.restarted or launcher_restarted()
     chosen = None
     if ranks.is_main:
-        refuse_foreign_output(settings, restarted)
+        refuse_used_output(settings, restarted)
         chosen = _choose(settings, restarted)
     chosen = ranks.broadcast_object(chosen)
     if chosen is None:
@@ -128,7 +140,7 @@ def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
 
 
 def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
-    output, wanted = settings.output, wants_resume(settings, restarted)
+    output, wanted = settings.output, requested_checkpoint(settings, restarted)
     remove_unfinished(output)
     if wanted is None:
         if settings.overwrite:
@@ -141,7 +153,7 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
         if path == found:
             break
         logger.warning(f"{path} is skipped: {why_incomplete(path)}")
-    named = wants_resume(settings, restarted=False)
+    named = requested_checkpoint(settings, restarted=False)
     if found is None and named not in (None, "true"):
         return _named(Path(named), output)
     if found is None:

@@ -117,7 +117,7 @@ class Splitter:
     ) -> Tensor:
         self.splits += 1
         if self.splits <= 3 or self.splits % 100 == 0:
-            self._tell(batch)
+            self._warn(batch)
         first, second = split(batch, self._geometry)
         return self.run(function, first, retry) + self.run(function, second, retry)
 
@@ -127,7 +127,7 @@ class Splitter:
             tokens >= failed and samples >= audio for failed, audio in self._failed
         )
 
-    def _tell(self, batch: PackedBatch) -> None:
+    def _warn(self, batch: PackedBatch) -> None:
         logger.warning(
             f"rank {self._rank}: out of memory with {len(batch.rows)} clips of "
             f"{sum(batch.sequence_lengths)} tokens in a micro-batch ({shown_rows(batch.rows)}): done in two "

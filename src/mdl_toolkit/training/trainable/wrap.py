@@ -31,7 +31,7 @@ class Wrapped:
         model: The model itself.
         trainable: The parameters that the optimizer updates, by published name.
         lockstep: Whether every process must make the same number of passes, evaluation included.
-        splits: How often a micro-batch did not fit and was done in parts.
+        splits: How often a micro-batch did not fit into memory and was run in parts.
     """
 
     lockstep = False
@@ -58,7 +58,7 @@ class Wrapped:
 
     @property
     def splits(self) -> int:
-        """How often a micro-batch did not fit and was done in parts."""
+        """How often a micro-batch did not fit into memory and was run in parts."""
         return self._splitter.splits
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -115,12 +115,12 @@ class Wrapped:
         return norm
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self.trainable.values():
             parameter.grad = None
 
     def release(self) -> None:
-        """Give the memory of the model back; nothing can be done with it any more."""
+        """Free the memory of the model; it can't be used afterwards."""
         self.trainable.clear()
         self._release_gradients()
         del self.model
@@ -197,7 +197,7 @@ class Sharded(Wrapped):
         return norm
 
     def _release_gradients(self) -> None:
-        """FSDP's own state goes with the model."""
+        """Do nothing: FSDP's own state is freed with the model."""
 
     def _or_end(self, function: Any, batch: PackedBatch, *arguments: Any) -> Tensor:
         try:
