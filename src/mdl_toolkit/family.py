@@ -1,4 +1,4 @@
-"""Which models the toolkit takes, told by their ``config.json`` before anything big is fetched or read."""
+"""Refuse unsupported models by their ``config.json``, before weights are downloaded or read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUPPORTED = (
     "MiDashengLM with one audio encoder and a Qwen2, Qwen2.5 or Qwen3 decoder is supported "
     "(mispeech/midashenglm-7b, midashenglm-7b-1021-bf16, midashenglm-0.6b-fp32 and their like)"
 )
-#: Published relatives, by their model type without its separators.
+#: Related models that are published, by their model type without separators.
 _RELATIVES = {
     "midashenglmspatial": "MiDashengLM-Spatial, which has two audio encoders and hears in stereo",
     "midashenglmgen": "MiDashengLM-Gen, which makes sound from text",
@@ -22,14 +22,14 @@ _RELATIVES = {
 
 
 def check_family(config: Mapping[str, Any], where: str | Path) -> None:
-    """Refuse models that are no MiDashengLM as the toolkit knows it.
+    """Refuse a model that is not a supported MiDashengLM.
 
     Args:
-        config: A parsed ``config.json``. One without a model type is left to whoever builds the model.
+        config: A parsed ``config.json``. One without a model type is accepted; building the model checks it.
         where: The folder or Hub id, for the message.
 
     Raises:
-        ModelError: With what the model is, and what is supported.
+        ModelError: The model is not supported. The message says what it is, and what is supported.
     """
     kind = config.get("model_type")
     encoders = [
@@ -46,7 +46,7 @@ def check_family(config: Mapping[str, Any], where: str | Path) -> None:
         raise ModelError(f"{where}: this model has more than one encoder ({names}); {_SUPPORTED}")
     quantized = config.get("quantization_config")
     method = str(quantized.get("quant_method"))[:40] if isinstance(quantized, Mapping) else None
-    # That of bitsandbytes may be a note of how a model was loaded, beside plain weights.
+    # bitsandbytes' entry may only record how a model was loaded once; the weights may be plain.
     if method not in (None, "None", "bitsandbytes"):
         raise ModelError(
             f"{where}: its weights are quantised already ({method}); take the release with bf16 or fp32 "
@@ -55,7 +55,13 @@ def check_family(config: Mapping[str, Any], where: str | Path) -> None:
 
 
 def check_folder(folder: Path, where: str | Path | None = None) -> Path:
-    """The folder again, where nothing speaks against it; a missing or broken config is for its reader."""
+    """Refuse the folder of an unsupported model, and return the folder of any other.
+
+    A missing or damaged ``config.json`` is accepted here; loading the model reports it.
+
+    Raises:
+        ModelError: As :func:`check_family`.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

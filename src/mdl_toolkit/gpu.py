@@ -38,7 +38,7 @@ def require_usable_gpu(
         root: The root folder of the file system.
 
     Raises:
-        SettingsError: With the GPU, the reason and the remedy in one line.
+        SettingsError: torch can't use the GPU. The message names the GPU, the reason and the remedy.
     """
     if use_cpu or environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return
@@ -48,7 +48,7 @@ def require_usable_gpu(
     nvidia, amd = _nvidia(root), _amd(root)
     withheld = any((root / "proc/driver/nvidia/gpus").glob("*"))
     if not (nvidia or amd or withheld or asked):
-        return  # nothing that torch, which takes seconds to import, could fail to use
+        return  # no GPU: torch, which takes seconds to import, needn't be asked
     import torch
 
     if torch.cuda.is_available():
@@ -75,7 +75,7 @@ def _warn_once(message: str) -> None:
 
 
 def _hides(value: str) -> bool:
-    """Whether no GPU is left visible: a list ends at its first entry that names none."""
+    """Whether a variable's value hides all GPUs: CUDA ignores a list from its first invalid entry on."""
     first = value.split(",")[0].strip()
     return not re.fullmatch(r"\d+|(GPU|MIG)-.+", first)
 
@@ -95,7 +95,7 @@ def _amd(root: Path) -> str | None:
     for node in (root / "sys/class/kfd/kfd/topology/nodes").glob("*"):
         if _number(node / "properties", "simd_count") == 0:
             continue  # a processor
-        # Heaps 1 and 2 are the GPU's own memory, seen by the host and not.
+        # Heaps 1 and 2 are the GPU's own memory: the part that the host can address, and the rest.
         banks = [bank / "properties" for bank in node.glob("mem_banks/*")]
         own = sum(_number(bank, "size_in_bytes") for bank in banks if _number(bank, "heap_type") in (1, 2))
         if own >= _SMALLEST_AMD_GPU:
@@ -112,7 +112,7 @@ def _number(path: Path, field: str) -> int:
 
 
 def _nvidia_fault(root: Path) -> tuple[str, str]:
-    """Why torch can't use an NVIDIA GPU, and what helps."""
+    """Why torch can't use an NVIDIA GPU, and what to do about it."""
     import torch
 
     version = torch.__version__
@@ -153,7 +153,7 @@ def _driver(root: Path) -> str | None:
 
 
 def _torchs_reason() -> str:
-    """What torch says when it is made to look: its first sentence."""
+    """The first sentence of the error that torch raises when it has to use the GPU."""
     import torch
 
     try:

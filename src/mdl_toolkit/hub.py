@@ -1,6 +1,6 @@
-"""From the name of a model to a local folder: the packaged base, a folder, the Hub's cache, or a download.
+"""Find the local folder of a model: in the package, on this machine, in the Hub's cache, or by a download.
 
-Light: no torch, and the Hub's client is imported only when a name is neither ``tiny`` nor a local folder.
+No torch is imported, and the Hub's client only if a name is neither ``tiny`` nor a local folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mdl_toolkit.family import check_folder
 
 #: The small base that ships with the package.
 TINY = "tiny"
+#: Patterns of the files of a model: all but the weights, and the weights.
 _SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.py")
 _WEIGHT_FILES = ("*.safetensors",)
 #: One of these makes a folder a model, an adapter or a checkpoint.
@@ -33,21 +34,21 @@ def resolve_model(
     weights: bool = True,
     option: str = "--model-name",
 ) -> Path:
-    """Find the folder of a model, and download it only where nothing local has that name.
+    """Find the folder of a model, and download the model only if nothing local has its name.
 
     Args:
         name: ``tiny``, a local folder, or a Hub id. A local folder wins over a Hub id of the same name.
-        revision: Branch, tag or commit of a Hub model.
-        from_modelscope: Take ids from ModelScope (needs the ``modelscope`` extra).
-        weights: False where the tokenizer, template and configuration are enough.
-        option: Which option the user can name another model with.
+        revision: The branch, tag or commit of a model on the Hub.
+        from_modelscope: Whether to download from ModelScope (needs the ``modelscope`` extra).
+        weights: Whether weights are needed, beside the tokenizer, template and configuration.
+        option: The option that names the model, for messages.
 
     Returns:
-        A folder with a model, an adapter or a training checkpoint in it. The Hub's cache is looked up first,
-        without any network access; a download never takes pickled weights.
+        A folder with a model, an adapter or a training checkpoint in it. The Hub's cache is searched first,
+        without network access. Pickled weights are never downloaded.
 
     Raises:
-        ModelError: With one line that says what was tried, names like it, and what to do.
+        ModelError: No model was found. The message says what was tried, similar names, and what to do.
     """
     text = str(name)
     if text == TINY and not Path(text).is_dir():
@@ -63,7 +64,7 @@ def resolve_model(
 
 
 def revision_of(folder: Path) -> str | None:
-    """The commit of a folder that lies in the Hub's cache; ``None`` elsewhere."""
+    """The commit of a model in the Hub's cache; ``None`` for other folders."""
     return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
 
 
@@ -103,9 +104,9 @@ def _is_hub_id(text: str) -> bool:
 
 
 def _did_you_mean(path: Path) -> str:
-    """``; did you mean …?`` with the local names most like a path's."""
+    """``; did you mean …?`` with the most similar local names, or nothing."""
     while not path.parent.is_dir() and path.parent != path:
-        path = path.parent  # a wrong folder on the way: names like that one help
+        path = path.parent  # its folder doesn't exist either: look for names similar to the folder's
     names = {child.name: child for child in _children(path.parent)}
     close = difflib.get_close_matches(path.name, [*names, TINY], n=2)
     found = [TINY if word == TINY else str(names[word]) for word in close]
@@ -117,7 +118,7 @@ def _patterns(weights: bool) -> list[str]:
 
 
 def _complete(folder: Path, weights: bool) -> bool:
-    """Whether a cached snapshot has what is needed: other programs fetch single files into the same cache."""
+    """Whether a cached snapshot is complete: other programs fetch single files into the same cache."""
     if not _has_model(folder):
         return False
     if not weights or (folder / "model.safetensors").is_file():
