@@ -17,16 +17,10 @@ from mdl_toolkit.model import MiDashengLMConfig
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.memory.estimate import Activations
 from mdl_toolkit.training.metrics.flops import FlopCounter
-from support.models.tiny import tiny_config
+from support.models.tiny import SEVEN_BILLION, tiny_config
 
 TINY = json.loads((Path(mdl_toolkit.__file__).parent / "demo" / "tiny" / "config.json").read_text())
-PUBLISHED_7B = tiny_config(
-    audio_encoder_config={"embed_dim": 1280, "depth": 32, "num_heads": 16},
-    text_config={
-        "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-        "intermediate_size": 18944, "vocab_size": 152064,
-    },
-)  # fmt: skip
+PUBLISHED_7B = tiny_config(**SEVEN_BILLION)
 TOKENS, SAMPLES = np.array([40, 75, 300]), np.array([1000, 48000, 330000])
 
 

@@ -19,7 +19,7 @@ class AudioGeometry:
     """The numbers of a checkpoint's ``config.json`` that decide how many tokens a clip becomes.
 
     Attributes:
-        sample_rate: In Hz.
+        sample_rate: Samples per second.
         hop_length: Samples from one frame to the next.
         patch_frames: Frames in a patch (patch_size[1] of the config).
         target_length: Frames in a chunk; each chunk goes through the encoder by itself.

@@ -27,7 +27,7 @@ from mdl_toolkit.errors import MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.model_folders.names import is_statistic
 from mdl_toolkit.model_folders.tensorfiles.headers import read_headers
-from mdl_toolkit.settings import DemoSettings
+from mdl_toolkit.settings import TRAIN_TARGETS, DemoSettings
 from mdl_toolkit.terminal.forwarding import SignalForwarder
 from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS
 from mdl_toolkit.terminal.live_line import status
@@ -138,8 +138,7 @@ def plan(seed: int, size: Size) -> list[StepCommand]:
     model = ("--model-name", "tiny")
     prompt = ("--user-prompt", PROMPT)
     # The answers are words that the base has never said: embeddings and head learn in full beside LoRA.
-    parts = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
-    targets = tuple(word for part in parts for word in ("--train-target", part))
+    targets = tuple(word for part in TRAIN_TARGETS for word in ("--train-target", part))
     return [
         StepCommand(
             "Turn the clips to learn from into a dataset",

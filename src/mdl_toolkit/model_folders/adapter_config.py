@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ def write_config(
     """Write the configuration of an adapter, with all fields that the installed PEFT has.
 
     Args:
-        path: The file.
-        fields: Those of :data:`FIELDS` that count.
+        path: The file to write.
+        fields: Values of some of :data:`FIELDS`.
         adapted: Names of the modules with LoRA layers.
         in_full: Short names (``lm_head``) of the modules that were trained in full.
-        base_name: What PEFT shall take as the base.
+        base_name: The name or path that PEFT loads the base from.
     """
     import_bitsandbytes()
     from peft import LoraConfig
@@ -98,10 +99,7 @@ def value_for(patterns: Any, module: str, default: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """A value as JSON has it: sets become sorted lists, enumerations their values."""
     if isinstance(value, (set, frozenset, tuple)):
         return sorted(value)
-    return (
-        getattr(value, "value", value)
-        if not isinstance(value, (str, int, float, bool, dict, list))
-        else value
-    )
+    return value.value if isinstance(value, Enum) else value

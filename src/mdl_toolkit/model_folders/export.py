@@ -1,4 +1,4 @@
-"""Writing model folders: merged models, adapters, overlays. They appear whole or not at all.
+"""Writing model folders: merged models, adapters, overlays. Each appears whole or not at all.
 
 A merged model is the base's own files with the trained tensors put in their places: layout, header, names and
 every untouched byte stay the base's, so whatever loads the base loads the result (in another dtype: names and
@@ -44,12 +44,13 @@ class ExportReport:
     """What a merge changed.
 
     Attributes:
-        changed: Trained tensors whose bytes in the result differ from what training began with, by part.
-        unchanged: Those whose bytes don't: training did nothing to them, or nothing that the dtype can hold.
-        dtype: The result is written in: ``base`` or the name of one for all.
+        changed: Number of trained tensors whose bytes differ from those that training began with, by part.
+        unchanged: Number of those that don't differ: training changed nothing, or nothing that the dtype can
+            hold.
+        dtype: The dtype of the result: ``base``, or the name of one for all.
         stored: The dtype that most of the result's bytes have.
-        rounding: What rounding to it leaves of the training; of ``auto`` that took float32 instead, what
-            rounding to the base's dtype would have left.
+        rounding: What rounding to that dtype leaves of the training. Where ``auto`` chose float32 instead:
+            what rounding to the base's dtype would have left.
     """
 
     changed: dict[str, int] = field(default_factory=dict)
@@ -74,18 +75,18 @@ def export_merged(
     """Write a stand-alone model: the base with what was trained.
 
     Args:
-        base_folder: Of the full-precision base.
+        base_folder: The folder of the full-precision base.
         trained: LoRA layers to add, and tensors that replace the base's.
         output: The folder to make; an older one of this name is replaced when the new one is whole.
-        manifest: Of kind ``model``.
-        form: In which dtype, and onto which weights.
+        manifest: Its description, of kind ``model``.
+        form: The dtype to write, and the weights to merge onto.
 
     Returns:
-        What really changed, and what rounding left of it. Parts where nothing did are warned of.
+        What really changed, and what rounding left of it. A warning names parts in which nothing changed.
 
     Raises:
-        ModelError: Where a trained tensor has no place in the base, or a weight none in the dtype.
-        MdlError: Where the written files turn out not to hold what was trained.
+        ModelError: A trained tensor has no place in the base, or a number is too large for the dtype.
+        MdlError: The written files turn out not to hold what was trained.
     """
     assert manifest.kind == "model"
     merge = Merge(base_folder, trained, form or MergeForm())
@@ -121,10 +122,10 @@ def write_trained(folder: Path, base_folder: Path, trained: TrainedWeights, mani
     ``TrainedWeights.read`` reads them again.
 
     Args:
-        folder: To write into, for example of a checkpoint that is being made.
-        base_folder: Of the base; its configuration, tokenizer and template are copied.
-        trained: As they are, without a change of dtype.
-        manifest: Of kind ``adapter`` (PEFT's format) or ``overlay`` (tensors that replace the base's).
+        folder: The folder to write into, for example of a checkpoint that is being made.
+        base_folder: The base's folder; its configuration, tokenizer and template are copied.
+        trained: What was trained; it is written without a change of dtype.
+        manifest: The folder's description, of the kind that ``trained`` is.
     """
     assert manifest.kind == trained.kind
     trained.check("adapter")
@@ -145,8 +146,8 @@ def carry_files(base_folder: Path, target: Path, *, code: bool) -> None:
     """Copy the files beside the weights, byte for byte.
 
     Args:
-        base_folder: Where from.
-        target: Where to.
+        base_folder: The folder to copy from.
+        target: The folder to copy to.
         code: True for everything that a stand-alone model needs, the publisher's ``*.py`` (never run here)
             and its licence among it; false for configuration, tokenizer and template alone.
     """

@@ -20,10 +20,10 @@ class ModelFolder:
     """A model folder and the stand-alone model that it rests on.
 
     Attributes:
-        folder: As given.
+        folder: The folder as it was given.
         kind: ``model``, ``adapter`` or ``overlay``.
-        manifest: What the folder says about itself; ``None`` for a model as it was published.
-        base: Holds configuration, tokenizer and base weights; ``folder`` itself where that stands alone.
+        manifest: The folder's ``mdl_toolkit.json``; ``None`` for a model as it was published.
+        base: The folder with configuration, tokenizer and base weights; ``folder`` itself if that is a model.
     """
 
     folder: Path
@@ -36,11 +36,11 @@ def open_folder(folder: Path, base_model: str | Path | None = None) -> ModelFold
     """Find out what a model folder is, and its base.
 
     Args:
-        folder: Of a model, an adapter or a training checkpoint.
-        base_model: A name or folder of the base, where the folder's own record doesn't lead to it any more.
+        folder: The folder of a model, an adapter or a training checkpoint.
+        base_model: The base's name or folder, for when the folder's own record doesn't lead to it any more.
 
     Raises:
-        ModelError: Where the folder is none of the three, or its base can't be found or isn't the right one.
+        ModelError: The folder is none of the three, or its base can't be found or isn't the right one.
     """
     folder = Path(folder)
     manifest = ModelManifest.read(folder)

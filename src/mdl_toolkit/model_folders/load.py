@@ -38,7 +38,7 @@ from mdl_toolkit.model_folders.tensorfiles.headers import read_json, shown_name
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.model_folders.trained import TrainedWeights
 
-#: No published model comes near these; a wrong config.json must not make us build without end.
+#: Upper bounds, far above every published model: a wrong config.json must not make us build without end.
 _BOUNDS = {
     "text_config": {
         "num_hidden_layers": 1000, "vocab_size": 2**24, "hidden_size": 2**17, "intermediate_size": 2**20,
@@ -56,7 +56,7 @@ def load_config(folder: Path) -> MiDashengLMConfig:
     """Read a folder's ``config.json``. Its ``auto_map`` is kept, and never followed.
 
     Raises:
-        ModelError: Where it is missing, broken, or of another kind of model.
+        ModelError: It is missing, broken, or of another kind of model.
     """
     path = Path(folder) / "config.json"
     fields = read_json(path)
@@ -92,11 +92,11 @@ def build_empty(folder: Path, dtype: torch.dtype | None = None) -> MiDashengLMMo
     """Build a folder's model on the meta device: shapes and dtypes, no storage.
 
     Args:
-        folder: Has a ``config.json``.
-        dtype: Of the weights; ``None`` takes float32. The audio front end is float32 always.
+        folder: A folder with a ``config.json``.
+        dtype: The dtype of the weights; ``None`` takes float32. The audio front end is float32 always.
 
     Raises:
-        ModelError: Where the configuration can't be built.
+        ModelError: No model can be built from the configuration.
     """
     config = load_config(folder)
     _building.acquire()
@@ -132,16 +132,17 @@ def load_model(
 
     Args:
         folder: A model, an adapter (opened unmerged) or a training checkpoint.
-        dtype: Of the weights; by default what most of the file's are. The audio front end is float32 always.
-        device: Where the weights shall be.
+        dtype: The dtype of the weights; by default that of most of the file's. The audio front end is
+            float32 always.
+        device: The device to put the weights on.
         quantization: ``8bit`` or ``4bit`` for the decoder's linear layers; head and audio parts never are.
-        base_model: The base of an adapter or checkpoint, where its own record doesn't lead to it any more.
+        base_model: The base of an adapter or checkpoint, if its own record doesn't lead to it any more.
 
     Returns:
         The model in evaluation mode. On the CPU, weights whose dtype needed no change are the mapped files.
 
     Raises:
-        ModelError: Where anything of the folder is missing, broken, or doesn't fit; one line that names it.
+        ModelError: Something of the folder is missing, broken, or doesn't fit; one line that names it.
     """
     place = folder if isinstance(folder, ModelFolder) else open_folder(folder, base_model)
     files = WeightFiles(place.base)
@@ -176,7 +177,7 @@ def check_names(
     """Compare the tensors of files with those of a model.
 
     Raises:
-        ModelError: Naming every tensor (of many, the first) that is missing, unexpected or of another shape.
+        ModelError: Tensors are missing, unexpected or of another shape; the message names the first eight.
     """
     replaced = replaced or {}
     groups = tied_names(model)
@@ -239,13 +240,13 @@ def fill(
     """Give a model of the meta device its tensors, one after the other.
 
     Args:
-        model: Its tensors say which dtype each shall have.
-        files: The base's.
-        replaced: Tensors that stand in for the base's; any name of a tied tensor serves.
-        device: Where they shall be.
+        model: The model; its tensors say which dtype each gets.
+        files: The base's files.
+        replaced: Tensors to take instead of the base's; a tied tensor may have either of its names.
+        device: The device to put them on.
         quantized: Names of weights to quantise on the way.
 
-    Buffers that no file has get storage alone: call ``model.recompute_constants()`` afterwards.
+    Buffers that are in no file only get storage: call ``model.recompute_constants()`` afterwards.
     """
     quantized = set(quantized)
     tensors = dict(named_tensors(model))
@@ -266,7 +267,7 @@ def fill(
         for name in group:
             set_tensor(model, name, made)
     for name, buffer in list(model.named_buffers()):
-        if buffer.is_meta:  # of no file: the caller recomputes it
+        if buffer.is_meta:  # in no file: the caller recomputes it
             set_tensor(model, name, torch.empty_like(buffer, device=device))
 
 
@@ -284,7 +285,7 @@ def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
     """Inject an adapter's LoRA layers into a model, unmerged and frozen, in the dtype of their layers.
 
     Raises:
-        ModelError: Where a module that it adapts isn't a linear layer of the model, or a shape differs.
+        ModelError: A module that it adapts isn't a linear layer of the model, or a shape differs.
     """
     import_bitsandbytes()
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
@@ -324,6 +325,6 @@ def attach_adapter(model: nn.Module, adapter: TrainedWeights) -> None:
 
 
 def _floats(model: nn.Module) -> Iterator[torch.dtype]:
-    """Dtypes of a model's embeddings and further parameters."""
+    """Dtypes of a model's embeddings, then of its other parameters."""
     yield from (p.dtype for n, p in model.named_parameters() if n == EMBEDDINGS)
     yield from (p.dtype for p in model.parameters() if p.is_floating_point())

@@ -27,7 +27,7 @@ from mdl_toolkit.files import write_json
 from mdl_toolkit.hub import TINY, revision_of
 from mdl_toolkit.model_folders.tensorfiles.headers import fingerprint, read_headers, read_json
 
-#: What a model folder says about itself.
+#: The file in which a model folder describes itself.
 MANIFEST_NAME = "mdl_toolkit.json"
 FORMAT = 1
 Kind = Literal["model", "adapter", "overlay"]
@@ -57,14 +57,14 @@ class BaseRecord:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what made a model."""
+    """Versions of the software that makes a model."""
     found = {"mdl-toolkit": __version__, "python": platform.python_version()}
     return {**found, **_installed()}
 
 
 @cache
 def _installed() -> dict[str, str]:
-    """Their versions; read once, since every checkpoint asks."""
+    """Versions of the libraries; read once, since every checkpoint asks."""
     found = {}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -78,13 +78,13 @@ class ModelManifest:
 
     Attributes:
         kind: ``model``, ``adapter`` or ``overlay``.
-        base: What it was trained from.
-        prompts: How it was asked in training.
-        audio: Facts of the audio handling that inference has to repeat.
+        base: The model that was trained.
+        prompts: The prompts of the training data.
+        audio: What inference has to repeat of the audio processing.
         dataset: Fingerprint and size of the training data.
         options: The settings of the run.
-        training: Where in the run this was written (step, epoch), and what was trained.
-        versions: Of the packages that made it.
+        training: The step and epoch at which this was written, and what was trained.
+        versions: Versions of the packages that made it.
     """
 
     kind: Kind
@@ -102,25 +102,25 @@ class ModelManifest:
         return plain
 
     def write(self, folder: Path) -> None:
-        """Write ``mdl_toolkit.json`` into a folder, with the names of what is in it by now."""
+        """Write ``mdl_toolkit.json`` into a folder, with the names of the files that are in it."""
         write_json(folder / MANIFEST_NAME, {**self.to_dict(), "files": _files_in(folder)})
 
     @classmethod
     def read(cls, folder: Path) -> ModelManifest | None:
-        """The manifest of a folder; ``None`` where there is none (a base as it was published).
+        """The manifest of a folder; ``None`` for one without (a base as it was published).
 
         Raises:
-            ModelError: Where there is one that can't be understood.
+            ModelError: There is one that can't be understood.
         """
         path = folder / MANIFEST_NAME
         return cls.from_dict(read_json(path), str(path)) if path.is_file() else None
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> ModelManifest:
-        """Check and take over parsed JSON; fields of later versions are passed over.
+        """Check parsed JSON and make a manifest of it; unknown fields (of later versions) are ignored.
 
         Raises:
-            ModelError: Naming ``where`` and the field.
+            ModelError: Something is wrong; the message names ``where`` and the field.
         """
         if not isinstance(value, dict):
             raise ModelError(f"{where}: a mapping expected")
@@ -159,7 +159,7 @@ def listed_files(folder: Path) -> set[str] | None:
 
 
 def _files_in(folder: Path) -> list[str]:
-    """The files that a folder holds by now, and its manifest, which is written last."""
+    """Names of the files in a folder, and of its manifest, which is written last."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return sorted(names | {MANIFEST_NAME})
 

@@ -1,7 +1,7 @@
-"""What a merged model's tensors are: the base's with a training put in, one at a time, and in which dtype.
+"""Merging what was trained into the base's tensors, one at a time, and choosing the dtype to write them in.
 
-A training on quantised weights is of those weights: what it learns includes making up for them. Merged onto
-the weights that they were made of, it is another model than the one that was validated: see the guide.
+Adapters trained on quantised weights have also learned to correct the errors of quantisation. Merged
+onto the original weights they make another model than the one that was validated: see the guide.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class MergeForm:
     """In which form a merged model is written.
 
     Attributes:
-        dtype: Of its weights: the base's own, or one for all (the audio front end stays as it is). ``auto``
-            is the base's, unless rounding to it would take more than a twentieth of what a part has learnt.
-        quantization: Of the weights that the run had; they are merged onto as they were dequantised there.
-            ``None``: onto the base's own.
-        device: Of the run: GPUs and CPUs may quantise differently.
+        dtype: The dtype of its weights: the base's own, or one for all (the audio front end stays as it is).
+            ``auto`` takes the base's, unless rounding to it would take more than a twentieth of what a part
+            has learned.
+        quantization: The quantisation of the run, for merging onto the weights as they were dequantised in
+            it; ``None`` merges onto the base's own.
+        device: The device of the run: GPUs and CPUs may quantise differently.
         rounded_to: The dtype that the run's own passes rounded trained weights to, if any: what was validated
             is rounded to it already, so ``auto`` has nothing to save there.
     """
@@ -48,16 +49,16 @@ class Merge:
     """The tensors of a base's files that a merge changes.
 
     Args:
-        base_folder: Of the full-precision base.
+        base_folder: The folder of the full-precision base.
         trained: LoRA layers to add, and tensors that replace the base's.
-        form: Of the result.
+        form: The form of the result.
 
     Attributes:
         base: The base's files.
-        places: Names, as the base's files have them, of all tensors that are changed.
+        places: Names of all tensors that are changed, as the base's files have them.
 
     Raises:
-        ModelError: Where a trained tensor has no place in the base.
+        ModelError: A trained tensor has no place in the base.
     """
 
     def __init__(self, base_folder: Path, trained: TrainedWeights, form: MergeForm) -> None:
@@ -68,7 +69,7 @@ class Merge:
         self._whole: dict[str, str] = {}
         for name, tensor in trained.full.items():
             for place in self._places(name, tensor):
-                self._whole.setdefault(place, name)  # a tied tensor may have both of its names
+                self._whole.setdefault(place, name)  # a tied tensor may stand under both of its names
         if both := self._adapted.keys() & self._whole.keys():
             raise ModelError(f"{min(both)} was trained in full and by an adapter")
         self._quantized: set[str] = set()
@@ -93,11 +94,11 @@ class Merge:
         return found
 
     def is_trained(self, place: str) -> bool:
-        """Whether training has been at a tensor; of the others a quantised run had its own version."""
+        """Whether a tensor was trained; the other places are those that a quantised run had dequantised."""
         return place in self._adapted or place in self._whole
 
     def pair(self, place: str) -> tuple[Tensor, Tensor]:
-        """A tensor before and after the training, unrounded: what it began with, and what it shall be."""
+        """A tensor before and after the training, unrounded."""
         before = self.base.tensor(place)
         if place in self._quantized:
             form = self._form
@@ -110,7 +111,7 @@ class Merge:
         return before, before
 
     def rounding(self, dtype: FinalDtype) -> Rounding:
-        """What writing in a dtype leaves of the training."""
+        """How much of the training is left when it is written in a dtype."""
         found = Rounding()
         for place in filter(self.is_trained, self.places):
             info = self.base[place]
@@ -120,7 +121,7 @@ class Merge:
         return found
 
     def decide(self) -> tuple[FinalDtype, Rounding]:
-        """The dtype to write in, and what rounding to it (or to the one that ``auto`` turned down) leaves."""
+        """The dtype to write in, and what rounding to it (or to the one that ``auto`` rejected) leaves."""
         wanted = self._form.dtype
         rounding = self.rounding("base" if wanted == "auto" else wanted)
         if wanted != "auto":

@@ -45,14 +45,14 @@ def replace_linears(
     Args:
         decoder: A causal language model on the meta device; its blocks are under ``model``.
         quantization: ``8bit`` (LLM.int8 without outlier columns) or ``4bit`` (NF4 with double quantisation).
-        dtype: Of the computation.
-        prefix: Of the decoder's names in the whole model.
+        dtype: The dtype of the computation.
+        prefix: What the decoder's names begin with in the whole model.
 
     Returns:
         Names of the weights to quantise, as the whole model has them.
 
     Raises:
-        ModelError: Where bitsandbytes is not installed.
+        ModelError: bitsandbytes is not installed.
     """
     _bitsandbytes()
     names = set()
@@ -103,12 +103,12 @@ def _empty_layer(
 
 @torch.no_grad()
 def dequantized(weight: Tensor, quantization: Quantization, device: torch.device) -> Tensor:
-    """What a quantised layer computes with in place of the weight that it was made of.
+    """The weight that a quantised layer computes with, instead of the one that it was made from.
 
     Args:
-        weight: [out, in] of the base.
-        quantization: Of the layer.
-        device: Where it was quantised.
+        weight: The base's weight, [out, in].
+        quantization: The layer's quantisation.
+        device: The device on which it was quantised.
 
     Returns:
         [out, in] float32 on the CPU.
@@ -129,9 +129,9 @@ def dequantized(weight: Tensor, quantization: Quantization, device: torch.device
 
 
 def quantized_parameter(layer: nn.Module, weight: Tensor, device: torch.device) -> Tensor:
-    """A layer's weight [out, in] in its quantised form, on a device.
+    """Quantise a layer's weight [out, in] on a device.
 
-    On a CPU it is done some rows at a time: bitsandbytes takes seven times a weight's memory for it there.
+    On a CPU some rows are quantised at a time: for a whole weight bitsandbytes takes seven times its memory.
     """
     bnb = _bitsandbytes()
     eight = isinstance(layer, bnb.nn.Linear8bitLt)

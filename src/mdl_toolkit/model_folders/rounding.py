@@ -1,4 +1,4 @@
-"""What writing weights in a smaller dtype takes of a training.
+"""How much of a training is lost when its weights are written in a smaller dtype.
 
 A small update of a large weight is less than half the distance between two numbers of bfloat16: rounding
 takes all of it, and what is left is the base.
@@ -11,22 +11,24 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-#: Elements that are compared at a time.
+#: Number of elements that are compared at a time.
 _PIECE = 1 << 22
-#: Share of its update that a part has to keep. Measured: the loss goes back by about the share that is lost.
-WORTH_HAVING = 0.95
+#: Share of its update that a part has to keep. Measured: the loss loses about that share of its improvement.
+ENOUGH = 0.95
 
 
 @dataclass
 class Kept:
     """Sums over the weights of a part.
 
+    The update of a weight is its value after training minus that before.
+
     Attributes:
-        changed: Weights that training has changed.
-        survived: Those of them that are still another number once both are rounded.
-        update: Sum of squares of the update: trained less before.
-        along: Sum of products of the update and what is left of it.
-        rounded: Weights that the smaller dtype can't hold as they are.
+        changed: Number of weights that training has changed.
+        survived: Number of those that still differ from before once both are rounded.
+        update: Sum of the squared updates.
+        along: Sum of the products of each update and what rounding leaves of it.
+        rounded: Number of weights that the smaller dtype can't hold as they are.
     """
 
     changed: int = 0
@@ -37,7 +39,7 @@ class Kept:
 
     @property
     def share(self) -> float:
-        """How much of the update is left, in its own direction: 1 is all of it, 0 nothing."""
+        """Share of the update that is left, along its own direction: 1 is all of it, 0 nothing."""
         return min(1.0, max(0.0, self.along / self.update)) if self.update else 1.0
 
 
@@ -48,13 +50,13 @@ class Rounding:
     parts: dict[str, Kept] = field(default_factory=dict)
 
     def add(self, part: str, before: Tensor, trained: Tensor, dtype: torch.dtype) -> None:
-        """Count a tensor in.
+        """Add a tensor to the sums of its part.
 
         Args:
-            part: Where it belongs.
-            before: What training began with.
-            trained: What it ended with, unrounded, of the same shape.
-            dtype: That it shall be written in.
+            part: The part that it belongs to.
+            before: The tensor that training began with.
+            trained: The tensor that it ended with, unrounded, of the same shape.
+            dtype: The dtype that it is to be written in.
         """
         kept = self.parts.setdefault(part, Kept())
         old, new = before.reshape(-1), trained.reshape(-1)
@@ -80,4 +82,4 @@ class Rounding:
     @property
     def is_harmless(self) -> bool:
         """Whether every part keeps nearly all of its update."""
-        return all(part.share >= WORTH_HAVING for part in self.parts.values())
+        return all(part.share >= ENOUGH for part in self.parts.values())

@@ -21,6 +21,7 @@ from mdl_toolkit.model_folders.adapter_config import FIELDS, read_config, value_
 from mdl_toolkit.model_folders.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OVERLAY_WEIGHTS
 from mdl_toolkit.model_folders.manifest import Kind
 from mdl_toolkit.model_folders.names import (
+    ADAPTER,
     LORA_PARTS,
     PEFT_PREFIX,
     is_adapter,
@@ -39,7 +40,7 @@ class TrainedWeights:
     Attributes:
         config: The fields of PEFT's ``LoraConfig`` that count (``r``, ``lora_alpha``, ``use_dora``, …); empty
             without LoRA layers.
-        lora: By the name of the adapted module: ``lora_A`` [R, I], ``lora_B`` [O, R] and, of DoRA,
+        lora: By the name of the adapted module: ``lora_A`` [R, I], ``lora_B`` [O, R] and, with DoRA,
             ``lora_magnitude_vector`` [O].
         full: Tensors that replace the base's, by name (``embed_tokens``, ``lm_head``).
     """
@@ -50,12 +51,12 @@ class TrainedWeights:
 
     @classmethod
     def collect(
-        cls, named: Iterable[tuple[str, Tensor]], config: Any, adapter: str = "default"
+        cls, named: Iterable[tuple[str, Tensor]], config: Any, adapter: str = ADAPTER
     ) -> TrainedWeights:
         """Sort the trained tensors of a model that PEFT has injected an adapter into.
 
         Args:
-            named: Trained tensors, by the names that the model has them under.
+            named: Trained tensors, by the names that they have in the model.
             config: PEFT's ``LoraConfig``, or its fields.
             adapter: The adapter's name in the model.
         """
@@ -105,7 +106,7 @@ class TrainedWeights:
         """Refuse an adapter whose parts don't fit each other.
 
         Raises:
-            ModelError: Naming ``where`` and the module.
+            ModelError: They don't; the message names ``where`` and the module.
         """
         wanted = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if self.config.get("use_dora") else set())
         for module, parts in self.lora.items():
@@ -135,11 +136,11 @@ class TrainedWeights:
         """A module's weight with its adapter added.
 
         Args:
-            module: Its name.
-            weight: [O, I] of the base.
+            module: The module's name.
+            weight: The base's weight, [O, I].
 
         Returns:
-            [O, I] float32: ``W + scale · B·A``; of DoRA, each row rescaled to its trained magnitude.
+            [O, I] float32: ``W + scale · B·A``; with DoRA, each row is rescaled to its trained magnitude.
         """
         parts = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in self.lora[module].items()}
         total = (parts["lora_B"] @ parts["lora_A"]).mul_(self.scale(module)).add_(weight.to(torch.float32))
@@ -152,8 +153,8 @@ class TrainedWeights:
         """Write an adapter as PEFT has it, or without LoRA layers ``overlay.safetensors``, into a folder.
 
         Args:
-            folder: It exists.
-            base_name: What PEFT shall take as the base.
+            folder: An existing folder.
+            base_name: The name or path that PEFT loads the base from.
             tied: Whether head and embeddings of the model are one tensor. Both are written then: PEFT finds
                 tied tensors in some models only, and would go on with the base's head.
         """
@@ -175,7 +176,7 @@ class TrainedWeights:
 def _by_module(
     named: Iterable[tuple[str, Tensor]],
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Published names and tensors as LoRA layers by module, and the others."""
+    """Sort tensors by published name into LoRA layers by module, and others."""
     lora: dict[str, dict[str, Tensor]] = {}
     full: dict[str, Tensor] = {}
     for name, tensor in named:

@@ -46,6 +46,16 @@ ENCODER: dict[str, Any] = {
 }
 
 
+#: Sizes of the published 7B model, for :func:`tiny_config`.
+SEVEN_BILLION: dict[str, Any] = {
+    "audio_encoder_config": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
+    "text_config": {
+        "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "intermediate_size": 18944, "vocab_size": 152064,
+    },
+}  # fmt: skip
+
+
 def _specials() -> dict[str, int]:
     tokenizer = json.loads((TOKENIZER_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     return {token["content"]: token["id"] for token in tokenizer["added_tokens"]}

@@ -28,7 +28,7 @@ from mdl_toolkit.training.trainable.adapters import (
 )
 from mdl_toolkit.training.trainable.layers import DoraLinear, LoraLinear
 from support.models.batches import random_batch
-from support.models.tiny import make_model_folder, tiny_config
+from support.models.tiny import SEVEN_BILLION, make_model_folder, tiny_config
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -49,15 +49,8 @@ def trained(**changes: Any) -> MiDashengLMModel:
 
 @pytest.fixture(scope="module")
 def seven_billion() -> MiDashengLMModel:
-    fields = tiny_config(
-        audio_encoder_config={"embed_dim": 1280, "depth": 32, "num_heads": 16},
-        text_config={
-            "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-            "intermediate_size": 18944, "vocab_size": 152064,
-        },
-    )  # fmt: skip
     with torch.device("meta"):
-        return MiDashengLMModel(MiDashengLMConfig(**fields))
+        return MiDashengLMModel(MiDashengLMConfig(**tiny_config(**SEVEN_BILLION)))
 
 
 class TestTargets:
