@@ -26,6 +26,7 @@ class ConvertOptions(Settings):
         DEFAULT_MODEL,
         "Model to convert for: a Hub id, a folder, or 'tiny' (the small base in this package).",
         group="model",
+        metavar="MODEL",
         resume="derived",
         conversion="derived",
     )
@@ -40,6 +41,7 @@ class ConvertOptions(Settings):
         None,
         "Branch, tag or commit of a model on the Hub; the main branch if not given.",
         group="model",
+        metavar="NAME",
         resume="derived",
         conversion="derived",
     )
@@ -92,6 +94,7 @@ class ConvertOptions(Settings):
         "utf-8",
         "Text encoding of a CSV file; change it if the file is not UTF-8, for example to gbk.",
         group="input",
+        metavar="NAME",
         resume="derived",
         conversion="fingerprint",
     )
@@ -181,6 +184,7 @@ class ConvertSettings(ConvertOptions):
         "Convert only part i of n, given as i/n (1/4 … 4/4), to share the work; train takes all parts"
         " together.",
         group="output",
+        metavar="i/n",
         conversion="derived",
     )
     overwrite: bool = option(

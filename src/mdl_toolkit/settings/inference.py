@@ -56,6 +56,7 @@ class InferenceSettings(ConvertOptions):
         help="Model to ask: final/ or a checkpoint of a run, a model or adapter folder, a Hub id, or "
         "'tiny' (small base).",
         group="model",
+        metavar="MODEL",
         resume="derived",
     )
     system_prompt: str | None = varied(
@@ -81,6 +82,7 @@ class InferenceSettings(ConvertOptions):
         None,
         "Base model of an adapter; only needed if the one that the adapter's folder records has moved.",
         group="model",
+        metavar="MODEL",
         resume="derived",
     )
     quantization: str | None = option(

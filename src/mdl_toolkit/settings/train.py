@@ -27,6 +27,7 @@ class TrainSettings(ConvertOptions):
         "Model to fine-tune: a Hub id, a folder, or 'tiny' (a small base); default: the dataset's "
         "model, else",
         group="model",
+        metavar="MODEL",
         resume="derived",
         conversion="derived",
     )
@@ -277,6 +278,7 @@ class TrainSettings(ConvertOptions):
         factory=list,
         help="Also send the metrics to a tracker (tensorboard, wandb, mlflow, …); repeat it for several.",
         group="output",
+        metavar="NAME",
         resume="free",
     )
     logging_steps: int | None = option(
