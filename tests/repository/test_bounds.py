@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -65,3 +67,12 @@ def test_readme_names_them() -> None:
             assert re.search(rf"\b{name} {re.escape(str(bounds[name]))}\b", text), (
                 f"{file}: {name} {bounds[name]}"
             )
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    promised = re.findall(r"Python :: (3\.\d+)", text)
+    jobs: Any = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == promised
+    assert jobs["oldest"]["steps"][1]["with"]["python-version"] == promised[0]
+    assert f'requires-python = ">={promised[0]}"' in text

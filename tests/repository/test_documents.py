@@ -94,6 +94,18 @@ def test_broken_links_are_found(tmp_path: Path):
     assert _broken(document) == bad
 
 
+def test_make_knows_what_documents_and_workflows_call():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = {name for names in re.findall(r"^([a-z -]+):", makefile, re.MULTILINE) for name in names.split()}
+    callers = [*DOCUMENTS, *(ROOT / ".github/workflows").glob("*.yml"), ROOT / ".ci/run"]
+    called = set()
+    for path in [*callers, ROOT / ".pre-commit-config.yaml"]:
+        text = path.read_text(encoding="utf-8")
+        called |= set(re.findall(r'(?:^|`|: |=1 |" )make ([a-z-]+)', text, re.MULTILINE))
+    assert {"demo", "test", "test-oldest", "test-newest", "coverage", "lint", "links", "dist"} <= called
+    assert called <= known, called - known
+
+
 def test_documents_name_no_option_that_does_not_exist():
     from mdl_toolkit import cli
     from mdl_toolkit.settings import options
