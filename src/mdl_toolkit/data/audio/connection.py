@@ -22,9 +22,9 @@ class Proxy:
     """An HTTP proxy.
 
     Attributes:
-        host: Its name or address.
-        port: Its port.
-        headers: What it is to be told, a password perhaps.
+        host: The proxy's name or address.
+        port: The proxy's port.
+        headers: The headers of requests to it, which may hold a password.
     """
 
     host: str
@@ -36,11 +36,11 @@ class Proxy:
 
 
 class ProxyRefusedError(Exception):
-    """A proxy doesn't open a way to the host.
+    """A proxy has refused to connect to the host.
 
     Args:
-        status: Of its answer.
-        reason: Beside it.
+        status: The HTTP status of its answer.
+        reason: The text beside the status.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -54,7 +54,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     This machine itself is never asked through a proxy.
 
     Raises:
-        ValueError: Where what the environment names is no HTTP proxy. A password in it is not repeated.
+        ValueError: What the environment names is no HTTP proxy. A password in it is not repeated.
     """
     from urllib.request import getproxies_environment
 
@@ -106,11 +106,11 @@ class PinnedConnection(http.client.HTTPConnection):
 
     Args:
         scheme: ``http`` or ``https``.
-        host: Its name.
-        port: Its port.
-        address: Where to connect to: an address of the host, or of the proxy.
-        timeout: Seconds that the network may be silent.
-        proxy: Whose address it is, if it is a proxy's.
+        host: The name of the host.
+        port: The port of the host.
+        address: The address to connect to: the host's, or the proxy's.
+        timeout: The number of seconds that the network may be silent.
+        proxy: The proxy, if ``address`` is one's.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class PinnedConnection(http.client.HTTPConnection):
         """Connect; with TLS the certificate is checked for the host's name, through a proxy too.
 
         Raises:
-            ProxyRefusedError: Where the proxy says no.
+            ProxyRefusedError: The proxy refuses.
         """
         family, address = self._address
         self._raw = self.sock = socket.socket(family, socket.SOCK_STREAM)
@@ -167,6 +167,6 @@ def ascii_host(host: str) -> str:
     """A host as it stands in a request: brackets around an IPv6 address, other alphabets encoded.
 
     Raises:
-        ValueError: Where it can't be encoded.
+        ValueError: The host can't be encoded.
     """
     return f"[{host}]" if ":" in host else host.encode("idna").decode("ascii")

@@ -36,14 +36,14 @@ def find_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
 
     Args:
         stream: The file.
-        size: Of the file, in bytes.
-        name: For messages.
+        size: The size of the file in bytes.
+        name: The file's name in messages.
 
     Returns:
-        None, where the library reads it rightly as it is.
+        The recordings; an empty list where the library reads the file rightly as it is.
 
     Raises:
-        DataError: Where the file is seen to be cut short.
+        DataError: The file is cut short.
     """
     if size < _LARGE or isinstance(stream, io.BytesIO):
         return _find(stream, size, name)
@@ -56,7 +56,7 @@ def find_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
 
 @lru_cache(maxsize=16)
 def _found(file: tuple[int, int, int, int]) -> list[list[Part]]:  # noqa: ARG001 -- the key of the cache
-    """Where the answer for a file is kept: rows that are segments of a long one ask again and again."""
+    """The list that caches the answer for a file: rows that are segments of one file ask again and again."""
     return []
 
 
@@ -84,7 +84,7 @@ def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:  # noqa: PLR091
 
 
 def _is_plain_wav(head: bytes, size: int) -> bool:
-    """Whether it is the commonest file of all, told by its first 44 bytes: the same answer, sooner."""
+    """Whether the first 44 bytes are those of a plain WAV file, which needs no further search."""
     if len(head) < 44 or head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or head[36:40] != b"data":
         return False
     outer, kind, length = struct.unpack_from("<4xI12xH18xI", head)
@@ -131,7 +131,7 @@ def _riff_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
 
 
 def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, bool]:
-    """A WAV file's way through its chunks.
+    """Walk through the chunks of a WAV file.
 
     Returns:
         Where its samples begin; where the file ends; its header with lengths that the library takes for
@@ -174,7 +174,7 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
 
 
 def _next_marked(stream: BinaryIO, begin: int, size: int) -> int:
-    """Where another WAV file begins, of whose beginning no length tells."""
+    """The place where another WAV file begins, searched for because no length says where; else ``size``."""
     for at in _find_all(stream, b"WAVEfmt ", begin, size):
         if read_at(stream, at - 8, 4) in _RIFF:
             return at - 8
@@ -182,7 +182,7 @@ def _next_marked(stream: BinaryIO, begin: int, size: int) -> int:
 
 
 def _next_riff(stream: BinaryIO, end: int, size: int) -> int:
-    """Where another WAV file begins at the end of one; the file's end, where none does."""
+    """The place where another WAV file begins at the end of one; ``size`` where none does."""
     for place in (end, end + 1):  # chunks have an even length, but not every program knows it
         head = read_at(stream, place, 12)
         if head[:4] in _RIFF and head[8:] == b"WAVE":
@@ -220,7 +220,7 @@ def _end_of_w64(stream: BinaryIO, begin: int, _size: int) -> int:
 
 
 def _end_of_caf(stream: BinaryIO, begin: int, _size: int) -> int:
-    """Where a chunk has the name of a whole file: CAF has no length of its own."""
+    """The place after a CAF file, found by its chunks, since CAF has no length of its own."""
     place = begin + 8
     for _ in range(_MAX_CHUNKS):
         chunk = read_at(stream, place, 12)

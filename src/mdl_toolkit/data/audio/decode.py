@@ -52,16 +52,16 @@ _READ_AHEAD = 1 << 15
 
 
 class Reading:
-    """A recording, ready to be read.
+    """A recording that is open for reading.
 
     Args:
         stream: The file, unbuffered where it has a descriptor.
-        size: Of the file, in bytes.
-        name: For messages.
-        max_seconds: Longest clip.
+        size: The size of the file in bytes.
+        name: The file's name in messages.
+        max_seconds: The length of the longest clip in seconds.
 
     Raises:
-        DataError: Where it is no audio, cut short, or not to be read by its header.
+        DataError: The file is no audio, is cut short, or can't be read by its header.
     """
 
     def __init__(self, stream: Any, size: int, name: str, max_seconds: float) -> None:
@@ -91,7 +91,7 @@ class Reading:
         self.close()
 
     def close(self) -> None:
-        """Let go of the library's side of it; the stream stays open."""
+        """Close the library's view of the file; the stream stays open."""
         if self._sound is not None:
             self._sound.close()
         self._sound, self._opened = None, -1
@@ -116,7 +116,7 @@ class Reading:
             call reuses.
 
         Raises:
-            DataError: Where it is outside of the recording, longer than allowed, damaged, or not finite.
+            DataError: The span is outside of the recording, longer than allowed, damaged, or not finite.
         """
         span = self._span(start, end)
         clip = self._samples(*span, None)
@@ -131,7 +131,7 @@ class Reading:
         return clip
 
     def _look(self) -> None:
-        """See what all parts are, and how long: the library is asked where the container didn't say."""
+        """Find the rate, channels and length of each part, as its container or the library says."""
         if len(self._parts) > _MAX_PARTS:
             raise DataError(f"{self._name}: more than {_MAX_PARTS} recordings joined in one file")
         self._lengths: list[int | None] = []
@@ -153,7 +153,7 @@ class Reading:
             raise DataError(f"{self._name}: no samples in it")
 
     def _open(self, place: int) -> Any:
-        """The library's side of a part, at its beginning."""
+        """Open a part with the library, at the part's beginning."""
         from mdl_toolkit.data.audio.sound import Sound
 
         if self._opened == place and not self._read_from:
@@ -223,7 +223,7 @@ class Reading:
             )
 
     def _samples(self, first: int, last: int | None, channel: int | None) -> Floats:
-        """The samples of a span, from all parts that it touches; energies of channels are noted."""
+        """The samples of a span, from all parts that it touches; adds up the channels' energies."""
         self._energies = np.zeros(self._form[1] if channel is None and self._form[1] > 1 else 0)
         pieces: list[Floats] = []
         offset = have = 0
@@ -251,7 +251,7 @@ class Reading:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _open_at(self, place: int, count: int) -> tuple[Any, int]:
-        """A part's sound, some samples on, and how many that is: fewer where it is no longer."""
+        """Open a part and skip samples; returns how many were skipped: fewer where the part is shorter."""
         import soundfile
 
         sound, begin = self._open(place), 0
@@ -301,7 +301,7 @@ class Reading:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
 
     def _mix(self, sound: Any, mono: Floats, channel: int | None) -> int:
-        """Read samples into all of ``mono``; how many there were."""
+        """Read samples into all of ``mono``; returns how many there were."""
         channels, done, count = sound.channels, 0, len(mono)
         # Sixteen-bit samples of one channel are read as they are: half the memory.
         exact = channels == 1 and sound.subtype in _SIXTEEN_BITS
@@ -350,7 +350,7 @@ class Reading:
         return bool(flac_parts(self._stream, self._size, begin)) and self._split()
 
     def _split(self) -> bool:
-        """Look for more recordings in a FLAC file; whether there were."""
+        """Look for more recordings in a FLAC file; returns whether there are any."""
         if not self._is_flac or len(self._parts) > 1:
             return False
         parts = flac_parts(self._stream, self._size)
@@ -366,7 +366,7 @@ def _either(values: set[int]) -> str:
 
 
 def scratch(name: str, dtype: type, count: int) -> Any:
-    """Memory kept from call to call: fresh pages cost more than decoding into them."""
+    """Memory of this thread that is used again by the next call: new pages cost more than decoding."""
     kept = getattr(_memory, name, None)
     if kept is None or kept.dtype != dtype or len(kept) < count:
         kept = np.empty(max(count, 1 << 16), dtype=dtype)

@@ -1,4 +1,4 @@
-"""From a path or URL to float32 samples: one channel, the model's rate, bounded, never a substitute."""
+"""From a path or URL to float32 samples of one channel at the model's rate, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def load_waveform(
     Args:
         source: Path (relative to ``limits.base_dir``) or http(s) URL.
         start: Where the clip begins, in seconds.
-        end: Where it ends, in seconds.
-        limits: What is allowed.
-        sample_rate: In Hz.
+        end: Where the clip ends, in seconds.
+        limits: What the row may name.
+        sample_rate: The model's sample rate in Hz.
 
     Returns:
         float32 [L], all channels mixed, resampled where the file has another rate. Samples can exceed [-1, 1]
         a little where resampling overshoots or the file does.
 
     Raises:
-        DataError: Where the file is missing, not allowed, no audio, damaged, empty, too long, or holds
-            samples that are not finite. The message does not name the row.
+        DataError: The file is missing, not allowed, no audio, damaged, empty, too long, or holds samples that
+            are not finite. The message does not name the row.
     """
     limits, name = limits or AudioLimits(), _shown(source)
     if is_url(source):
@@ -117,7 +117,7 @@ def clip_seconds(
 
 
 def _shown(source: str) -> str:
-    """A cell for a message of one line."""
+    """A cell of the table as a message of one line shows it."""
     return printable(source if len(source) <= 200 else f"{source[:200]}…")
 
 
@@ -125,8 +125,8 @@ def locate(source: str, limits: AudioLimits) -> str:
     """The file that a cell names.
 
     Raises:
-        DataError: For a file that isn't there, isn't a regular file, or lies outside ``base_dir`` (symbolic
-            links are followed first) though it mustn't.
+        DataError: The file isn't there, isn't a regular file, or lies outside of ``base_dir`` (symbolic links
+            are followed first) though it mustn't.
     """
     path, name = os.path.join(limits.base_dir, source) if limits.base_dir else source, _shown(source)
     try:

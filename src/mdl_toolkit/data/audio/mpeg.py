@@ -50,8 +50,8 @@ class Frame(NamedTuple):
     """What a frame's header says.
 
     Attributes:
-        size: In bytes; 0 for "free format", where the header doesn't say.
-        samples: Of each channel.
+        size: Its size in bytes; 0 for "free format", where the header doesn't say.
+        samples: The number of samples of each channel.
         form: Version, layer, sample rate in Hz and channels: what is the same for all frames of a stream.
     """
 
@@ -95,7 +95,7 @@ def frame_of(header: bytes) -> Frame | None:
 
 
 def tag_size(head: bytes) -> int:
-    """Bytes of the tag (ID3v1, ID3v2, APE) that begins here; 0: none does."""
+    """The size in bytes of the tag (ID3v1, ID3v2, APE) that begins here; 0 where none does."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 0x80:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         return 10 + size + (10 if head[5] & 0x10 else 0)
@@ -113,7 +113,8 @@ def headless_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
     """The recordings in a file that begins within a frame, as recordings of radio streams do.
 
     Returns:
-        None, where the file is of another known kind, or has no frames in a row that fit together.
+        The recordings; an empty list where the file is of another known kind, or has no frames in a row that
+        fit together.
     """
     head = read_at(stream, 0, _MAX_BEGINNING)
     at = -1 if kind_of(head) else head.find(b"\xff")
@@ -133,18 +134,18 @@ def mpeg_parts(stream: BinaryIO, begin: int, end: int, name: str) -> list[Part]:
     """The recordings in an MPEG audio stream.
 
     Args:
-        stream: A file that holds it.
-        begin: Its first byte: a frame or a tag.
-        end: The byte after its last.
-        name: For messages.
+        stream: The file that holds the stream.
+        begin: The place of its first byte, which begins a frame or a tag.
+        end: The place after its last byte.
+        name: The file's name in messages.
 
     Returns:
-        None, where the library's own idea of it is right: a single recording whose first frame says truly how
-        long it is.
+        The recordings; an empty list where the library itself reads the stream rightly, which is a single
+        recording whose first frame says truly how long it is.
 
     Raises:
-        DataError: Where it ends within a frame or before its first frame says, or something else than frames
-            and tags is between its frames.
+        DataError: The stream ends within a frame or before its first frame says, or something else than
+            frames and tags is between its frames.
     """
     head = read_at(stream, begin, min(_LOOK, end - begin))
     while (tag := tag_size(head)) and begin + tag < end:
@@ -178,7 +179,7 @@ def _part(found: _Stream, name: str) -> Part | None:
 
 
 def _is_true(stream: BinaryIO, begin: int, end: int, head: bytes) -> bool:
-    """Whether the first frame holds a number of frames, and a number of bytes that is the file's."""
+    """Whether the first frame says how many frames there are, and how many bytes, and the latter is true."""
     frame = frame_of(head[:4])
     lengths = frame and _info(head, frame)
     if not lengths or lengths[0] is None or lengths[1] is None:
@@ -190,7 +191,7 @@ def _is_true(stream: BinaryIO, begin: int, end: int, head: bytes) -> bool:
 
 
 def _info(head: bytes, frame: Frame) -> tuple[int | None, int | None] | None:
-    """Numbers of frames and bytes that a frame in front of a stream has; ``None`` for other frames."""
+    """The numbers of frames and bytes that an info frame (Xing, VBRI) says; ``None`` for other frames."""
     version, layer, _, channels = frame.form
     if layer != 3:
         return None
@@ -226,7 +227,7 @@ def _streams(stream: BinaryIO, begin: int, end: int, name: str) -> list[_Stream]
 
 
 def _walk(stream: BinaryIO, begin: int, end: int, name: str) -> tuple[_Stream | None, int]:
-    """Count frames of one form up to where something else begins; where that is."""
+    """Count frames of one form; returns them, and the place where something else begins."""
     block, base, place = b"", begin, begin
     first: Frame | None = None
     frames = largest = 0
@@ -264,10 +265,10 @@ def _walk(stream: BinaryIO, begin: int, end: int, name: str) -> tuple[_Stream | 
 
 
 def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: bool, name: str) -> int:
-    """Where frames go on after something else: a tag, zeros, or what doesn't belong there.
+    """The place where frames go on after something else: a tag, zeros, or what doesn't belong there.
 
     Raises:
-        DataError: For what is no tag, where frames are ``needed`` in its place: something is lost.
+        DataError: Something is lost: it is no tag, and frames are ``needed`` in its place.
     """
     if tag := tag_size(head):
         return min(end, place + tag)

@@ -37,7 +37,7 @@ class PartView(io.RawIOBase):
 
     Args:
         stream: The whole file.
-        part: Which of it is seen.
+        part: The part that is seen.
     """
 
     def __init__(self, stream: BinaryIO, part: Part) -> None:

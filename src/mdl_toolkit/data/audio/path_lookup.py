@@ -13,7 +13,7 @@ from functools import lru_cache
 
 
 def find_existing(path: str) -> str:
-    """The path, or where it isn't there the one that another machine would write like that."""
+    """The path; where it doesn't exist, the existing one that another machine would write like that."""
     if (path.isascii() and "\\" not in path) or os.path.lexists(path):
         return path
     path = path.replace("\\", "/")
@@ -36,7 +36,7 @@ def find_existing(path: str) -> str:
 
 @lru_cache(maxsize=8)
 def _names(folder: str, changed: int) -> dict[str, list[str]]:  # noqa: ARG001 -- a part of the key of the cache
-    """Names in a folder by their composed form; those of ASCII alone have no other."""
+    """The names in a folder that aren't ASCII, by their composed Unicode form (NFC)."""
     found = defaultdict[str, list[str]](list)
     for name in os.listdir(folder):
         if not name.isascii():

@@ -1,4 +1,4 @@
-"""The decoding library's side of an open file. Importing this imports soundfile."""
+"""A sound file that is read from front to back. Importing this module imports soundfile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import soundfile
 
 
 class Sound(soundfile.SoundFile):  # type: ignore[misc]
-    """A file to be read on and on.
+    """A sound file of soundfile's that doesn't seek between two reads.
 
     soundfile seeks after each block that it has read, to where it is anyway, in files that it can seek in.
     That is not the same as reading on: it makes an MP3 decoder forget the bytes that the next frames need
@@ -14,9 +14,9 @@ class Sound(soundfile.SoundFile):  # type: ignore[misc]
     """
 
     def seekable(self) -> bool:
-        """Not, as far as soundfile's own reading is concerned."""
+        """Always False, so that soundfile's own reading doesn't seek."""
         return False
 
     def can_seek(self) -> bool:
-        """Whether :meth:`seek` works; some encodings can only be read on."""
+        """Whether :meth:`seek` works; some encodings can only be read from front to back."""
         return bool(super().seekable())

@@ -45,12 +45,12 @@ _OTHER = (
 
 
 def explain(stream: BinaryIO, name: str, reason: str) -> str:
-    """What to add to "not readable as audio" for a person who may play the file all the same.
+    """What to add to the message "not readable as audio": what the file is, and how to convert it.
 
     Args:
         stream: The file.
-        name: For messages.
-        reason: What the decoding library says.
+        name: The file's name in messages.
+        reason: The decoding library's message.
     """
     stream.seek(0)
     head = stream.read(_LOOK)
@@ -64,7 +64,7 @@ def explain(stream: BinaryIO, name: str, reason: str) -> str:
 
 
 def kind_of(head: bytes) -> str:
-    """What a file with sound is that the library doesn't read, by its first bytes; nothing where unknown."""
+    """The kind of a file with sound that the library doesn't read, by its first bytes; else an empty text."""
     for place, mark, what in _AUDIO:
         if head[place : place + len(mark)] == mark:
             return what
@@ -83,7 +83,7 @@ def convert_line(name: str) -> str:
 
 
 def _is_adts(head: bytes) -> bool:
-    """Whether it is AAC in frames of its own, seen by two of them."""
+    """Whether it is raw AAC (ADTS), recognised by two frames in a row."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return False
     size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

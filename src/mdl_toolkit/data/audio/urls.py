@@ -85,7 +85,7 @@ def fetch(url: str, limits: UrlLimits) -> bytes:
     """The body of a URL.
 
     Raises:
-        DataError: With what was refused or failed. Passwords in the URL are not repeated.
+        DataError: Something was refused or failed. Passwords in the URL are not repeated.
     """
     deadline = time.monotonic() + limits.timeout
     attempt = 1
@@ -109,11 +109,11 @@ def fetch(url: str, limits: UrlLimits) -> bytes:
 
 
 class _PassingError(DataError):
-    """What may be gone when it is tried again.
+    """A failure that may be gone when the URL is tried again.
 
     Args:
-        message: What is wrong.
-        after: Seconds that the server asks to wait.
+        message: What went wrong.
+        after: The number of seconds that the server asks to wait.
     """
 
     def __init__(self, message: str, after: float = 0.0) -> None:

@@ -29,10 +29,11 @@ class Costs:
     The defaults are the 7B model's.
 
     Attributes:
-        patch: Of an encoder patch.
-        supervised: Of a supervised token, in the LM head.
-        token_pair: Of a pair of tokens in the decoder's attention (the square of the length is counted).
-        patch_pair: Of a pair of patches of one chunk in the encoder's attention.
+        patch: The cost of an encoder patch.
+        supervised: The cost of a supervised token in the LM head.
+        token_pair: The cost of a pair of tokens in the decoder's attention (the square of the length is
+            counted).
+        patch_pair: The cost of a pair of patches of one chunk in the encoder's attention.
     """
 
     patch: float = 0.097
@@ -84,8 +85,8 @@ def split_by_count(samples: Ints, work: Floats, parts: int) -> list[list[int]]:
 
     Args:
         samples: The clips' indices.
-        work: Of each of them.
-        parts: How many.
+        work: The work of each clip.
+        parts: The number of parts.
     """
     order = np.argsort(-work, kind="stable")
     load = np.zeros(parts)
@@ -171,7 +172,10 @@ def _best_exchange(
     max_tokens: int,
     moves: bool,
 ) -> tuple[float, int, int] | None:
-    """Larger load after the best exchange, and the clips' places; the second past the end: for nothing."""
+    """The best exchange: the larger load after it, and the places of the two clips.
+
+    A second place past the end of ``theirs`` means that a clip is given away for none.
+    """
     none = [0.0] if moves else []
     change = work[ours][:, None] - np.append(work[theirs], none)[None]
     shift = tokens[ours][:, None] - np.append(tokens[theirs], np.array(none, dtype=np.int64))[None]

@@ -34,8 +34,8 @@ class PackedBatch:
         target_positions: int64 [N]; positions whose *next* token is supervised.
         targets: int64 [N]; that next token.
         waveform: float32 [S]; the clips end to end, each zero-padded to at least 3,200 samples.
-        sequence_lengths: Tokens of each row, on the host.
-        audio_samples: Samples of each clip in ``waveform`` (after padding), on the host.
+        sequence_lengths: The number of tokens of each row, on the host.
+        audio_samples: The number of samples of each clip in ``waveform`` (after padding), on the host.
         rows: Names of the rows, for messages.
         indices: The rows' indices in their dataset.
     """
@@ -53,13 +53,13 @@ class PackedBatch:
 
     @classmethod
     def of(cls, packed: Packed) -> PackedBatch:
-        """What :func:`mdl_toolkit.data.batching.packing.pack` has made, as tensors that share its memory."""
+        """A batch of :func:`mdl_toolkit.data.batching.packing.pack` as tensors, which share its memory."""
         values = {f.name: getattr(packed, f.name) for f in fields(cls)}
         return cls(**{name: _tensor(value) for name, value in values.items()})
 
     @classmethod
     def from_message(cls, header: BatchHeader, body: torch.Tensor, device: torch.device | str) -> PackedBatch:
-        """What another process has made, on a device: in one copy, and given its own types there.
+        """A batch from another process, on a device: copied at once, and converted to its own types there.
 
         Args:
             header: What :func:`mdl_toolkit.data.batching.packing.to_message` has said.

@@ -1,4 +1,4 @@
-"""Examples to the arrays of a packed batch, and these to few bytes for another process. Without torch.
+"""Packs examples into arrays, and these into a message of few bytes for another process. Without torch.
 
 The process that prepares batches needs neither torch (a second to import, 200 MB) nor shared memory. Audio
 goes as the 16-bit samples it was stored as, ids as 32 bits; both come out as the very numbers that went in.
@@ -87,13 +87,13 @@ def pack(examples: Sequence[Example], audio_token_id: int, geometry: AudioGeomet
 
 @dataclass(frozen=True)
 class ArrayPlace:
-    """Where an array lies in the bytes of a header.
+    """Where an array lies in the bytes of a message.
 
     Attributes:
-        start: Its first byte.
-        size: Bytes.
-        sent: Type of its numbers there; 16-bit integers are samples, to be scaled.
-        meant: Type that they are to have.
+        start: The place of its first byte.
+        size: Its size in bytes.
+        sent: The type of its numbers there; 16-bit integers are samples, to be scaled.
+        meant: The type that the numbers are to have.
     """
 
     start: int
@@ -104,11 +104,11 @@ class ArrayPlace:
 
 @dataclass(frozen=True)
 class BatchHeader:
-    """What goes along with the bytes of a batch's arrays.
+    """The header of a message: what its bytes are.
 
     Attributes:
-        places: Of the arrays, by name.
-        rest: What is no array, by name.
+        places: The place of each array, by its name.
+        rest: The values that are no arrays, by their names.
     """
 
     places: dict[str, ArrayPlace]
@@ -116,7 +116,7 @@ class BatchHeader:
 
 
 def to_message(packed: Packed) -> tuple[BatchHeader, list[memoryview]]:
-    """A batch for another process: what it is, and its bytes in parts."""
+    """A batch as a message to another process: its header, and the bytes of its arrays in parts."""
     places: dict[str, ArrayPlace] = {}
     rest: dict[str, Any] = {}
     parts: list[memoryview] = []
@@ -136,7 +136,7 @@ def to_message(packed: Packed) -> tuple[BatchHeader, list[memoryview]]:
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in half as many bytes, where every bit of them comes back from there."""
+    """The same numbers in half as many bytes, where every bit of them can be restored."""
     if array.dtype == np.int64:
         small = array.astype(np.int32)
         return small if np.array_equal(small, array) else array

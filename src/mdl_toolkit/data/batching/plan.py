@@ -44,9 +44,9 @@ class Step:
     """One optimizer step: which clips, and which of them each micro-batch has.
 
     Attributes:
-        first_sample: Position of its first clip in the epoch's stream.
+        first_sample: The position of its first clip in the epoch's stream.
         samples: int64; the clips' indices, in the order of the stream.
-        supervised: Supervised tokens of all of them.
+        supervised: The number of supervised tokens of all of them.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class Plan:
     """The order of a dataset's clips over all epochs.
 
     Args:
-        tokens: Decoder tokens of each clip's row, [rows].
-        samples: Samples of each clip, [rows].
-        supervised: Supervised tokens of each row, [rows].
-        seed: Of the order.
-        micro_batches: World size × accumulation steps.
-        batch_size: Clips of a micro-batch; or
-        max_tokens: Decoder tokens that a micro-batch has at most.
-        geometry: Of the audio, to count patches.
-        costs: What a clip costs.
+        tokens: The number of decoder tokens of each clip's row, [rows].
+        samples: The number of samples of each clip, [rows].
+        supervised: The number of supervised tokens of each row, [rows].
+        seed: The seed of the order.
+        micro_batches: The number of micro-batches of a step: world size × accumulation steps.
+        batch_size: The number of clips of a micro-batch; either this or ``max_tokens`` is given.
+        max_tokens: The number of decoder tokens that a micro-batch has at most.
+        geometry: The audio's geometry, by which patches are counted.
+        costs: The costs by which the work of a clip is counted.
         shuffle: False for evaluation: one order for every epoch, by length.
 
     Raises:
-        DataError: For no rows, or where a row alone has more than ``max_tokens``.
+        DataError: There are no rows, or a row alone has more than ``max_tokens``.
     """
 
     def __init__(  # noqa: PLR0913 -- all that an order depends on, by name

@@ -23,11 +23,11 @@ from mdl_toolkit.errors import DataError, MdlError
 
 @dataclass(frozen=True)
 class BatchFailure:
-    """What went wrong with a micro-batch, as text: an exception may not survive the way between processes.
+    """What went wrong with a micro-batch, as text: not every exception can be sent between processes.
 
     Attributes:
-        message: For a person.
-        of_data: Whether it is the data's fault.
+        message: The message for a person.
+        of_data: Whether the data is at fault.
     """
 
     message: str
@@ -35,12 +35,12 @@ class BatchFailure:
 
 
 class Preparer:
-    """Micro-batches of a dataset, which is opened with the first.
+    """Prepares micro-batches of a dataset, which is opened for the first of them.
 
     Args:
-        paths: Folders of the dataset.
-        audio_token_id: Of the model.
-        note: Told what is being read, before it is.
+        paths: The folders of the dataset.
+        audio_token_id: The id of the model's audio placeholder.
+        note: Called with what is about to be read, and with an empty text when it has been.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Preparer:
         self._dataset: ClipDataset | None = None
 
     def open(self) -> ClipDataset:
-        """The dataset."""
+        """Open the dataset, unless that was done."""
         if self._dataset is None:
             self._note(", ".join(map(str, self._paths)))
             self._dataset = ClipDataset.open(self._paths, check=False)
@@ -92,7 +92,7 @@ def main(socket_fd: int, status_fd: int, place: int) -> None:
     Args:
         socket_fd: The file descriptor of a socket that is connected to the run.
         status_fd: The file descriptor of the run's :class:`mdl_toolkit.data.child_process.StatusLines`.
-        place: This process's number.
+        place: The number of this process.
     """
     silence_libraries()
     connection = socket.socket(fileno=socket_fd)

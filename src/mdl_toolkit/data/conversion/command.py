@@ -41,13 +41,13 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
     """Convert a file of rows to a dataset folder.
 
     Args:
-        settings: Of the command.
+        settings: The settings of the command.
 
     Returns:
         The dataset, opened.
 
     Raises:
-        UserError: For what the user can mend; all bad rows are reported together.
+        UserError: The user has to change something; all bad rows are reported together.
     """
     output = Path(os.path.abspath(settings.output))
     _check_output(output)
@@ -77,19 +77,20 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
 
 
 def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache_dir: Path) -> Path:
-    """Convert a file of rows unless it has been; of several processes that ask, one does it, the others wait.
+    """Convert a file of rows unless that was done; of several processes that ask, one does it, others wait.
 
     Args:
         path: CSV, JSONL or Parquet.
-        settings: Options of the conversion.
-        model_folder: Whose tokenizer, template and front end decide.
-        cache_dir: Where the folder is kept, by fingerprint.
+        settings: The options of the conversion.
+        model_folder: The model whose tokenizer, template and front end the rows are converted for.
+        cache_dir: The folder in which converted folders are kept, named by their fingerprints.
 
     Returns:
         The finished folder.
 
     Raises:
-        MdlError: As :func:`convert_dataset`. Those who waited get the same error.
+        MdlError: The conversion failed, see :func:`convert_dataset`. Processes that waited for it get the
+            same error.
     """
     from mdl_toolkit.data.conversion.request import Request
     from mdl_toolkit.data.conversion.work import Conversion
@@ -120,7 +121,7 @@ def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache
 
 
 def _pool(settings: ConvertOptions) -> WorkerPool:
-    """Some workers at once; the conversion starts the others when it knows how many rows there are."""
+    """A pool with a few workers; the conversion starts more when it knows how many rows there are."""
     return WorkerPool(min(_FIRST_WORKERS, settings.num_workers))
 
 
@@ -140,7 +141,7 @@ def _is_dataset(path: Path) -> bool:
 
 
 def _check_output(output: Path) -> None:
-    """Refuse to touch anything that isn't a dataset of ours."""
+    """Refuse an output that exists and isn't a dataset of this package."""
     if output.is_dir():
         if not _is_dataset(output) and any(output.iterdir()):
             raise UserError(f"--output {output}: a folder with other content is there; name another one")
@@ -149,7 +150,7 @@ def _check_output(output: Path) -> None:
 
 
 def _refuse_strangers(output: Path) -> None:
-    """Refuse to replace a dataset's folder that someone has put a file of their own into."""
+    """Refuse to replace a dataset's folder in which there are files of somebody else."""
     from mdl_toolkit.data.dataset.manifest import FILES
 
     if output.is_dir() and (others := foreign_files(output, FILES)):
@@ -160,7 +161,7 @@ def _refuse_strangers(output: Path) -> None:
 
 
 def _complete(folder: Path, fingerprint: str) -> bool:
-    """Whether a folder holds exactly this conversion, undamaged as far as sizes tell."""
+    """Whether a folder holds exactly this conversion, and its files have the sizes they were written with."""
     from mdl_toolkit.data.dataset.manifest import DatasetManifest
 
     try:
@@ -201,7 +202,11 @@ def _write_failure(path: Path, error: MdlError) -> None:
 
 @contextmanager
 def _sole_writer(target: Path, what: str) -> Iterator[Holder]:
-    """Be the only process that makes a folder; tell in a line where it can't be written."""
+    """Be the only process that writes a folder.
+
+    Raises:
+        UserError: The folder can't be written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(target.with_name(f".lock-{target.name}"), _waiting(what)) as holder:

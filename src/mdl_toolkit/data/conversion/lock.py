@@ -26,14 +26,14 @@ STALE_SECONDS = 60.0
 
 
 class Holder:
-    """The lock, while it is held: tells those who wait how far the work is."""
+    """A lock that is held: its file tells the processes that wait how far the work is."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._last = path, float("-inf")
         self.note()
 
     def note(self, **status: Any) -> None:
-        """Leave word for those who wait; at most once a second."""
+        """Write the progress for the processes that wait; at most once a second."""
         if status:
             now = time.monotonic()
             if now - self._last < 1.0:
@@ -102,7 +102,7 @@ class _Lock:
                 os.close(descriptor)
 
     def release(self) -> None:
-        """Give it back, and remove its file."""
+        """Release the lock, and remove its file."""
         with contextlib.suppress(OSError):
             self._path.unlink()
         if self._descriptor is not None:

@@ -64,10 +64,10 @@ class _Worker(ChildProcess):
 
 
 class WorkerPool:
-    """A context manager; leaving it ends the processes.
+    """Worker processes that load clips. A context manager: leaving it ends the processes.
 
     Args:
-        count: Processes to start now; :meth:`grow` starts more.
+        count: The number of processes to start now; :meth:`grow` starts more.
     """
 
     def __init__(self, count: int) -> None:
@@ -103,15 +103,15 @@ class WorkerPool:
         """Load chunks of clips.
 
         Args:
-            chunks: Jobs, as many to a chunk as a worker takes at a time.
+            chunks: The jobs, in chunks of as many as a worker takes at a time.
             options: How they are loaded.
-            name: A row's name by its number, for messages.
+            name: Gives a row's name for messages, by its number.
 
         Yields:
             The results of each chunk, in order.
 
         Raises:
-            MdlError: A worker has died; names the rows that it had.
+            MdlError: A worker has died; the message names the rows that it had.
         """
         for worker in self._workers:
             try:
@@ -174,7 +174,7 @@ class WorkerPool:
     def _collect(
         self, worker: _Worker, finished: dict[int, list[LoadedClip]], name: Callable[[int], str]
     ) -> int:
-        """Take one chunk's results from a worker; their size in bytes."""
+        """Take one chunk's results from a worker; returns their size in bytes."""
         from mdl_toolkit.data.conversion.worker import LoadedClip
 
         try:

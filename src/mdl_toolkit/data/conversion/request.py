@@ -34,14 +34,14 @@ class Request:
     """Everything that decides a conversion's result.
 
     Attributes:
-        input: CSV, JSONL or Parquet.
-        options: The user's options.
-        model_folder: Whose tokenizer, template and front end decide.
-        order: Prompt order in effect.
-        root: Where relative paths begin; absolute.
-        sha256: Of the input file.
-        processing: The model folder's processing fingerprint.
-        shard: ``(i, n)``, or none.
+        input: The CSV, JSONL or Parquet file.
+        options: The options of the command.
+        model_folder: The model whose tokenizer, template and front end the rows are converted for.
+        order: The order of clip and text in the user's turn.
+        root: The absolute path of the folder that relative paths start from.
+        sha256: The digest of the input file.
+        processing: The processing fingerprint of the model folder.
+        shard: ``(i, n)`` for part i of n; ``None`` for all rows.
     """
 
     input: Path
@@ -57,10 +57,10 @@ class Request:
     def of(
         cls, path: Path, options: ConvertOptions, model_folder: Path, shard: tuple[int, int] | None = None
     ) -> Request:
-        """Read what has to be read for it: the input file and the model folder.
+        """Make a request of options, for which the input file and the model folder are read.
 
         Raises:
-            DataError: For a file that is no table at all, before all of it is read.
+            DataError: The file is no table at all; this is found before all of it is read.
         """
         table_head(Path(path))
         return cls(
@@ -81,7 +81,7 @@ class Request:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What the folder's manifest records of the options: also those that decide whether a URL is had."""
+        """The options for the folder's manifest: also those that decide whether a URL can be fetched."""
         return {**self.effective, **self._values("recorded")}
 
     def _values(self, conversion: Conversion) -> dict[str, Any]:
@@ -141,7 +141,13 @@ def _sha256(path: Path) -> str:
 
 @dataclass
 class Survey:
-    """What a first pass over the rows found: how many there are, and some of them."""
+    """What a first pass over the rows found.
+
+    Attributes:
+        layout: How the table is written.
+        rows: The number of rows.
+        sample: Some rows, drawn by chance.
+    """
 
     layout: TableLayout
     rows: int = 0
@@ -149,7 +155,11 @@ class Survey:
 
     @classmethod
     def of(cls, request: Request) -> Survey:
-        """Read all rows once; what is wrong with the file as a whole is an error here."""
+        """Read all rows once.
+
+        Raises:
+            DataError: Something is wrong with the file as a whole.
+        """
         path, encoding = request.input, request.options.encoding
         found = cls(check_table(path, encoding))
         misread = LikelyMistakes(found.layout.columns)

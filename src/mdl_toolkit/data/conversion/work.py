@@ -1,4 +1,4 @@
-"""The work of a conversion: rows in, a filled folder out, bad rows listed."""
+"""The conversion itself: reads the rows, fills the dataset folder and lists bad rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PACKAGES = ("numpy", "soundfile", "soxr", "tokenizers", "pyarrow")
 
 @dataclass
 class _Pending:
-    """A row on its way: what waits for its clip, or what is wrong with it."""
+    """A row whose clip is being loaded: its tokens so far, or what is wrong with it."""
 
     record: Row | BadRow
     tokens: RowTokens | None = None
@@ -48,12 +48,12 @@ class _Pending:
 
 
 class Conversion:
-    """One conversion.
+    """The conversion of one table to one folder.
 
     Args:
-        request: What to convert, and how.
-        output: The folder to make.
-        pool: Workers to use; more are started as the options and the number of rows ask for.
+        request: What is converted, and how.
+        output: The folder that is made.
+        pool: The workers; more are started as the options and the number of rows ask for.
     """
 
     def __init__(self, request: Request, output: Path, pool: WorkerPool) -> None:
@@ -67,13 +67,13 @@ class Conversion:
         self._began = time.monotonic()
 
     def run(self, note: Callable[[int, int], None]) -> None:
-        """Do it.
+        """Convert all rows, and write the folder.
 
         Args:
-            note: Told how many rows are done, of how many.
+            note: Called after each row with the number of rows that are done and the number of all.
 
         Raises:
-            DataError: For bad rows with ``--on-error fail``, or where no row is good.
+            DataError: Rows are bad and ``--on-error`` is ``fail``, or no row is good.
         """
         if not len(self._part):
             raise DataError(
@@ -149,7 +149,7 @@ class Conversion:
             )
 
     def _loaded(self) -> Iterator[tuple[_Pending, LoadedClip | None]]:
-        """Rows with what their clips became, in order."""
+        """All rows in order, each with its loaded clip; ``None`` for a row that is bad without it."""
         request = self._request
         waiting: deque[list[_Pending]] = deque()
         sources: dict[int, str] = {}

@@ -125,7 +125,7 @@ class Loader:
 
 
 def serve(connection: socket.socket, loader: Loader) -> None:
-    """Load chunk after chunk until the socket closes; one is begun before the results of another are sent."""
+    """Load chunk after chunk until the socket closes; the next one is begun before results are sent."""
     chunks: deque[list[Future[LoadedClip]]] = deque()
     arriving = select.poll()
     arriving.register(connection, select.POLLIN)

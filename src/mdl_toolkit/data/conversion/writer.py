@@ -1,4 +1,4 @@
-"""Writes a dataset folder's files: rows gather to record batches of a few megabytes, so memory stays flat."""
+"""Writes a dataset folder's files, by record batches of a few megabytes, so that memory doesn't grow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FolderWriter:
     """Fills a folder, row by row.
 
     Args:
-        folder: An existing, empty one.
+        folder: The folder, which exists and is empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class FolderWriter:
         self._file.close()
 
     def finish(self) -> dict[str, int]:
-        """Write what is left; the sizes of the data files."""
+        """Write the rest of the rows; returns the size of each data file in bytes."""
         self._flush()
         self._stream.close()
         size = self._file.tell()

@@ -41,8 +41,8 @@ class CheckResult:
     """What checking a folder has found.
 
     Attributes:
-        problem: What is wrong with it, for a person; ``None``: nothing.
-        facts: Numbers by name; empty where something is wrong.
+        problem: What is wrong with it, for a person; ``None`` where nothing is.
+        facts: What was read on the way: arrays of numbers by name; empty where something is wrong.
     """
 
     problem: str | None

@@ -20,14 +20,14 @@ def settle(settings: TrainSettings) -> TrainSettings:
     """Take the model that converted folders were made for, and refuse options that they leave no say in.
 
     Args:
-        settings: Of the training. What was given always counts; a default never refuses anything.
+        settings: The settings of the training. Values that somebody gave count; defaults refuse nothing.
 
     Returns:
         Settings with the folders' model, where none was given.
 
     Raises:
         DataError: A folder's manifest can't be read.
-        SettingsError: With every problem found.
+        SettingsError: Options contradict the folders; every problem found is in it.
     """
     paths = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
     folders = [path for path in paths if path.is_dir()]

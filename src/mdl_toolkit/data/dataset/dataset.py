@@ -1,4 +1,4 @@
-"""Converted folders as examples: memory-mapped, several as one, and those of the public 0.1.0."""
+"""Converted folders as one dataset of examples, memory-mapped; folders of the public 0.1.0 too."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Example:
 
 
 class _ConvertedFolder:
-    """One folder."""
+    """A folder that this version has converted."""
 
     def __init__(self, folder: Path, check: bool = True) -> None:
         self.folder = folder
@@ -90,7 +90,7 @@ class _ConvertedFolder:
             raise DataError(damage(self.folder, len(self), rows, advice))
 
     def rows_beyond(self, vocabulary: int) -> list[int]:
-        """Rows with tokens that a model of so many tokens doesn't have."""
+        """The rows with tokens beyond a vocabulary of this size."""
         return list(map(int, np.flatnonzero(self.table.counts(lambda ids: ids >= vocabulary, "input_ids"))))
 
     def __len__(self) -> int:
@@ -136,11 +136,11 @@ class ClipDataset:
     """Rows of one or several folders. Made by :meth:`open`.
 
     Attributes:
-        manifest: Of all of it together.
+        manifest: The manifest of all folders together.
         fingerprint: The same for the same rows converted the same way, in one folder or in shards.
-        tokens: Decoder tokens of each row, int64 [rows].
-        supervised: Supervised tokens of each row, int64 [rows].
-        samples: Samples of each clip, int64 [rows].
+        tokens: The number of decoder tokens of each row, int64 [rows].
+        supervised: The number of supervised tokens of each row, int64 [rows].
+        samples: The number of samples of each clip, int64 [rows].
     """
 
     def __init__(self, parts: Sequence[_ConvertedFolder | legacy.LegacyFolder]) -> None:
@@ -164,7 +164,7 @@ class ClipDataset:
             check: Whether all rows are checked for damage; False in a process whose parent has done so.
 
         Raises:
-            DataError: Where one is no dataset, damaged or incomplete, or where they don't go together.
+            DataError: A folder is no dataset, damaged or incomplete, or the folders don't go together.
         """
         if isinstance(paths, (str, Path)):
             paths = [Path(paths)]
@@ -199,10 +199,10 @@ class ClipDataset:
     def check_model(self, model_folder: Path) -> None:
         """Refuse a model that reads text or audio in another way than the one the rows were converted for.
 
-        Says once where labels of 0.1.0 had to be corrected.
+        Warns once where labels of 0.1.0 had to be corrected.
 
         Raises:
-            DataError: With what to do.
+            DataError: The model is another one; the message says what to do.
         """
         builder: PromptBuilder | None = None
         if any(isinstance(part, legacy.LegacyFolder) and part.corrected for part in self._parts):

@@ -51,7 +51,7 @@ class LegacyFolder:
         corrected: Whether any row's labels had to be corrected.
 
     Raises:
-        DataError: For a folder of another kind, or naming the rows that are damaged.
+        DataError: The folder is of another kind, or rows are damaged, which the message names.
     """
 
     def __init__(self, folder: Path, check: bool = True) -> None:
@@ -314,8 +314,8 @@ class _Form(NamedTuple):
     """What is the same in all rows.
 
     Attributes:
-        header: Tokens of ``<|im_start|>assistant`` and the newline after it.
-        audio_token_id: Id of a placeholder; −1 where no one token is it.
+        header: The tokens of ``<|im_start|>assistant`` and the newline after it.
+        audio_token_id: The id of an audio placeholder; −1 where no one token is it.
     """
 
     header: tuple[int, ...]

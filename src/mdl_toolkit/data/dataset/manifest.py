@@ -36,7 +36,7 @@ class ModelRecord:
 
     Attributes:
         name: ``tiny``, the absolute path of a local folder, or a Hub id.
-        revision: Commit of a Hub model; as given where the commit isn't known.
+        revision: The commit of a Hub model; what was given where the commit isn't known.
         from_modelscope: Whether the id is ModelScope's.
     """
 
@@ -54,25 +54,27 @@ class DatasetManifest:
     """What a dataset is and how it was made.
 
     Attributes:
-        fingerprint: Of this conversion: input file, options, and the model folder's processing.
-        group: The same without ``--shard``: all shards of one conversion share it.
-        processing_fingerprint: Of tokenizer, template and front end; see ``prompt.processing_fingerprint``.
-        source: ``name`` and ``sha256`` of the input file.
-        model: Which the conversion was made for; ``None`` where that isn't recorded.
-        prompts: How the rows ask.
-        geometry: Fields of ``AudioGeometry``.
-        audio_token_id: Id of a placeholder.
+        fingerprint: The digest of what the conversion was made from: input file, options, and the model
+            folder's processing.
+        group: The same digest without ``--shard``: all shards of one conversion share it.
+        processing_fingerprint: The digest of tokenizer, template and front end, see
+            :func:`mdl_toolkit.data.prompt.builder.processing_fingerprint`.
+        source: The ``name`` and ``sha256`` of the input file.
+        model: The model that the conversion was made for; ``None`` where that isn't recorded.
+        prompts: The prompts of the rows.
+        geometry: The fields of ``AudioGeometry``.
+        audio_token_id: The id of an audio placeholder.
         storage: ``pcm16``, ``flac`` or ``reference``.
-        base_dir: Where relative paths of a ``reference`` dataset begin.
-        shard: ``[i, n]``, or none.
-        rows: Number of rows.
-        skipped: Bad rows left out (``--on-error skip``).
-        seconds: Of audio.
-        tokens: Decoder tokens.
-        supervised: Supervised tokens.
-        files: Size in bytes of each data file.
-        options: Options of the conversion.
-        versions: Of the packages that made it.
+        base_dir: The folder that relative paths of a ``reference`` dataset start from.
+        shard: ``[i, n]`` for part i of n; ``None`` for all rows.
+        rows: The number of rows.
+        skipped: The number of bad rows that were left out (``--on-error skip``).
+        seconds: The length of all clips together.
+        tokens: The number of decoder tokens.
+        supervised: The number of supervised tokens.
+        files: The size in bytes of each data file, by its name.
+        options: The options of the conversion.
+        versions: The versions of the packages that made it.
     """
 
     fingerprint: str

@@ -33,10 +33,10 @@ def damaged_rows(
     """Rows that can't be as they were converted, and why.
 
     Args:
-        table: The folder's rows.
+        table: The rows of the folder.
         storage: ``pcm16``, ``flac`` or ``reference``.
-        geometry: How many audio tokens a clip has.
-        audio_token_id: Id of a placeholder.
+        geometry: The geometry that says how many audio tokens a clip has.
+        audio_token_id: The id of an audio placeholder.
     """
     samples = table.numbers("samples")
     lengths, places = np.unique(np.maximum(samples, 1), return_inverse=True)

@@ -20,10 +20,10 @@ class Table:
 
     Args:
         paths: The files, in order.
-        sizes: Expected sizes in bytes by file name, where they are known.
+        sizes: The sizes in bytes that files must have, by file name, where they are known.
 
     Raises:
-        DataError: For a file that is missing, cut short or not Arrow.
+        DataError: A file is missing, cut short or not Arrow.
     """
 
     def __init__(self, paths: Sequence[Path], sizes: Mapping[str, int] | None = None) -> None:
@@ -73,11 +73,12 @@ class Table:
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
     def counts(self, which: Callable[..., NDArray[np.bool_]], *names: str) -> NDArray[np.int64]:
-        """How many numbers of each list are such, int64 [rows].
+        """How many numbers of each list ``which`` selects, int64 [rows].
 
         Args:
-            which: Is given the numbers of all lists of each column, laid end to end.
-            names: Of columns whose lists are as long as each other's; nothing is counted where they aren't.
+            which: Says which numbers are counted: it gets those of all lists of each column, laid end to end.
+            names: The names of columns whose lists are as long as each other's; nothing is counted where
+                they aren't.
         """
         parts = []
         for batch in self._batches:

@@ -32,8 +32,8 @@ class BadRows:
 
     Args:
         path: The CSV: the input's columns, ``line`` and ``error``. It appears only if there is a bad row.
-        columns: Of the input.
-        separator: Of the input's cells, so that the same program opens both.
+        columns: The names of the input's columns.
+        separator: The character between the input's cells, so that the same program opens both.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], separator: str = ",") -> None:
@@ -51,7 +51,7 @@ class BadRows:
         return self._stack.__exit__(*raised)
 
     def add(self, number: int, problem: str, cells: tuple[str, ...]) -> None:
-        """Note a bad row."""
+        """Count a bad row, and write it to the CSV."""
         if self._writer is None:
             # Halves of surrogate pairs, which JSON can express, are written as \udXXX.
             opened = atomic_file(self.path, newline="", errors="backslashreplace")

@@ -33,7 +33,7 @@ class Quoted(str):
 
 
 def cell_text(cell: str) -> str | None:
-    """What a cell says; ``None``: nothing.
+    """The text that a cell stands for; ``None`` where it says nothing.
 
     Blanks around a cell without quotes don't count, and without quotes the word ``null`` says nothing.
     """
@@ -44,7 +44,7 @@ def cell_text(cell: str) -> str | None:
 
 
 def text_cell(text: str) -> str:
-    """The cell that says a text: in quotes where it would otherwise be read as something else."""
+    """The cell for a text: in quotes where it would otherwise be read as something else."""
     return Quoted(text) if text and cell_text(text) != text else text
 
 
@@ -61,7 +61,7 @@ class CsvError(Exception):
         self.line = line
 
     def of(self, path: Path) -> DataError:
-        """The same for a person."""
+        """The error for a person, with the file's path."""
         return DataError(
             f"{path} line {self.line}: the record that begins here can't be read ({self}): is a quote open, "
             'or one inside a cell not doubled ("")?'
@@ -72,11 +72,11 @@ def read_csv(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[s
     """Records with the number of the line on which each begins; empty lines are passed over.
 
     Args:
-        lines: With their ends.
-        separator: Between cells, one character.
+        lines: The lines of the file, with their line ends.
+        separator: The character between cells.
 
     Raises:
-        CsvError: For a quote that is never closed, or text after a closing one.
+        CsvError: A quote is never closed, or text follows a closing one.
     """
     source = iter(lines)
     number = 0
@@ -167,7 +167,7 @@ def find_header(lines: Iterable[str]) -> tuple[str, int, list[str]]:
     makes most columns. In a file of one column nothing separates: a comma does no harm there.
 
     Raises:
-        CsvError: Where the header can't be read.
+        CsvError: The header can't be read.
     """
     head = list(islice(lines, _HEADER_LINES))
     said = _SAID.fullmatch(head[0]) if head else None
@@ -193,12 +193,12 @@ def _likeliness(found: tuple[str, int, list[str]]) -> tuple[bool, bool, int]:
 
 
 class CsvWriter:
-    """Writes cells so that :func:`read_csv` finds what :func:`cell_text` said of them.
+    """Writes cells so that :func:`cell_text` says the same of them when they are read again.
 
     Args:
-        stream: Opened with ``newline=""``.
-        separator: Between cells.
-        line_end: After each record.
+        stream: A text file that was opened with ``newline=""``.
+        separator: The character between cells.
+        line_end: The characters after each record.
     """
 
     def __init__(self, stream: IO[str], separator: str = ",", line_end: str = "\n") -> None:

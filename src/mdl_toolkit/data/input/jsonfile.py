@@ -48,7 +48,7 @@ def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
     """Elements of an array, from 1, one at a time.
 
     Raises:
-        ArrayError: Where it is cut short, damaged, or followed by something else.
+        ArrayError: The array is cut short, damaged, or followed by something else.
     """
     source, number = _Source(stream), 0
     source.next_mark()
@@ -74,7 +74,7 @@ def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
 
 
 class _Source:
-    """Text that is read when it is needed, and forgotten when it is done."""
+    """The text of a file, of which only the part that is being read is in memory."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.at = 0
@@ -82,7 +82,7 @@ class _Source:
         self._decode = json.JSONDecoder().raw_decode
 
     def next_mark(self) -> str:
-        """Pass over blanks; the character after them, or nothing at the end of the file."""
+        """Skip blanks; returns the character after them, or an empty text at the end of the file."""
         while True:
             blank = _BLANK.match(self._text, self.at)
             self.at = blank.end() if blank else self.at
@@ -107,7 +107,7 @@ class _Source:
                 return value
 
     def _more(self) -> bool:
-        """Read as much again as is waiting, so that the work grows with the file and not with its square."""
+        """Read as much again as is in memory, so that the work grows in proportion to the file."""
         read = self._stream.read(max(_CHUNK, len(self._text) - self.at))
         if read:
             self._text, self.at = self._text[self.at :] + read, 0

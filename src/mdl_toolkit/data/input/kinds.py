@@ -65,7 +65,8 @@ def table_head(path: Path) -> bytes:
     """The first bytes of a file that may be a table.
 
     Raises:
-        DataError: For a folder, a workbook, a recording, an archive and the like, with what to do.
+        DataError: The path is a folder, a workbook, a recording, an archive and the like; the message says
+            what to do.
     """
     found: str | None
     head = b""
@@ -103,7 +104,7 @@ def _foreign(path: Path, head: bytes) -> str | None:
 
 
 def _is_it(head: bytes, magic: bytes) -> bool:
-    """Marks that words could be are looked at twice."""
+    """Whether a mark that could also be the beginning of a text is really that of a file."""
     if magic in (b"WAVE", b"AIF"):
         return head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM")
     if magic in (b"ftyp", b"ustar"):
@@ -112,7 +113,7 @@ def _is_it(head: bytes, magic: bytes) -> bool:
 
 
 def _zipped(path: Path) -> str:
-    """Workbooks are zip archives too: their members tell."""
+    """What a zip archive is, by its members: workbooks are zip archives too."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -148,7 +149,7 @@ def check_dataset(path: Path) -> None:
     """Refuse what is no folder of a converted dataset.
 
     Raises:
-        DataError: With what to name instead.
+        DataError: It is something else; the message says what to name instead.
     """
     if not path.is_dir():
         raise DataError(f"{path}: no such dataset folder")

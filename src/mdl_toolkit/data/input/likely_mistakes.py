@@ -1,4 +1,4 @@
-"""What a table says that is probably not meant, though it can be read: told of, never changed."""
+"""What a table says that is probably not meant, though it can be read: it is reported, never changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mdl_toolkit.data.input.records import Row
 
 
 class LikelyMistakes:
-    """Notices columns that are passed over for their name, and prompts that are the word null.
+    """Finds columns that are not read because of their names, and prompts that are the word null.
 
     Args:
-        columns: Of the table.
+        columns: The names of the table's columns.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ class LikelyMistakes:
             self._count += 1
 
     def sentences(self) -> Iterator[str]:
-        """What was noticed, to stand behind the table's name."""
+        """A sentence for each likely mistake, to follow the table's name in a message."""
         for sentence in unread_columns(self._columns):
             yield f": {sentence}"
         if self._count:

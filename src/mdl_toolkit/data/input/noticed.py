@@ -1,4 +1,4 @@
-"""Rows that are good but worth a look: all counted, the first ones named."""
+"""Rows that are good but that the user should look at: all are counted, the first ones are named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoticedRows:
         self._lock = threading.Lock()
 
     def add(self, name: str) -> None:
-        """Note a row by its name for people."""
+        """Count a row, given by its name for people."""
         with self._lock:
             self.count += 1
             if len(self._first) < SHOWN:

@@ -45,7 +45,7 @@ class Row:
         system_prompt: The row's own, or none.
         user_prompt: The row's own, or none.
         start: Where the clip begins in the file, in seconds; ``None``: at its beginning.
-        end: Where it ends, in seconds; ``None``: at its end.
+        end: Where the clip ends in the file, in seconds; ``None``: at its end.
         extra: The other columns, in order.
         cells: All columns as they stood in the file, in order: what stood in quotes is a ``csvfile.Quoted``.
         typed: JSON, Parquet: the values by name, of the types that they have there.
@@ -79,8 +79,8 @@ class TableLayout:
 
     Attributes:
         kind: ``csv``, ``lines`` (of JSON), ``array`` (of JSON) or ``parquet``.
-        columns: In order. Of JSON all names that any row has, in order of appearance.
-        separator: Between the cells of a CSV.
+        columns: The columns' names in order; of JSON, all names that any row has, in order of appearance.
+        separator: The character between the cells of a CSV.
         header_line: The line on which a CSV's header begins.
     """
 
@@ -98,7 +98,7 @@ def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Row | BadRow]:
         encoding: The text encoding of a CSV or JSON.
 
     Raises:
-        DataError: For what is wrong with the file as a whole.
+        DataError: Something is wrong with the file as a whole.
     """
     path = Path(path)
     layout = read_layout(path, encoding)
@@ -120,7 +120,7 @@ def read_layout(path: Path, encoding: str = "utf-8") -> TableLayout:
     """What a table is, and its columns.
 
     Raises:
-        DataError: For what is no table or can't be read, a name that is there twice, or no ``audio`` column.
+        DataError: The file is no table, can't be read, has a name twice, or has no ``audio`` column.
     """
     path = Path(path)
     head = table_head(path)
@@ -139,7 +139,7 @@ def check_table(path: Path, encoding: str) -> TableLayout:
     """How a table to train on is written. Quick, and nothing large is imported for a CSV or JSON.
 
     Raises:
-        DataError: For a file that is no table, or one without recordings or answers.
+        DataError: The file is no table, or one without recordings or answers.
     """
     layout = read_layout(path, encoding)
     if "prediction" not in layout.columns:
@@ -201,8 +201,8 @@ class _Rows:
     """Makes rows of cells.
 
     Args:
-        columns: Of the table.
-        decimal: What separates the parts of a second, beside a point.
+        columns: The names of the table's columns.
+        decimal: The decimal mark of numbers of seconds; a point is always one.
     """
 
     def __init__(self, columns: Sequence[str], decimal: str = ".") -> None:

@@ -26,7 +26,8 @@ def opened(path: Path, encoding: str) -> Iterator[IO[str]]:
     """A text file, line ends kept.
 
     Raises:
-        DataError: Also for what is found while it is read: a byte that isn't of the encoding, with its line.
+        DataError: It can't be opened; or, while it is read, a byte isn't of the encoding: the message names
+            the line.
     """
     try:
         with open(path, encoding=codec_name(encoding), newline="") as stream:

@@ -56,10 +56,10 @@ class RowTokens:
     """The tokens of a row but for the clip's placeholders, which wait for the clip's length.
 
     Attributes:
-        before: Ids before the placeholders.
-        after: Ids between the placeholders and the answer.
-        answer: Ids of the answer and of the token that ends it; empty without an answer.
-        audio_token_id: Id of a placeholder.
+        before: The token ids before the placeholders.
+        after: The token ids between the placeholders and the answer.
+        answer: The token ids of the answer and of the token that ends it; empty without an answer.
+        audio_token_id: The id of an audio placeholder.
     """
 
     before: tuple[int, ...]
@@ -72,7 +72,7 @@ class RowTokens:
         return len(self.before) + audio_tokens + len(self.after) + len(self.answer)
 
     def with_audio(self, audio_tokens: int) -> Encoded:
-        """Put the placeholders in."""
+        """The row with its placeholders, now that the clip's number of audio tokens is known."""
         if audio_tokens < 1:
             raise DataError(f"{audio_tokens} audio tokens: a clip has at least 1")
         prompt = [*self.before, *[self.audio_token_id] * audio_tokens, *self.after]
@@ -93,7 +93,7 @@ class PromptBuilder:
             need transformers) and a chat template.
 
     Raises:
-        ModelError: Where the folder has no tokenizer or template, or a template with no place for a clip.
+        ModelError: The folder has no tokenizer or template, or a template with no place for a clip.
     """
 
     def __init__(self, model_folder: Path) -> None:
@@ -141,7 +141,7 @@ class PromptBuilder:
     def prepare(
         self, system: str | None, user: str | None, answer: str | None, order: str = "audio-first"
     ) -> RowTokens:
-        """Everything of :meth:`encode` that doesn't need the clip's length."""
+        """The part of :meth:`encode` that doesn't need the clip's length."""
         if order not in ORDERS:
             raise DataError(f"prompt order {order!r}; {' or '.join(ORDERS)} expected")
         before, after = self._prompt(system, user, order)
@@ -157,7 +157,7 @@ class PromptBuilder:
         """Token ids of a text, which must be text alone.
 
         Raises:
-            DataError: Where the tokenizer reads a special token out of it, or nothing at all.
+            DataError: The tokenizer reads a special token out of the text, or nothing at all.
         """
         ids = self._ids(text)
         if text and not ids:

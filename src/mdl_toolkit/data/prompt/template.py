@@ -37,7 +37,7 @@ def find_template(folder: Path) -> str:
     order.
 
     Raises:
-        ModelError: Where there is none.
+        ModelError: The folder has no template.
     """
     plain = folder / "chat_template.jinja"
     if plain.is_file():
