@@ -216,16 +216,6 @@ class TestDevice:
             choose_device(Launch(rank=3, world_size=4, local_rank=3, local_world_size=4))
 
 
-def test_the_interface_of_the_meeting_point_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "to-be-removed")
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    rendezvous.choose_interface("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
-    rendezvous.choose_interface("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"
-
-
 def test_only_lost_peers_count_as_lost() -> None:
     assert is_peer_loss(RuntimeError("[../pair.cc:544] Connection closed by peer [10.0.0.2]:1234"))
     assert not is_peer_loss(RuntimeError("shape '[2]' is invalid for input of size 3"))

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from mdl_toolkit.distributed.launch import Launch, read_launch
-from mdl_toolkit.distributed.waiting import waiting_message
 from mdl_toolkit.errors import SettingsError
 
 WRITTEN_BY_ACCELERATE_CONFIG: dict[str, Any] = {
@@ -138,18 +137,6 @@ def test_what_can_not_be_is_told_with_a_way_out(environment: dict[str, str], sai
     with pytest.raises(SettingsError, match=said) as caught:
         read_launch(environment)
     assert len(caught.value.problems) == 1 and "left over in this shell? unset " in str(caught.value)
-
-
-def test_who_waits_says_for_whom_and_why() -> None:
-    left = {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "n1"}
-    assert waiting_message(2, "at n1:29500", left) == (
-        "waiting for 2 other processes at n1:29500, from RANK/WORLD_SIZE in the environment (RANK=0 "
-        "WORLD_SIZE=3); if this process is to work alone: unset RANK WORLD_SIZE MASTER_ADDR"
-    )
-    # torchrun has started them all: nothing is left over.
-    assert waiting_message(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}) == (
-        "waiting for 1 other process at n1:29500"
-    )
 
 
 class TestAccelerateConfigs:
