@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import mdl_toolkit
 from mdl_toolkit.model.midashenglm import RECOMPUTED_TENSORS
 from mdl_toolkit.model_folders.names import (
     FRONT_END_CONSTANTS,
@@ -73,3 +76,26 @@ def test_adapters_are_for_linear_layers_and_the_rest_is_trained_in_full() -> Non
     assert parts_in_full(["decoder", "lm_head"], adapters=True, tied=False) == {"lm_head"}
     assert parts_in_full(["decoder", "lm_head"], adapters=True, tied=True) == {"lm_head", "embed_tokens"}
     assert parts_in_full(["encoder"], adapters=False, tied=True) == {"encoder"}
+
+
+PACKAGE = Path(mdl_toolkit.__file__).parent
+#: Files that may spell what tensors are called: the home of names, and the model, whose modules make them.
+SPELLING = {PACKAGE / "model_folders" / "names.py", PACKAGE / "model" / "midashenglm.py"}
+SPELLED = re.compile(
+    r"audio_encoder\\?\.|audio_projector\\?\.|decoder\\?\.(model|lm_head)|\.lora_|base_model\.model|_orig_mod"
+)
+
+
+def _strings(path: Path) -> set[str]:
+    """String constants of a file, without its documentation."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {node.value for node in constants if isinstance(node.value, str) and id(node) not in documentation}
+
+
+def test_no_other_file_spells_the_name_of_a_tensor() -> None:
+    files = set(PACKAGE.rglob("*.py")) - SPELLING
+    found = {str(path.relative_to(PACKAGE)): set(filter(SPELLED.search, _strings(path))) for path in files}
+    assert not {name: strings for name, strings in found.items() if strings}
+    assert any(SPELLED.search(string) for path in SPELLING for string in _strings(path))
