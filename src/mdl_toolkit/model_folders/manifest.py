@@ -10,17 +10,14 @@ No torch. Kinds of folders:
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from mdl_toolkit import __version__
+from mdl_toolkit.data.dataset.manifest import versions_of
 from mdl_toolkit.data.prompt.record import ORDERS, PromptRecord, PromptUse
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
@@ -58,18 +55,7 @@ class BaseRecord:
 
 def package_versions() -> dict[str, str]:
     """Versions of the software that makes a model."""
-    found = {"mdl-toolkit": __version__, "python": platform.python_version()}
-    return {**found, **_installed()}
-
-
-@cache
-def _installed() -> dict[str, str]:
-    """Versions of the libraries; read once, since every checkpoint asks."""
-    found = {}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    return versions_of(_PACKAGES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mdl_toolkit.data.conversion.command import convert_once
-from mdl_toolkit.data.dataset.converted import settle
+from mdl_toolkit.data.dataset.converted import reconcile_with_folders
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.input.kinds import check_dataset
 from mdl_toolkit.data.input.records import check_table
@@ -115,7 +115,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
-    settled = _collecting(problems, lambda: settle(settings))
+    settled = _collecting(problems, lambda: reconcile_with_folders(settings))
     if settings.eval_dataset is None:
         there = given_names(settings)
         for name in options_where(TrainSettings, goes_with="--eval-dataset"):

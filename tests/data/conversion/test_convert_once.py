@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from filelock import SoftFileLease, Timeout
 
-from mdl_toolkit.data.conversion import lock as lock_module
+from mdl_toolkit.data import lock as lock_module
 from mdl_toolkit.data.conversion.command import convert_once
-from mdl_toolkit.data.conversion.lock import exclusive
 from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.data.lock import exclusive
 from mdl_toolkit.errors import UserError
 from support.data.clips import TINY, convert_options, small_task, tone, write_wav
 

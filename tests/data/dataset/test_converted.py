@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mdl_toolkit.data.conversion.command import convert_dataset
-from mdl_toolkit.data.dataset.converted import settle
+from mdl_toolkit.data.dataset.converted import reconcile_with_folders
 from mdl_toolkit.data.dataset.manifest import DatasetManifest, ModelRecord
 from mdl_toolkit.errors import DataError, SettingsError
 from mdl_toolkit.settings import ConvertSettings, TrainSettings
@@ -41,7 +41,7 @@ def settings(*folders: Path, **changes: Any) -> TrainSettings:
 
 def problem(made: TrainSettings) -> str:
     with pytest.raises(SettingsError) as caught:
-        settle(made)
+        reconcile_with_folders(made)
     assert len(caught.value.problems) == 1
     return caught.value.problems[0]
 
@@ -51,18 +51,18 @@ HUB = {"name": "some/model", "revision": "a" * 40, "from_modelscope": False}
 
 def test_the_model_of_the_folder_is_taken_and_said(folder, capsys: pytest.CaptureFixture[str]):
     data = folder("data", HUB)
-    made = settle(settings(data))
+    made = reconcile_with_folders(settings(data))
     assert (made.model_name, made.revision) == ("some/model", "a" * 40)
     assert "model_name" not in given_names(made)
     said = capsys.readouterr().err
     assert f"model: some/model at revision {'a' * 40}, for which {data} was converted" in said
-    assert settle(settings(data, revision="v2")).revision == "v2"
+    assert reconcile_with_folders(settings(data, revision="v2")).revision == "v2"
 
 
 def test_a_model_that_is_given_counts(folder, capsys: pytest.CaptureFixture[str]):
-    assert settle(settings(folder("data", HUB), model_name="mispeech/midashenglm-7b")).model_name == (
-        "mispeech/midashenglm-7b"
-    )
+    assert reconcile_with_folders(
+        settings(folder("data", HUB), model_name="mispeech/midashenglm-7b")
+    ).model_name == ("mispeech/midashenglm-7b")
     assert capsys.readouterr().err == ""
 
 
@@ -73,12 +73,14 @@ def test_folders_of_several_models_are_an_error_that_names_both(folder):
     assert "--model-name" in said
     made = settings(one, eval_dataset=str(folder("held-out", {"name": "tiny"})))
     assert "tiny" in problem(made)
-    assert settle(settings(one, other, model_name="some/model")).model_name == "some/model"
+    assert reconcile_with_folders(settings(one, other, model_name="some/model")).model_name == "some/model"
 
 
 def test_a_folder_that_recorded_no_model_leaves_the_others_word(folder):
-    assert settle(settings(folder("old"), folder("new", {"name": "tiny"}))).model_name == "tiny"
-    assert settle(settings(folder("older"))).model_name == "mispeech/midashenglm-7b"
+    assert (
+        reconcile_with_folders(settings(folder("old"), folder("new", {"name": "tiny"}))).model_name == "tiny"
+    )
+    assert reconcile_with_folders(settings(folder("older"))).model_name == "mispeech/midashenglm-7b"
 
 
 def test_a_model_that_was_moved_is_told(folder, tmp_path: Path):
@@ -89,7 +91,7 @@ def test_a_model_that_was_moved_is_told(folder, tmp_path: Path):
 @pytest.mark.parametrize("record", [{"name": 3}, {"revision": "x"}, {"name": "m", "revision": 1}, [1]])
 def test_a_damaged_record_is_told(folder, record):
     with pytest.raises(DataError, match="damaged"):
-        settle(settings(folder("data", record)))
+        reconcile_with_folders(settings(folder("data", record)))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_an_option_that_comes_too_late_is_refused(folder, name: str, had: Any, w
     text = problem(settings(data, **{name: wanted}))
     assert said.format(data) in text and "convert it again with the option, or leave it out here" in text
     if had is not None:
-        settle(settings(data, **{name: Path(had) if name == "base_dir" else had}))
-    settle(settings(data))
+        reconcile_with_folders(settings(data, **{name: Path(had) if name == "base_dir" else had}))
+    reconcile_with_folders(settings(data))
 
 
 def test_what_was_not_recorded_is_refused_when_given(folder):
@@ -125,7 +127,7 @@ def test_a_file_beside_a_folder_takes_the_options(folder, tmp_path: Path, capsys
     data, table = folder("data", user_prompt="Q", base_dir=None), tmp_path / "test.csv"
     table.write_text("audio,prediction\n")
     made = settings(data, eval_dataset=str(table), user_prompt="Z", base_dir=Path("clips"))
-    assert settle(made) == made
+    assert reconcile_with_folders(made) == made
     said = capsys.readouterr().err
     assert f"--user-prompt Z is for the files alone: {data} was converted with --user-prompt Q" in said
     assert "--base-dir" not in said
@@ -147,7 +149,7 @@ def test_a_conversion_records_its_model_and_every_option_that_it_decides(
             ConvertSettings(input=table, output=output, model_name=name, num_workers=1, **given_options)
         )
         assert DatasetManifest.read(output).model == expected
-        made = settle(settings(output, **given_options))
+        made = reconcile_with_folders(settings(output, **given_options))
         assert made.model_name == expected.name
         for option in ("system_prompt", "url_max_mib", "allow_outside_base_dir", "audio_storage", "on_error"):
-            settle(settings(output, **{option: getattr(made, option)}))
+            reconcile_with_folders(settings(output, **{option: getattr(made, option)}))

@@ -9,16 +9,15 @@ import contextlib
 import errno
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl_toolkit.data.conversion.lock import Holder, exclusive
 from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.input.records import check_table
+from mdl_toolkit.data.lock import Holder, exclusive, yield_to_first_process
 from mdl_toolkit.errors import DataError, MdlError, UserError
 from mdl_toolkit.files import foreign_files, remove_partials
 from mdl_toolkit.hub import resolve_model
@@ -33,8 +32,6 @@ logger = get_logger(__name__)
 
 #: Processes started before it is known how many rows there are.
 _FIRST_WORKERS = 2
-#: Head start of the process that prints, so that it is the one that converts and shows progress.
-_HEAD_START = 0.3
 
 
 def convert_dataset(settings: ConvertSettings) -> ClipDataset:
@@ -101,8 +98,7 @@ def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache
         return target
     failure = target.with_name(f".failed-{target.name}.json")
     failed_before = _read_failure(failure)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(_HEAD_START)
+    yield_to_first_process()
     with _sole_writer(target, path.name) as holder:
         if _complete(target, request.fingerprint):
             return target

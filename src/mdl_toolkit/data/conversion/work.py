@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from mdl_toolkit import __version__
 from mdl_toolkit.data.audio.load import clip_seconds
 from mdl_toolkit.data.audio.urls import is_url
 from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.conversion.request import Request, Survey
 from mdl_toolkit.data.conversion.worker import ClipJob, LoadedClip, LoadOptions
 from mdl_toolkit.data.conversion.writer import FolderWriter
-from mdl_toolkit.data.dataset.manifest import DatasetManifest
+from mdl_toolkit.data.dataset.manifest import DatasetManifest, versions_of
 from mdl_toolkit.data.input.badrows import BadRows
 from mdl_toolkit.data.input.noticed import SILENT, NoticedRows
 from mdl_toolkit.data.input.records import BadRow, Row, read_records
@@ -300,19 +297,9 @@ class Conversion:
             supervised=writer.supervised,
             files=files,
             options=request.recorded,
-            versions=_versions(),
+            versions=versions_of(_PACKAGES),
         )
 
 
 class _UnusableError(Exception):
     """Too many rows are bad for a dataset to be made."""
-
-
-def _versions() -> dict[str, str]:
-    found = {"mdl-toolkit": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

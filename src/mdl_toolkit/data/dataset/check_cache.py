@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdl_toolkit.data.conversion.lock import exclusive
+from mdl_toolkit.data.lock import exclusive, yield_to_first_process
 from mdl_toolkit.files import atomic_file
 from mdl_toolkit.terminal.logs import get_logger
 
@@ -32,8 +31,6 @@ logger = get_logger(__name__)
 
 #: To be raised when other things are checked.
 _VERSION = 2
-#: Head start of a machine's first process, so that it is the one that checks and shows progress.
-_HEAD_START = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ def check_once(files: Iterable[Path], check: Callable[[], CheckResult]) -> Check
     result = _read(place)
     if result is not None:
         return result
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(_HEAD_START)
+    yield_to_first_process()
     with ExitStack() as stack:
         with contextlib.suppress(OSError):  # without a lock several check, and find the same
             folder = files[0].parent

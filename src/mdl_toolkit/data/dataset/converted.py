@@ -16,7 +16,7 @@ from mdl_toolkit.terminal.logs import get_logger
 logger = get_logger(__name__)
 
 
-def settle(settings: TrainSettings) -> TrainSettings:
+def reconcile_with_folders(settings: TrainSettings) -> TrainSettings:
     """Take the model that converted folders were made for, and refuse options that they leave no say in.
 
     Args:

@@ -14,11 +14,15 @@ from), ``start`` and ``end`` (seconds of the source; null: all of it).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit import __version__
 from mdl_toolkit.compat.datasets_format import DATA_NAME, INFO_NAME, STATE_NAME, with_features
 from mdl_toolkit.data.prompt.record import PromptRecord, PromptUse
 from mdl_toolkit.errors import DataError
@@ -28,6 +32,20 @@ MANIFEST_NAME = "mdl_dataset.json"
 #: All that a dataset of ours consists of.
 FILES = frozenset({MANIFEST_NAME, DATA_NAME, INFO_NAME, STATE_NAME})
 FORMAT = 1
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of this package, of Python and of those of some packages that are installed."""
+    found = {name: version for name in packages if (version := _installed_version(name)) is not None}
+    return {"mdl-toolkit": __version__, "python": platform.python_version(), **found}
+
+
+@cache
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ MESSAGE_SECONDS = 30.0
 #: Where the file system has no locks: a holder on another machine that has shown no sign of life for so many
 #: seconds is gone. All processes that share a folder must agree on it.
 STALE_SECONDS = 60.0
+_HEAD_START_SECONDS = 0.3
 
 
 class Holder:
@@ -44,6 +45,15 @@ class Holder:
             text = json.dumps(value).encode()
             stream.write(text)
             stream.truncate(len(text))
+
+
+def yield_to_first_process() -> None:
+    """Give the first process of a machine a head start, so that it is the one that works and shows progress.
+
+    Called before :func:`exclusive` where all processes of a launch ask for the same work.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(_HEAD_START_SECONDS)
 
 
 @contextmanager
