@@ -15,14 +15,13 @@ dictionary, as the library's own ``generate`` does.
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from mdl_toolkit.errors import ModelError
 
 #: Lowest and highest versions that the tests of this package have passed with.
 TESTED = {
     "accelerate": ("1.15", "1.15"),
     "bitsandbytes": ("0.48", "0.50"),
+    "datasets": ("4.0", "5.2"),
     "peft": ("0.20", "0.21"),
     "torch": ("2.10", "2.13"),
     "transformers": ("5.3", "5.24"),
@@ -37,6 +36,8 @@ def unknown_interface(library: str, what: str, remedy: str) -> ModelError:
         what: What it does otherwise than expected, as the rest of a sentence.
         remedy: What the user can do.
     """
+    from importlib import metadata  # 20 ms, which every command would pay
+
     lowest, highest = TESTED[library]
     return ModelError(
         f"{library} {metadata.version(library)} {what} (tested with {lowest} to {highest}): {remedy}"
