@@ -30,6 +30,7 @@ import sys, time
 from pathlib import Path
 from mdl_toolkit.data.conversion import command as convert, work as conversion
 from mdl_toolkit.settings import ConvertOptions
+from mdl_toolkit.terminal.console import messages_on_console
 source, cache, marks, pause = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 real = conversion.Conversion.run
 def run(self, note):
@@ -40,7 +41,8 @@ def run(self, note):
 conversion.Conversion.run = run
 options = ConvertOptions(model_name=sys.argv[5], num_workers=1, base_dir=source.parent)
 try:
-    print(convert.convert_once(source, options, Path(sys.argv[5]), cache))
+    with messages_on_console():
+        print(convert.convert_once(source, options, Path(sys.argv[5]), cache))
 except convert.UserError as error:
     print("error:", error)
     sys.exit(2)
