@@ -150,13 +150,13 @@ def test_what_it_says_of_a_signal_is_true(key: bool, tmp_path: Path):
     checkpoint = newest_complete(tmp_path / "d" / "run")
     assert checkpoint is not None
     assert any(line.startswith(f"{number.name}: finishing this step, then saving") for line in lines), lines
-    told = "stopped: the training is saved in d/run; to go on with it, type in d: mdl-toolkit train"
+    told = "stopped: the training is saved in d/run; to resume it, type in d: mdl-toolkit train"
     assert lines[-1].startswith(told) and lines[-1].endswith(" (mdl-toolkit demo --output d starts anew)"), (
         lines
     )
     resumed = lines[-1].partition("type in d: ")[2].partition(" (")[0]
     assert resumed.endswith("--resume-from-checkpoint true") and "--overwrite" not in resumed
-    # And it can be gone on with in these very words.
+    # And it can be resumed in these very words.
     step = checkpoint.name.removeprefix("checkpoint-")
     words = [*resumed.split(), "--max-steps", str(int(step) + 1)]
     words[0:1] = [sys.executable, "-m", "mdl_toolkit"]

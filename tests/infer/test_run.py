@@ -240,7 +240,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
     _run(folder, model, batch_size=1)
     assert sorted(asked) == list(range(16, 30)), "two windows of eight rows were done"
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
-    assert "going on" in capsys.readouterr().err
+    assert "resuming" in capsys.readouterr().err
 
 
 def test_another_command_is_refused_by_name(folder: Path, model: Path, interrupted_after):

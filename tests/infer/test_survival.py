@@ -57,7 +57,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(folder: Pat
         seen = _windows(output)
     finished = run(_words(name), cwd=folder)
     assert finished.code == 0, finished.output
-    assert f"going on with the unfinished {name}.partial" in finished.output
+    assert f"resuming the unfinished {name}.partial" in finished.output
     if name == "out.csv":
         assert output.read_bytes() == whole
     else:

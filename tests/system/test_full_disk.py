@@ -63,6 +63,6 @@ def test_resuming_writes_it(kind: tuple[str, ...], shop: Path):
         "--resume-from-checkpoint true, which writes it"
     )
     listing, _, after = second.partition("second: 0\n")
-    assert "checkpoint-12" in listing and "final" not in listing.split("going on")[0].split()
+    assert "checkpoint-12" in listing and "final" not in listing.split("resuming from")[0].split()
     assert "step 12/12" not in listing, "no step is made again"
     assert any(name.endswith(".safetensors") for name in after.split()), finished.output

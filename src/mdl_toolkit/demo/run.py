@@ -233,9 +233,7 @@ def _how_to_go_on(folder: Path, command: StepCommand) -> str:
         return f"the demonstration is not done; {anew}"
     words = [word for word in command.words if word != "--overwrite"]
     resumed = shlex.join([*words, "--resume-from-checkpoint", "true"])
-    return (
-        f"the training is saved in {folder / 'run'}; to go on with it, type in {folder}: {resumed} ({anew})"
-    )
+    return f"the training is saved in {folder / 'run'}; to resume it, type in {folder}: {resumed} ({anew})"
 
 
 def collect(folder: Path, steps: list[FinishedStep]) -> Outcome:

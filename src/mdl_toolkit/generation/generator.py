@@ -215,7 +215,7 @@ class _Running:
 
     @property
     def rows(self) -> list[_Row]:
-        """Rows whose answers go on."""
+        """Rows whose answers aren't finished."""
         return [row for row in self._all if row is not None]
 
     @property

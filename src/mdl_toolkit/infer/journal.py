@@ -1,10 +1,10 @@
-"""What is done already, on disk: a killed run that is started again goes on from it.
+"""What is done already, on disk: a killed run that is started again resumes from it.
 
 ``OUT.partial/``, beside the output ``OUT``, holds ``work.json`` (what is being done) and, of each process,
 ``rank-N.jsonl``: a line for each answer, as soon as it is there, and one when a window of rows is done; and
-``rank-N.left`` once that process has done its share. Every line has a checksum, so that one cut short by a
-kill is seen. Windows that are not done are done anew, with the same rows running together, so that the result
-is the same as if nothing had happened.
+``rank-N.left`` once that process has done its share. Every line has a checksum, which shows where a kill has
+cut one short. Windows that are not done are answered again from their first row, with the same rows running
+together, so that the result is the same as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)"
 
 @dataclass(frozen=True)
 class RowResult:
-    """What came of a row.
+    """The result of a row.
 
     Attributes:
         place: The row's place in the input, from 0.
         prediction: The answer; empty where there is none.
-        error: Why there is none.
+        error: Why there is no answer; ``None`` where there is one.
         cut: Whether the limit ended the answer.
     """
 
@@ -114,7 +114,7 @@ class Journal:
             overwrite: Start anew where other work is there.
 
         Returns:
-            Whether an earlier run's work goes on.
+            Whether an earlier run's work is resumed.
 
         Raises:
             UserError: Where other work is there; it names what differs.
@@ -125,7 +125,7 @@ class Journal:
             if not overwrite:
                 raise UserError(
                     f"{self.folder} holds unfinished work of another command "
-                    f"({_difference(before.get('work'), plain)}); repeat that command to finish it, or say "
+                    f"({_difference(before.get('work'), plain)}); repeat that command to finish it, or add "
                     "--overwrite to start anew"
                 )
             before = None

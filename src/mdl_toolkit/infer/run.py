@@ -53,7 +53,7 @@ def _inference(settings: InferenceSettings, peer: Peer) -> None:
     if not peer.is_main:
         _until(lambda: journal.is_for(description), 1, "to begin", lambda: 0)
     elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
-        logger.info(f"going on with the unfinished {journal.folder}")
+        logger.info(f"resuming the unfinished {journal.folder}")
     journal.open()
     if resumed:
         journal.forget_left()
@@ -116,11 +116,11 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
     if work.choice.unseen_rows:
         logger.warning(f"{work.choice.unseen_rows} rows had prompts that training did not have")
-    # One that is still starting would wait for work to begin that is over.
+    # A process that is still starting would wait for work to begin that is over.
     patience = time.monotonic() + _LATE_START_SECONDS
 
     def all_left() -> bool:
-        # Of work that went on, one may have seen the folder, and left, before this process was there.
+        # In resumed work a process may have seen the folder, and left, before this one was there.
         return journal.left(work.peer.size) or (resumed and time.monotonic() > patience)
 
     _until(all_left, others, "to start", lambda: 0)
@@ -136,7 +136,7 @@ def _until(done: Callable[[], bool], missing: int, what: str, news: Callable[[],
         done: Whether what is waited for is there.
         missing: The number of processes that are waited for.
         what: What they are waited for to do, for the message that says so now and then.
-        news: A number that changes where the others get on.
+        news: Returns a number that changes as the others make progress.
 
     Raises:
         MdlError: Where nothing was heard of them for long.

@@ -1,4 +1,4 @@
-"""Rows in windows, each done as a whole: a function of the input, so a run that goes on makes the same."""
+"""Rows in windows, each done as a whole; they depend on the input alone, so a resumed run has the same."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Window:
     """Consecutive rows of the input.
 
     Attributes:
-        number: From 0.
+        number: Its number, from 0.
         first: Place of its first row in the input, from 0.
-        rows: All of them, bad ones too.
+        rows: All of its rows, bad ones too.
     """
 
     number: int

@@ -31,7 +31,7 @@ FORWARDED = "MDL_TOOLKIT_SIGNALS_FORWARDED"
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to end, at whatever it was doing.
 
-    Like a Ctrl-C it is no ``Exception``: nothing that goes on after an error goes on after this.
+    Like a Ctrl-C it is no ``Exception``: code that continues after an error doesn't continue after this.
     """
 
     def __init__(self, number: int) -> None:

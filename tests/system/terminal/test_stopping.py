@@ -57,7 +57,7 @@ def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop
     assert finished.lines[-1] == said and "Traceback" not in finished.output
     assert not output.exists()
     finished = run(["mdl-toolkit", *words], cwd=shop)
-    assert finished.code == 0 and "going on with the unfinished" in finished.output, finished.output
+    assert finished.code == 0 and "resuming the unfinished" in finished.output, finished.output
 
 
 def test_an_inference_does_not_wait_for_clips_that_are_being_read(shop: Path):
