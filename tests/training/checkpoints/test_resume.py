@@ -43,6 +43,13 @@ def cut_at_pass(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(wrap.Wrapped, "micro_batch", micro_batch)
 
 
+def train_and_cut(monkeypatch: pytest.MonkeyPatch, number: int, settings: Any) -> None:
+    with monkeypatch.context() as patch:
+        cut_at_pass(patch, number)
+        with pytest.raises(Cut):
+            train(settings)
+
+
 def signal_at_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal while a step is made."""
     original = reporter.Reporter.step
@@ -81,10 +88,7 @@ def test_cut_anywhere_it_ends_with_the_same_bytes(
     shop, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     output = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        cut_at_pass(patch, number)
-        with pytest.raises(Cut):
-            train(run_settings(shop.model, shop.data, output, **HARD))
+    train_and_cut(monkeypatch, number, run_settings(shop.model, shop.data, output, **HARD))
     train(run_settings(shop.model, shop.data, output, **HARD, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", whole / "final")
     assert numbers_of(output) == numbers_of(whole)
@@ -112,10 +116,7 @@ def test_prefetching_workers_change_nothing(
     shop, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     output = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        cut_at_pass(patch, 9)
-        with pytest.raises(Cut):
-            train(run_settings(shop.model, shop.data, output, **HARD, data_workers=2))
+    train_and_cut(monkeypatch, 9, run_settings(shop.model, shop.data, output, **HARD, data_workers=2))
     train(run_settings(shop.model, shop.data, output, **HARD, data_workers=2, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", whole / "final")
 
@@ -124,10 +125,7 @@ def cut_and_resumed(shop, folder: Path, monkeypatch: pytest.MonkeyPatch, number:
     """A run that is cut in its n-th micro-batch and resumed leaves the bytes of an uncut one."""
     train(run_settings(shop.model, shop.data, folder / "whole", **options))
     output = folder / "out"
-    with monkeypatch.context() as patch:
-        cut_at_pass(patch, number)
-        with pytest.raises(Cut):
-            train(run_settings(shop.model, shop.data, output, **options))
+    train_and_cut(monkeypatch, number, run_settings(shop.model, shop.data, output, **options))
     train(run_settings(shop.model, shop.data, output, **options, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", folder / "whole" / "final")
 
@@ -146,10 +144,7 @@ def test_token_budgets_resume_exactly_too(shop, tmp_path: Path, monkeypatch: pyt
 def stopped(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run cut after checkpoints 3 and 6 and seven steps."""
     output = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        cut_at_pass(patch, 15)
-        with pytest.raises(Cut):
-            train(run_settings(shop.model, shop.data, output, **HARD))
+    train_and_cut(monkeypatch, 15, run_settings(shop.model, shop.data, output, **HARD))
     assert [path.name for path in sorted(output.glob("checkpoint-*"))] == ["checkpoint-3", "checkpoint-6"]
     return output
 
