@@ -33,7 +33,7 @@ def has_onednn() -> bool:
     try:
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return False
-        arranged = torch.ops.mkldnn._reorder_linear_weight(weight)
+        arranged = torch.ops.mkldnn._reorder_linear_weight(weight)  # noqa: SLF001
         products = [_pointwise(x, weight, bias), _pointwise(x, arranged, bias)]
     except (AttributeError, TypeError, RuntimeError):
         return False
@@ -56,7 +56,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 def arranged_weight(weight: Tensor) -> Tensor:
     """A copy of a weight [O, I] as oneDNN reads it fastest; the weight itself where there is no oneDNN."""
-    arranged: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if has_onednn() else weight
+    arranged: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if has_onednn() else weight  # noqa: SLF001
     return arranged
 
 
@@ -71,5 +71,5 @@ def write_count(tensor: Tensor) -> int | None:
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
     return product

@@ -47,7 +47,7 @@ def use_attention(decoder: Any, name: str) -> None:
     attend to each other. It is the fall-back where the configuration has no ``_attn_implementation``.
     """
     if hasattr(decoder.config, "_attn_implementation"):
-        decoder.config._attn_implementation = name
+        decoder.config._attn_implementation = name  # noqa: SLF001
     else:
         decoder.set_attn_implementation(name)
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import MdlError, Stopped
 from mdl_toolkit.terminal.ending import end_process
@@ -132,7 +133,7 @@ class FailureWatch:
 
     def _wait_until_heard(self) -> None:
         """Wait until the others have read the report: without torchrun's agent the store ends with rank 0."""
-        if self.launch.rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if self.launch.rank != 0 or agent_serves_store():
             return
         until = time.monotonic() + GRACE
         while self._store.add(_HEARD, 0) < self.launch.world_size - 1 and time.monotonic() < until:

@@ -22,6 +22,7 @@ from datetime import timedelta
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[attr-defined]
 
+from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.environment import DEFAULT_PORT
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import SettingsError
@@ -64,9 +65,10 @@ def open_store(launch: Launch, waiting: Waiting) -> Store:
     :func:`agree_on_start` does that.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    by_agent = agent_serves_store()
     if launch.rank != 0:
         _wait_for_listener(address, port, waiting)
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if by_agent:
         store: Store = next(torch_rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[
             0
         ]

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 #: Tokens that the storage grows by at least.
 _GROWTH = 32
 
 
-class RaggedCache:
+class RaggedCache(Cache):  # type: ignore[misc]
     """A key-value cache in which every row begins at 0 and has a length of its own.
 
-    It stands in for the library's cache in the decoder's forward. While prompts are read, packed, it keeps
+    It is the library's cache to the decoder's forward. While prompts are read, packed, it keeps
     keys and values by row; afterwards each forward adds one token to every row. Rows leave and join between
     forwards.
 
@@ -27,6 +28,7 @@ class RaggedCache:
     """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__(layers=[])
         self.lengths: list[int] = []
         self._device = device
         self._keys: list[Tensor] = []

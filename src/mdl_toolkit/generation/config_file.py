@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from mdl_toolkit.compat.transformers_generation import default_parameters
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.generation.decoding import BEAMS, LENGTHS, SAMPLING, Decoding, shown_value
 from mdl_toolkit.generation.processors import make_processors, no_library_warnings
@@ -113,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _warn_of_others(path: Path, fields: Mapping[str, Any]) -> None:
     with no_library_warnings():
         known = set(vars(GenerationConfig()))
-    neutral = {**GenerationConfig._get_default_generation_params(), "guidance_scale": 1}
+    neutral = {**default_parameters(), "guidance_scale": 1}
     others = [
         name
         for name, value in fields.items()

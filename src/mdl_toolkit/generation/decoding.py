@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from mdl_toolkit.compat.transformers_generation import default_parameters
 from mdl_toolkit.generation.processors import no_library_warnings
 
 #: Settings that act in sampling only.
@@ -45,7 +46,7 @@ class Decoding:
     def _generation_config(self) -> Any:
         with no_library_warnings():
             made = GenerationConfig(**self.options)
-        for name, value in GenerationConfig._get_default_generation_params().items():
+        for name, value in default_parameters().items():
             if getattr(made, name, None) is None:
                 setattr(made, name, value)
         return made
@@ -68,7 +69,7 @@ def in_force(decoding: Decoding) -> dict[str, Any]:
         *(() if decoding.samples else SAMPLING),
         *(() if decoding.beams > 1 else BEAMS),
     }
-    plain = GenerationConfig._get_default_generation_params()
+    plain = default_parameters()
     found = {
         name: value
         for name, value in decoding.options.items()

@@ -15,8 +15,9 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationMixin
 from transformers.utils import logging
+
+from mdl_toolkit.compat.transformers_generation import logits_processors
 
 #: Those that look at the logits alone; they take all rows at once.
 _WITHOUT_HISTORY = tuple(
@@ -28,13 +29,6 @@ _WITHOUT_HISTORY = tuple(
     )
     if hasattr(transformers, name)
 )  # fmt: skip
-
-
-class _Host(GenerationMixin):  # type: ignore[misc]
-    """What the library's maker of processors needs of a model."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
 
 def make_processors(
@@ -53,8 +47,7 @@ def make_processors(
     settings.max_length = prompt + budget
     if settings.min_new_tokens is not None:
         settings.min_length = prompt + settings.min_new_tokens
-    settings._eos_token_tensor = torch.tensor(list(ends), device=device) if ends else None
-    return list(_Host(model_config)._get_logits_processor(settings, prompt, device=str(device)))
+    return logits_processors(settings, model_config, ends, prompt, device)
 
 
 def process(

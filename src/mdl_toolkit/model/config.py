@@ -172,6 +172,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         text_config: A ``Qwen2Config`` or ``Qwen3Config``, from whatever the published file calls it.
         subsample_factor: Patches that the projector joins to one audio token.
         audio_token_id: Id of ``<|AUDIO|>``.
+        published: The fields as the published file has them.
 
     Whatever else the published file says stays and is written back unchanged by ``to_dict``,
     ``to_json_string`` and ``save_pretrained``; only fields that were changed after loading are written with
@@ -206,7 +207,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         kwargs.pop("model_type", None)
         kwargs = {name: v for name, v in kwargs.items() if not (_names_kernel(name) and "/" in str(v))}
         super().__init__(**kwargs)
-        self._published = published
+        self.published = published
         self._as_read = self._normalised()
 
     @property
@@ -247,16 +248,16 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         published.pop("_commit_hash", None)  # older versions of the library put it in
         made = super().from_dict(config_dict, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
-        config._published = published  # noqa: SLF001 -- an object of this class
+        config.published = published
         return made
 
     def _normalised(self) -> dict[str, Any]:
-        own = ("_published", "_as_read", "_name_or_path", *_OF_A_LOADING)
+        own = ("published", "_as_read", "_name_or_path", *_OF_A_LOADING)
         return {key: value for key, value in super().to_dict().items() if key not in own}
 
     def to_dict(self) -> dict[str, Any]:
         """The published fields as they were, with those that changed since at their new values."""
-        written = copy.deepcopy(self._published)
+        written = copy.deepcopy(self.published)
         _write_changes(written, self._as_read, self._normalised())
         return written
 

@@ -50,12 +50,8 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
         self.audio_eos_token = (
             audio_eos_token or getattr(tokenizer, "audio_eos_token", None) or "<|audio_eos|>"
         )
-        self._geometry = AudioGeometry(subsample_factor=model_subsampling)
-
-    @property
-    def geometry(self) -> AudioGeometry:
-        """How many audio tokens a clip becomes."""
-        return self._geometry
+        #: How many audio tokens a clip becomes.
+        self.geometry = AudioGeometry(subsample_factor=model_subsampling)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -69,13 +65,13 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
         except OSError:
             # Only the processor's own files are there: the published arithmetic holds.
             return processor
-        processor._geometry = config.geometry  # noqa: SLF001 -- an object of this class
+        processor.geometry = config.geometry
         return processor
 
     def to_dict(self) -> dict[str, Any]:
         """What is written to ``processor_config.json``."""
         fields: dict[str, Any] = super().to_dict()
-        fields.pop("_geometry", None)
+        fields.pop("geometry", None)
         return fields
 
     @property

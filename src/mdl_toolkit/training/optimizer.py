@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from mdl_toolkit.compat.torch_optimizer import step_unless
 from mdl_toolkit.distributed.sharding import full_tensor, load_full
 from mdl_toolkit.errors import ModelError
 
@@ -43,8 +44,7 @@ class Optimizer:
         """
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        self._adamw.found_inf = hold_back  # type: ignore[attr-defined]
-        self._adamw.step()
+        step_unless(hold_back, self._adamw)
 
     def release(self) -> None:
         """Free the memory of parameters and moments; the optimizer can't be used afterwards."""
