@@ -106,11 +106,11 @@ def measure(folder: Path, case: str) -> dict:
     dtype = torch.float32 if case == "float32" else torch.bfloat16
     quantization: Any = case if case in ("8bit", "4bit") else None
     if quantization:
-        import bitsandbytes  # noqa: F401  its own memory is not the weights'
+        import bitsandbytes  # noqa: F401 -- its own memory is not the weights'
     if case == "library":
         from transformers import AutoModelForCausalLM
 
-        import mdl_toolkit.model  # noqa: F401  registers the model
+        import mdl_toolkit.model  # noqa: F401 -- registers the model
     before = memory("VmRSS")
     start = time.perf_counter()
     if case == "library":

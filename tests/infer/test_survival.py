@@ -50,7 +50,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(folder: Pat
     output, seen = folder / name, 0
     for _ in range(2):
         with launched(_words(name), cwd=folder) as launch:
-            launch.until(lambda: _windows(output) >= seen + 2, "two more windows")  # noqa: B023
+            launch.until(lambda: _windows(output) >= seen + 2, "two more windows")  # noqa: B023 -- called before the next round
             launch.signal(signal.SIGKILL)
             assert launch.wait().code == -signal.SIGKILL
         assert not output.exists() and seen < _windows(output) < 17

@@ -153,7 +153,7 @@ class StatusLines:
         if hasattr(os, "memfd_create"):
             self._file: Any = os.fdopen(os.memfd_create("mdl-status"), "w+b")  # no disk to be full
         else:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in close
 
     def fileno(self) -> int:
         """File descriptor, for :func:`set_status` in another process."""

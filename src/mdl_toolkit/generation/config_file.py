@@ -168,7 +168,7 @@ def _try(file: GenerationFile, place: ModelFolder, decoding: Decoding) -> None:
 
 def _wrong_types(fields: Mapping[str, Any]) -> list[str]:
     """Settings that the library would take as they are and stumble over later."""
-    whole = lambda value: type(value) is int and value >= 1  # noqa: E731
+    whole = lambda value: type(value) is int and value >= 1  # noqa: E731 -- one check for several fields
     tests: dict[str, Callable[[Any], bool]] = {
         "do_sample": lambda value: type(value) is bool,
         "num_beams": whole,

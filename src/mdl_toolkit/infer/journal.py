@@ -199,12 +199,12 @@ class Journal:
             UserError: Where another process is at it.
         """
         try:
-            self._lock = open(self.folder / f"{self._path.stem}.lock", "a")  # noqa: SIM115
+            self._lock = open(self.folder / f"{self._path.stem}.lock", "a")  # noqa: SIM115 -- closed in close
         except OSError as error:
             raise UserError(f"{self.folder}: can't be written: {error.strerror or error}") from None
         _lock(self._lock, self.output)
         self.refresh()
-        self._stream = open(self._path, "ab")  # noqa: SIM115
+        self._stream = open(self._path, "ab")  # noqa: SIM115 -- closed in close
         self._stream.truncate(self._read_to.get(self._path, 0))
 
     def refresh(self) -> None:

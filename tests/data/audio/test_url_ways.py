@@ -155,7 +155,7 @@ def test_a_redirect_by_way_of_a_proxy_is_checked_too(server: ClipServer, monkeyp
 class _NoTls:
     """Stands in for TLS: the tunnel is what is tested, and whose certificate would be checked."""
 
-    names: list[str] = []  # noqa: RUF012
+    names: list[str] = []  # noqa: RUF012 -- one for all, as its users are made by others
 
     def wrap_socket(self, sock: socket.socket, server_hostname: str) -> socket.socket:
         self.names.append(server_hostname)

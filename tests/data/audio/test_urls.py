@@ -26,7 +26,7 @@ CLIP = wav_bytes(tone(0.5))
 
 class _Attacker(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    seen: list[str] = []  # noqa: RUF012
+    seen: list[str] = []  # noqa: RUF012 -- one for all, as its users are made by others
 
     def log_message(self, *args: object) -> None:
         pass

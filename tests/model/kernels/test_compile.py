@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from model.kernels.test_attention import stand_in  # noqa: F401
+from model.kernels.test_attention import stand_in  # noqa: F401 -- a fixture
 from support.data.rows import packed
 
 # (The first has another number of targets than a head has channels, or dynamo holds the two for one size.)

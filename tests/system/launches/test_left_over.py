@@ -56,7 +56,7 @@ def test_inference_says_it_too(shop: Path):
     for rank, what in ((0, "to start"), (1, "to begin")):
         said = f"waiting for 1 other process {what}, from RANK/WORLD_SIZE in the environment"
         with launched([*words, f"waited-{rank}.csv"], cwd=shop, env=_variables(rank, 1)) as launch:
-            launch.until(lambda: said in launch.output, "it says so")  # noqa: B023
+            launch.until(lambda: said in launch.output, "it says so")  # noqa: B023 -- called before the next round
             launch.signal(signal.SIGTERM)
             assert launch.wait().code == 143, launch.output
 

@@ -45,21 +45,21 @@ class PartView(io.RawIOBase):
         self._real = part.end - part.begin
         self._size = self._real + part.padding
 
-    def readable(self) -> bool:  # noqa: D102 (as in io.RawIOBase)
+    def readable(self) -> bool:  # noqa: D102 -- as in io.RawIOBase
         return True
 
-    def seekable(self) -> bool:  # noqa: D102
+    def seekable(self) -> bool:  # noqa: D102 -- as in io.RawIOBase
         return True
 
-    def tell(self) -> int:  # noqa: D102
+    def tell(self) -> int:  # noqa: D102 -- as in io.RawIOBase
         return self._place
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102 -- as in io.RawIOBase
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # noqa: D102
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # noqa: D102 -- as in io.RawIOBase
         into, done = memoryview(buffer), 0
         while done < len(into):
             count = self._fill(into[done:])

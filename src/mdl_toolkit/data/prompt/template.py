@@ -108,7 +108,7 @@ def _environment() -> Any:
     class GenerationBlock(Extension):
         """``{% generation %}…{% endgeneration %}`` marks answers for other tools; here it is its body."""
 
-        tags = {"generation"}  # noqa: RUF012
+        tags = {"generation"}  # noqa: RUF012 -- the interface of a Jinja extension
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno

@@ -35,7 +35,7 @@ class MetricsLog:
         try:
             with atomic_file(path) as stream:
                 stream.writelines(lines)
-            self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 -- closed by close()
         except OSError as error:
             raise _cannot_write(path, error) from error
 
