@@ -22,12 +22,12 @@ from mdl_toolkit.errors import DataError
 UNKNOWN_LENGTH = 0x7FFFF000
 _RIFF = (b"RIFF", b"RIFX", b"RF64")
 _MPEG_TAGS = (0x50, 0x55)
-#: What follows the mark of a FLAC stream: its first block is of a known kind and length, the last one or not.
+#: How the first block of a FLAC stream begins: its kind and length are known, it may be the last or not.
 _FLAC_INFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")
 _BLOCK = 1 << 20
 _SMALL_BLOCK = 1 << 13
 _MAX_CHUNKS = 1000
-#: Bytes of a file from which on it is remembered what was found in it.
+#: The size in bytes from which on the recordings found in a file are cached.
 _LARGE = 1 << 20
 
 
@@ -78,7 +78,7 @@ def _find(stream: BinaryIO, size: int, name: str) -> list[Part]:  # noqa: PLR091
         # Samples of each channel, in 36 bits; 0: not known.
         known = int.from_bytes(head[18:26], "big") & 0xFFFFFFFFF
         return [] if known else flac_parts(stream, size)
-    if place or frame_of(head[:4]):  # behind a tag there can be zeros first
+    if place or frame_of(head[:4]):  # zeros may follow a tag
         return mpeg_parts(stream, place, size, name)
     return []
 
@@ -155,7 +155,7 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
             data = place + 8
             length = wide if ds64 and length == 0xFFFFFFFF else length
             told = begin + 8 + outer
-            # A length of 0 is one that wasn't filled in, unless the outer one says that the file goes on.
+            # A length of 0 was never filled in, unless the outer length says that the file goes on.
             known = length < UNKNOWN_LENGTH or ds64 if length else data < told < size + 2
             if known:
                 outer_known = told >= data and (ds64 or outer < UNKNOWN_LENGTH)
@@ -198,7 +198,7 @@ def _joined(stream: BinaryIO, size: int, mark: bytes) -> list[Part]:
         end = _ENDS[mark](stream, begin, size)
         follows = begin + 8 < end < size and read_at(stream, end, 4) == mark
         if mark == b".snd" and read_at(stream, begin + 8, 4) == bytes(4) and begin + 28 < size:
-            # A length of 0 is one that wasn't filled in, where there are samples; this one says so.
+            # A length of 0 was never filled in, where samples follow. This header says "not known" instead.
             mended = read_at(stream, begin, 8) + b"\xff" * 4
             follows = False
         parts.append(Part(begin, end if follows else size, mended))
@@ -245,7 +245,7 @@ def _ogg_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
                 raise _cut(name)
             following = _find_first(stream, b"OggS", place + 1, size)
             if following is None:
-                break  # what is behind the last page is none of it
+                break  # what follows the last page is no part of the file
             place = following
             continue
         if len(page) < 27 or len(page) < 27 + page[26]:

@@ -25,8 +25,8 @@ Floats = NDArray[np.float32]
 
 MAX_CHANNELS = 64
 MAX_RATE = 768_000
-#: A mean of all channels that is weaker than the channels are on average by more than this (10 dB, in energy)
-#: has lost what they hold. Independent channels lose 3 dB, alike ones nothing.
+#: Where the mean of all channels has less than this share (10 dB) of their average energy, they cancel each
+#: other. Independent channels lose 3 dB, equal ones nothing.
 VANISHING = 0.1
 #: Samples of all channels read at a time: what a file of many channels needs beside the mixed clip.
 _BLOCK = 1 << 20
@@ -36,18 +36,18 @@ _memory = threading.local()
 
 #: Kinds of samples that 16 bits hold exactly.
 _SIXTEEN_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
-#: What the library notes of lengths that go past the end of the file. It notes other things in the same way.
+#: Lines of the library's log on lengths that go past the end of the file. Other lines look alike.
 _LENGTHS = re.compile(
     r"^ *(RIFF|RIFX|riff|FORM|SSND|data|BODY|Riff size|Data Size|Data length) *: *(\d+) \(should be (\d+)\)",
     re.MULTILINE,
 )
-#: Of these, lengths of the whole file; some programs count their own header in them.
+#: Of these, the lengths of the whole file; some programs count the header in.
 _OUTER = ("RIFF", "RIFX", "FORM", "Riff size")
 #: Recordings that one file may hold.
 _MAX_PARTS = 10_000
-#: Lengths that the library gives to what has none.
+#: Lengths from here on stand for "not known" in the library.
 _NO_LENGTH = 1 << 62
-#: Bytes for each channel that its FLAC decoder can have read ahead, and more.
+#: Bytes for each channel that the library's FLAC decoder reads ahead, at most.
 _READ_AHEAD = 1 << 15
 
 
@@ -123,7 +123,7 @@ class Reading:
         if self._goes_on(span[1]):
             return self.clip(start, end)
         energies = self._energies
-        # Where the squares of loud samples overflow, it stays as it is, and is refused for being no audio.
+        # Where the squares of loud samples overflow, the clip is refused later, for being no audio.
         with np.errstate(over="ignore"):
             vanishes = len(energies) > 0 and float(np.dot(clip, clip)) < VANISHING * energies.mean()
         if vanishes:
@@ -166,7 +166,7 @@ class Reading:
         elif isinstance(self._stream, io.BytesIO):
             handle = self._stream
         else:
-            # By descriptor where there is one: by name, the library would go by the name's ending too.
+            # By descriptor where there is one: of a name, the library would believe the ending.
             handle = self._stream.fileno()
         self._sound = sound = Sound(handle, closefd=False)
         self._opened, self._read_from = place, False
@@ -264,7 +264,7 @@ class Reading:
             except soundfile.LibsndfileError:
                 if self._lengths[place] is not None:
                     raise
-                sound = self._open(place)  # it is shorter, perhaps: reading will tell by how much
+                sound = self._open(place)  # perhaps it is shorter: reading will tell
         self._read_from = True
         while begin < count:
             step = min(count - begin, max(1, _BLOCK // sound.channels))
@@ -294,7 +294,7 @@ class Reading:
             done += got
             self._check_seconds(have + done, known=False)
             if got < len(block):
-                # The one sign that the library gives of a frame that is not whole.
+                # The library's only sign of a frame that is not whole.
                 if "returned false" in sound.extra_info:
                     raise DataError(f"{self._name}: damaged or cut short after {done} samples")
                 break

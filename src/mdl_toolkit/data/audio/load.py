@@ -22,7 +22,7 @@ from mdl_toolkit.settings.options import printable
 
 Floats = NDArray[np.float32]
 
-#: Louder float samples are not audio in [-1, 1] but, for example, 16-bit numbers stored as floats.
+#: Float samples beyond this are not audio in [-1, 1] but, for example, 16-bit numbers stored as floats.
 MAX_PEAK = 16.0
 
 
@@ -142,7 +142,7 @@ def locate(source: str, limits: AudioLimits) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file{_looked_in(source, limits)}") from error
     except DataError:
-        raise  # which is a ValueError too
+        raise  # a DataError is a ValueError too
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{name}: can't be read ({reason})") from error
@@ -191,7 +191,7 @@ def resample(waveform: Floats, rate: int, sample_rate: int, name: str) -> Floats
             f"{name}: samples up to {peak:g} where audio has -1 to 1: not audio, or to be scaled first"
         )
     if rate == sample_rate:
-        return np.array(waveform)  # it lies in memory that the next clip will use
+        return np.array(waveform)  # a copy: the next clip will use the same memory
     import soxr
 
     resampled = np.asarray(soxr.resample(waveform, rate, sample_rate, quality="HQ"), dtype=np.float32)

@@ -30,19 +30,20 @@ _BIT_RATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-#: Hz of MPEG-1 by the header's value; MPEG-2 has half, MPEG-2.5 a quarter.
+#: Sample rates of MPEG-1 in Hz by the header's value; MPEG-2 has half of them, MPEG-2.5 a quarter.
 _RATES = (44100, 48000, 32000)
 _BLOCK = 1 << 18
-#: Bytes of a frame that are looked at: its header, and where the frame in front has its lengths.
+#: Bytes of a frame that are read: its header, and the place where an info frame has its lengths.
 _LOOK = 64
 #: Bytes without a frame that are searched for the next one.
 _MAX_JUNK = 1 << 16
-#: Tags and stretches of frames; more of them are no recording.
+#: The largest number of tags and stretches of frames in a recording.
 _MAX_PIECES = 2000
-#: Bytes that are searched for a first frame, and how many in a row are none by chance.
+#: Bytes that are searched for a first frame, and the number of frames in a row that can't be chance.
 _MAX_BEGINNING = 1 << 14
 _FRAMES_IN_A_ROW = 4
-#: Frames whose bytes a later frame can use (its bit reservoir), and the overlap of two; with margin.
+#: Frames that are decoded before a segment: a frame uses bytes of earlier ones (its bit reservoir), and
+#: overlaps with the one before it. There are some to spare.
 PREROLL_FRAMES = 16
 
 
@@ -198,7 +199,7 @@ def _info(head: bytes, frame: Frame) -> tuple[int | None, int | None] | None:
     side = (32 if channels == 2 else 17) if version == 1 else (17 if channels == 2 else 9)
     place = 4 + side
     if head[place : place + 4] not in (b"Xing", b"Info"):
-        # VBRI is always at this place. Decoders don't all know it, so its lengths are not gone by.
+        # VBRI is always at this place. Not all decoders know it, so its lengths are not used.
         return (None, None) if head[36:40] == b"VBRI" else None
     flags = int.from_bytes(head[place + 4 : place + 8], "big")
     numbers = [int.from_bytes(head[place + 8 + at : place + 12 + at], "big") for at in (0, 4)]
@@ -218,7 +219,7 @@ def _streams(stream: BinaryIO, begin: int, end: int, name: str) -> list[_Stream]
             return found
         head = read_at(stream, place, min(_LOOK, end - place))
         if frame_of(head[:4]) is None:
-            # Whatever is behind a stream that is as long as it says is none of it.
+            # What follows a stream that is as long as it says is no part of it.
             needed = one is not None and one.promised != one.frames
             place = _after_junk(stream, place, end, head, needed, name)
             if place >= end:
@@ -274,7 +275,7 @@ def _after_junk(stream: BinaryIO, place: int, end: int, head: bytes, needed: boo
         return min(end, place + tag)
     block = read_at(stream, place, min(_MAX_JUNK, end - place))
     if block.startswith(b"LYRICSBEGIN"):
-        return end  # it is behind all frames
+        return end  # this tag comes after all frames
     known = [at for mark in (b"LYRICSBEGIN", b"APETAGEX", b"TAG") if (at := block.find(mark, 1)) > 0]
     stop, at = min(known, default=len(block)), 1
     while (at := block.find(b"\xff", at)) >= 0:

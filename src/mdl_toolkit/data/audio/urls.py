@@ -43,13 +43,13 @@ from mdl_toolkit.settings.options import printable
 MAX_REDIRECTS = 5
 _BLOCK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
-#: Answers that can be others a moment later.
+#: HTTP statuses that may be gone a moment later.
 _PASSING = (429, 500, 502, 503, 504)
 #: How often a URL is tried, and the seconds before the second time; each further pause is twice as long.
 ATTEMPTS = 4
 BACK_OFF = 0.5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-#: Not public, though not every version of Python says so.
+#: Networks that aren't public, which some versions of Python don't know.
 _SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
@@ -93,7 +93,7 @@ def fetch(url: str, limits: UrlLimits) -> bytes:
         try:
             return _follow(url, limits, deadline)
         except _PassingError as error:
-            # Not all at the same moment, where many rows name one server.
+            # Many rows may name one server: they must not all try again at the same moment.
             pause = max(error.after, BACK_OFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311 -- a pause, not a secret
             left = deadline - time.monotonic()
             if attempt == ATTEMPTS:
@@ -282,7 +282,7 @@ def _resolve(
         except (OSError, UnicodeError) as error:
             problem.append(error)
 
-    # The system's resolver knows no time limit.
+    # The system's resolver has no timeout.
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
     thread.join(max(0.0, deadline - time.monotonic()))

@@ -16,9 +16,9 @@ from mdl_toolkit.model_shape import ModelShape
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: Dividing is good enough when the part with the most work has this much more than the mean.
+#: Parts are even enough when the one with the most work has at most this much more than the mean.
 _EVEN = 1e-3
-#: Parts with the least work that one with the most may exchange clips with.
+#: The number of lightest parts with which the heaviest one may exchange clips.
 _PARTNERS = 4
 
 

@@ -143,7 +143,7 @@ def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
     samples = np.empty(array.size, np.int16)
     for start in range(0, array.size, _BLOCK):
         block = array[start : start + _BLOCK]
-        with np.errstate(invalid="ignore"):  # whatever becomes of a NaN, it doesn't come back
+        with np.errstate(invalid="ignore"):  # a NaN becomes some number, and is seen below not to be restored
             part = (block * np.float32(1 / PCM16_SCALE)).astype(np.int16)
         back = part * np.float32(PCM16_SCALE)
         if not np.array_equal(back.view(np.int32), block.view(np.int32)):

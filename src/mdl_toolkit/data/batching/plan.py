@@ -33,10 +33,10 @@ from mdl_toolkit.geometry import AudioGeometry
 
 Ints = NDArray[np.int64]
 
-#: Clips that are laid out by length together, a power of two.
+#: The number of neighbouring clips among which lengths are spread, a power of two.
 POOL = 256
-#: Share of the token budget that a step is filled to, so that its clips can be split over micro-batches of
-#: which none exceeds ``max_tokens``. Clips of up to this share's remainder always can.
+#: The share of the token budget that a step is filled to. The rest is room for splitting its clips over
+#: micro-batches of at most ``max_tokens``: clips that are no longer than that rest always fit.
 FILL = 0.95
 
 
@@ -193,7 +193,7 @@ class Plan:
         assert self.max_tokens is not None
         tokens = self.tokens[stream]
         ends = np.cumsum(tokens)
-        # Whole numbers: a broken one would make searchsorted convert all of ``ends`` at every step.
+        # An integer: a float would make searchsorted convert all of ``ends`` at every step.
         budget = int(self.max_tokens * self.micro_batches * FILL)
         cuts = [first]
         while cuts[-1] < rows:
@@ -213,7 +213,7 @@ class Plan:
         need = tokens[order]
         placed = np.cumsum(need) - need
         # Where a clip finds no room, each micro-batch holds more than max_tokens less its length: as long as
-        # fewer tokens are placed, there is room, and trying it out can be spared.
+        # fewer tokens are placed, there is room, and nothing has to be tried.
         if np.all(placed <= self.micro_batches * (self.max_tokens - need)):
             return True
         return fill_by_tokens(work, tokens, self.micro_batches, self.max_tokens) is not None

@@ -113,8 +113,8 @@ def main(socket_fd: int, status_fd: int, place: int) -> None:
 
 
 def _serve(connection: socket.socket, preparer: Preparer, tasks: queue.SimpleQueue[tuple[int, ...]]) -> None:
-    with contextlib.suppress(Exception):  # said with the first batch
-        preparer.open()  # while the run still does other things
+    with contextlib.suppress(Exception):  # the error is reported with the first batch
+        preparer.open()  # while the run is still busy with other things
     try:
         while True:
             made = preparer(tasks.get())

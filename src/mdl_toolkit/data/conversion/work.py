@@ -27,7 +27,7 @@ from mdl_toolkit.terminal.progress import Progress, duration
 
 logger = get_logger(__name__)
 
-#: Most rows of a chunk: a worker's answer is held in memory whole.
+#: The largest number of rows of a chunk, whose results are in memory together.
 _MAX_CHUNK = 256
 _COUNTED_PROMPTS = 1000
 #: Kinds of lists of bad rows, written beside the output.

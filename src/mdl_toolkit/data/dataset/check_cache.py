@@ -29,7 +29,7 @@ from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-#: To be raised when other things are checked.
+#: Has to be raised when other things are checked.
 _VERSION = 2
 
 

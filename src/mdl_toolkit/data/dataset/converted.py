@@ -31,7 +31,7 @@ def reconcile_with_folders(settings: TrainSettings) -> TrainSettings:
     """
     paths = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
     folders = [path for path in paths if path.is_dir()]
-    # Folders of the public 0.1.0 have no manifest: they decided as much, and recorded nothing.
+    # Folders of the public 0.1.0 have no manifest: their options are decided too, but not recorded.
     manifests = {
         path: DatasetManifest.read(path) if (path / MANIFEST_NAME).is_file() else None for path in folders
     }

@@ -81,7 +81,7 @@ class _ConvertedFolder:
         geometry = AudioGeometry(**manifest.geometry)
         found = damaged_rows(self.table, manifest.storage, geometry, manifest.audio_token_id)
         advice = "convert the dataset again"
-        # Of the processes of a machine, which see the same recordings, one looks for them.
+        # All processes of a machine see the same recordings: one of them checks that they are there.
         if not found and manifest.storage == "reference" and os.environ.get("LOCAL_RANK", "0") == "0":
             found = missing_recordings(self.table, manifest.base_dir)
             advice = "put the recordings back, or convert the dataset again"

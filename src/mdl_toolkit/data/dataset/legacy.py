@@ -32,11 +32,11 @@ Ints = NDArray[np.int64]
 COLUMNS = ("input_ids", "attention_mask", "input_values", "audio_length", "labels")
 _LISTS = ("input_ids", "attention_mask", "labels", "input_values")
 _NUMBERS = re.compile(r"(large_)?list<\w+: (u?int\d+|halffloat|float|double)( not null)?>")
-#: What is kept of each row.
+#: The numbers that are kept of each row.
 _FACTS = ("samples", "tokens", "supervised", "highest", "corrected")
-#: Rows that decide what the others must be like: the longest, and some from everywhere.
+#: The number of rows by which the form of all rows is found: the longest ones, and some from everywhere.
 _JUDGES = 32
-#: Rows that a thread checks before it says how far it is.
+#: Rows that a thread checks between two reports of progress.
 _CHUNK = 64
 
 
@@ -171,7 +171,7 @@ class LegacyFolder:
                 for count, wrong in pool.map(check_from, range(0, rows, _CHUNK)):
                     progress.update(count)
                     damaged += wrong
-            except BaseException:  # a signal, most likely: the rest isn't waited for
+            except BaseException:  # most likely a signal: don't wait for the rest
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         progress.clear()
@@ -224,7 +224,7 @@ class LegacyFolder:
         for row in dict.fromkeys([*longest[:_JUDGES], *range(0, len(self), step)]):
             try:
                 length, text = self._audio_length(row), self._text(row)
-            except _DamageError:  # told of when all rows are checked
+            except _DamageError:  # reported when all rows are checked
                 continue
             if len(self.table.list_values("input_values", row)) < length:
                 continue

@@ -29,7 +29,7 @@ from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 
 MANIFEST_NAME = "mdl_dataset.json"
-#: All that a dataset of ours consists of.
+#: All files of a dataset that this version writes.
 FILES = frozenset({MANIFEST_NAME, DATA_NAME, INFO_NAME, STATE_NAME})
 FORMAT = 1
 

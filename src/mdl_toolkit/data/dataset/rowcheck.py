@@ -21,9 +21,9 @@ from mdl_toolkit.errors import DataError
 from mdl_toolkit.geometry import AudioGeometry
 
 Ints = NDArray[np.int64]
-#: Where a FLAC file says how many samples it has: in the last 36 of these 64 bits.
+#: The bytes of a FLAC file whose last 36 bits are its number of samples.
 _FLAC_LENGTH = slice(18, 26)
-#: Threads that look for recordings, and how many each looks for at a time.
+#: The number of threads that look for recordings, and the recordings that each looks for at a time.
 _THREADS, _QUESTIONS = 16, 64
 
 
@@ -44,7 +44,7 @@ def damaged_rows(
     tokens, labels = table.lengths("input_ids"), table.lengths("labels")
     placeholders = table.counts(lambda ids: ids == audio_token_id, "input_ids")
     supervised = table.counts(lambda values: values != IGNORED, "labels")
-    # What is learned stands in the text; the rest is marked as not learned.
+    # A label is the token at its place, or marked as ignored.
     strange = table.counts(
         lambda ids, values: (ids < 0) | (values != IGNORED) & (values != ids), "input_ids", "labels"
     )
@@ -91,7 +91,7 @@ def missing_recordings(table: Table, base_dir: str | None) -> list[tuple[int, st
                 found += [(row, str(error)) for row in rows[source]]
         return found
 
-    # A file system at the other end of a network answers many questions at a time.
+    # Looking for a file on a network drive is waiting: many threads wait at the same time.
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = pool.map(look_for, range(0, len(sources), _QUESTIONS))
         return sorted(wrong for part in parts for wrong in part)

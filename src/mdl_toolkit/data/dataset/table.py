@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.errors import DataError
 
-#: Names of Arrow types where numpy's are others.
+#: Numpy's names of types that Arrow names otherwise.
 _DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}
 
 
@@ -46,9 +46,8 @@ class Table:
                     columns = tuple(reader.schema.names)
                     batches = [batch for batch in reader if batch.num_rows]
                 for batch in batches:
-                    batch.validate(
-                        full=True
-                    )  # places within columns: damage there would lead out of the file
+                    # A damaged offset within a column would lead out of the file.
+                    batch.validate(full=True)
                 self._batches += batches
             except FileNotFoundError as error:
                 raise DataError(f"{path}: missing: convert the dataset again") from error

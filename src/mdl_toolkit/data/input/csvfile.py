@@ -15,14 +15,14 @@ from typing import IO
 
 from mdl_toolkit.errors import DataError
 
-#: What may stand between cells; the first is taken where a header doesn't tell.
+#: Characters that may separate cells; the first is used where the header doesn't tell.
 SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-#: Longest cell; beyond it a quote that is never closed has swallowed the lines after it.
+#: The number of characters of the longest cell; in a longer one, a quote was probably never closed.
 MAX_CELL = 1 << 20
 #: Lines that are looked at to find the header.
 _HEADER_LINES = 64
-#: Excel's own line for it, above the header.
+#: The line above the header by which Excel is told the separator.
 _SAID = re.compile(r'"?sep=(.)"?\s*')
 
 
@@ -215,7 +215,7 @@ class CsvWriter:
         if isinstance(cell, Quoted):
             text: str = cell
         elif self._special.search(cell):
-            text = cell.strip()  # blanks that didn't count outside of quotes
+            text = cell.strip()  # blanks outside of quotes don't count
         else:
             return cell
         return '"' + text.replace('"', '""') + '"'

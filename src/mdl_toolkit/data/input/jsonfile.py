@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-#: Characters of the largest object in an array; a bracket that is never closed has swallowed the rest.
+#: The number of characters of the largest object; in a larger one, a bracket was probably never closed.
 MAX_OBJECT = 1 << 24
 _CHUNK = 1 << 16
 #: Beginnings that no header of a CSV has.
@@ -59,7 +59,7 @@ def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
         try:
             value = source.value()
         except (ValueError, RecursionError) as error:
-            # The place that the message names is one in what was read last, not in the file.
+            # The library's message counts places from what was read last, not from the file's beginning.
             raise ArrayError(number, getattr(error, "msg", str(error))) from error
         yield number, value
         found = source.next_mark()

@@ -75,7 +75,7 @@ def table_head(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             found = describe_folder(path)
         elif not stat.S_ISREG(mode):
-            # A table is read several times, and what a pipe gives it gives once.
+            # A table is read several times, and a pipe can be read once only.
             found = "a pipe or device, not a file: save the table and name that file"
         else:
             with open(path, "rb") as stream:

@@ -174,7 +174,7 @@ def _beginning(head: bytes, encoding: str) -> str:
     """The first characters of a file, whatever of it can be read."""
     try:
         text = codecs.getincrementaldecoder(codec_name(encoding))("ignore").decode(head)
-    except (LookupError, UnicodeError):  # said when the file is read
+    except (LookupError, UnicodeError):  # reported when the file is read
         return ""
     return text.lstrip("\ufeff")
 
