@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mdl_toolkit.geometry import AudioGeometry
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
@@ -55,14 +57,14 @@ class ModelShape:
         text, audio = config["text_config"], config["audio_encoder_config"]
         heads = text["num_attention_heads"]
         head_width = text.get("head_dim") or text["hidden_size"] // heads
-        patch = audio.get("patch_size", [64, 4])
+        geometry = AudioGeometry.from_config(config)
         return cls(
             encoder_width=audio["embed_dim"],
             encoder_blocks=audio["depth"],
             encoder_mlp_width=int(audio["embed_dim"] * audio.get("mlp_ratio", 4)),
             mel_bands=audio.get("n_mels", 64),
-            patch_frames=patch[1] if isinstance(patch, (list, tuple)) else patch,
-            subsample_factor=config.get("subsample_factor", 5),
+            patch_frames=geometry.patch_frames,
+            subsample_factor=geometry.subsample_factor,
             width=text["hidden_size"],
             layers=text["num_hidden_layers"],
             query_width=heads * head_width,

@@ -16,8 +16,8 @@ PACKAGE = ROOT / "src" / "mdl_toolkit"
 
 # A part may import parts of a lower level only; parts of one level don't know each other.
 LEVELS = {
-    "errors": 0, "geometry": 0, "model_shape": 0,
-    "settings": 1,
+    "errors": 0, "geometry": 0,
+    "settings": 1, "model_shape": 1,
     "files": 1, "memory": 1, "family": 1, "compat": 1,
     "terminal": 2,
     "gpu": 3, "hub": 3,
