@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 from mdl_toolkit.errors import MdlError, ModelError, UserError
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
+from mdl_toolkit.training.checkpoints import checkpointer
 from mdl_toolkit.training.checkpoints.output import output_lock, remove_unfinished
 from mdl_toolkit.training.checkpoints.state import FINAL, RunState, checkpoints
 from mdl_toolkit.training.checkpoints.storage import new_checkpoint, newest_complete, prune, why_incomplete
@@ -282,6 +284,25 @@ def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), new_checkpoint(tmp_path, 4):
         _ = 1 / 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        ("lora", {"adapter_model.safetensors", "adapter_config.json"}),
+        ("full", {"overlay.safetensors"}),
+    ],
+)
+def test_the_list_of_what_is_written_at_a_checkpoint_is_true(
+    shop, tmp_path: Path, method: str, weights: set[str]
+):
+    """``checkpointer.py`` lists the files for whoever looks for them there."""
+    listed = set(re.findall(r"``([a-z_]+\.(?:json|safetensors))``", str(checkpointer.__doc__)))
+    others = {"mdl_toolkit.json", "optimizer.safetensors", "run_state.json", "complete.json"}
+    assert listed == others | {"adapter_model.safetensors", "adapter_config.json", "overlay.safetensors"}
+    train(run_settings(shop.model, shop.data, tmp_path / "out", max_steps=1, method=method))
+    written = {path.name for path in (tmp_path / "out" / "checkpoint-1").iterdir()}
+    assert written - {path.name for path in shop.model.iterdir()} == others | weights
 
 
 def test_no_pickle_is_in_a_checkpoint(shop, tmp_path: Path):
