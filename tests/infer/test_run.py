@@ -1,4 +1,4 @@
-"""The command as Python: columns, prompts, limits, failing rows, and what goes on after an interruption."""
+"""The command as Python: columns, prompts, limits, failing rows, several processes."""
 
 from __future__ import annotations
 
@@ -25,26 +25,8 @@ from mdl_toolkit.infer.run import inference
 from mdl_toolkit.model_folders.manifest import ModelManifest
 from mdl_toolkit.settings import InferenceSettings
 from support.data.clips import tone, write_csv, write_wav
+from support.inference import make_table, predict, watch_rows
 from support.models.tiny import make_model_folder
-
-
-def _table(folder: Path, rows: int = 10) -> Path:
-    rng = np.random.default_rng(0)
-    lines = []
-    for row in range(rows):
-        seconds = float(rng.uniform(0.1, 1.5))
-        write_wav(folder / f"clips/{row}.wav", tone(seconds, hertz=150 + 60 * row))
-        lines.append((f"id-{row}", f"clips/{row}.wav", f"tone {row}", 'a, "b"\nc' if row == 3 else "x"))
-    return write_csv(folder / "in.csv", ["id", "audio", "prediction", "note"], lines)
-
-
-def _run(folder: Path, model: Path, **options) -> list[dict[str, str]]:
-    options = {"batch_size": 3, "max_new_tokens": 4, "num_workers": 2, **options}
-    output = options.pop("output", folder / "out.csv")
-    source = options.pop("input", folder / "in.csv")
-    inference(InferenceSettings(input=source, output=output, model_name=str(model), **options))
-    with open(output, newline="", encoding="utf-8-sig") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.mark.parametrize(
@@ -66,16 +48,16 @@ def test_a_cpu_runs_bfloat16_weights_in_bfloat16_where_that_is_fast(
     floats = {name: t.to(weights) if t.is_floating_point() else t for name, t in tensors.items()}
     save_file(floats, copy / "model.safetensors")
     monkeypatch.setattr(work_module, "cpu_has_bfloat16", lambda: native)
-    _table(folder, 3)
-    assert len(_run(folder, copy, bf16=asked)) == 3
+    make_table(folder, 3)
+    assert len(predict(folder, copy, bf16=asked)) == 3
     assert f"({runs_in}, cpu)" in "".join(capsys.readouterr())
 
 
 def test_every_column_stays_in_its_place(folder: Path, model: Path):
-    source = _table(folder)
+    source = make_table(folder)
     with open(source, newline="") as stream:
         before = list(csv.DictReader(stream))
-    rows = _run(folder, model)
+    rows = predict(folder, model)
     assert list(rows[0]) == ["id", "audio", "prediction", "note", "reference", "finish_reason"]
     assert [row["id"] for row in rows] == [f"id-{n}" for n in range(10)]
     assert [row["note"] for row in rows] == [row["note"] for row in before]
@@ -85,22 +67,22 @@ def test_every_column_stays_in_its_place(folder: Path, model: Path):
 
 
 def test_prediction_is_added_where_there_is_none(folder: Path, model: Path):
-    _table(folder, 2)
+    make_table(folder, 2)
     write_csv(
         folder / "in.csv", ["audio", "start", "end"], [("clips/0.wav", "", ""), ("clips/1.wav", "0.1", "0.3")]
     )
-    rows = _run(folder, model)
+    rows = predict(folder, model)
     assert list(rows[0]) == ["audio", "start", "end", "prediction", "finish_reason"]
     assert rows[1]["start"] == "0.1" and rows[1]["prediction"]
 
 
 def test_a_failing_row_says_so_and_the_others_go_on(folder: Path, model: Path, capsys):
-    _table(folder, 6)
+    make_table(folder, 6)
     (folder / "clips/1.wav").write_bytes(b"RIFFnot a sound")
     (folder / "clips/4.wav").unlink()
     lines = (folder / "in.csv").read_text().splitlines()
     (folder / "in.csv").write_text("\n".join([*lines, "id-9,,nothing,x", "too,many,cells,in,it"]) + "\n")
-    good = _run(folder, model)
+    good = predict(folder, model)
     assert "error" in good[0] and [bool(row["error"]) for row in good] == [
         False, True, False, False, True, False, True, True,
     ]  # fmt: skip
@@ -129,14 +111,14 @@ def test_prompts_come_from_row_then_options_then_training(folder: Path, model: P
         order="text-first", user_prompt="which tone?", seen=(PromptUse(user_prompt="which tone?", rows=7),)
     )
     ModelManifest(kind="model", prompts=record).write(tuned)
-    _table(folder, 2)
+    make_table(folder, 2)
     used = _prompts_used(monkeypatch)
-    _run(folder, tuned)
+    predict(folder, tuned)
     assert set(used) == {"None|which tone?|text-first"}
     assert "differ" not in capsys.readouterr().err
 
     used.clear()
-    _run(folder, tuned, user_prompt="what?", prompt_order="audio-first")
+    predict(folder, tuned, user_prompt="what?", prompt_order="audio-first")
     assert set(used) == {"None|what?|audio-first"}
     shown = capsys.readouterr().err
     assert "--prompt-order audio-first, but the model was trained with text-first" in shown
@@ -145,45 +127,35 @@ def test_prompts_come_from_row_then_options_then_training(folder: Path, model: P
 
     used.clear()
     write_csv(folder / "in.csv", ["audio", "user_prompt"], [("clips/0.wav", "mine"), ("clips/1.wav", "null")])
-    _run(folder, tuned, system_prompt="be brief")
+    predict(folder, tuned, system_prompt="be brief")
     assert sorted(used) == ["be brief|mine|text-first", "be brief|which tone?|text-first"]
 
 
-def _watch(monkeypatch: pytest.MonkeyPatch, see) -> None:
-    """Show each prompt that is answered to ``see``."""
-    stream = Generator.stream
-
-    def watched(self, prompts, slots):
-        return stream(self, (see(prompt) or prompt for prompt in prompts), slots)
-
-    monkeypatch.setattr(Generator, "stream", watched)
-
-
 def test_limits_of_length(folder: Path, model: Path, monkeypatch, capsys):
-    _table(folder, 1)
+    make_table(folder, 1)
     budgets = []
-    _watch(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
+    watch_rows(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
 
     def said() -> str:
         return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("generation: "))
 
-    _run(folder, model, max_new_tokens=5)
+    predict(folder, model, max_new_tokens=5)
     assert budgets.pop()[0] == 5
     assert said() == "generation: greedy; answers of at most 5 tokens (--max-new-tokens)"
-    _run(folder, model, max_new_tokens=None)
+    predict(folder, model, max_new_tokens=None)
     budget, prompt = budgets.pop()
     assert (budget, said()) == (128, "generation: greedy; answers of at most 128 tokens (by default)")
-    _run(folder, model, max_new_tokens=None, max_length=prompt + 3)
+    predict(folder, model, max_new_tokens=None, max_length=prompt + 3)
     assert budgets.pop()[0] == 3, "prompt included, as 0.1.0 counts"
-    _run(folder, model, max_new_tokens=6, max_length=prompt + 3)
+    predict(folder, model, max_new_tokens=6, max_length=prompt + 3)
     assert budgets.pop()[0] == 6, "the option to use wins"
-    _run(folder, model, max_new_tokens=None, user_prompt="long " * 90)
+    predict(folder, model, max_new_tokens=None, user_prompt="long " * 90)
     budget, longer = budgets.pop()
     assert budget == 128 and 100 < longer < 128, "a long prompt takes nothing from the answer"
     with pytest.raises(
         MdlError, match=f"prompt has {prompt} tokens, so --max-length {prompt} leaves no room"
     ):
-        _run(folder, model, max_new_tokens=None, max_length=prompt)
+        predict(folder, model, max_new_tokens=None, max_length=prompt)
     assert not budgets
 
 
@@ -213,122 +185,20 @@ def test_an_answer_may_be_as_long_as_those_of_the_training(
     ModelManifest(kind="model", dataset={"longest_answer_tokens": longest}).write(tuned)
     file = tuned / "generation_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **generation}))
-    _table(folder, 1)
+    make_table(folder, 1)
     budgets = []
-    _watch(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
-    _run(folder, tuned, max_new_tokens=None)
+    watch_rows(monkeypatch, lambda prompt: budgets.append((prompt.budget, len(prompt.input_ids))))
+    predict(folder, tuned, max_new_tokens=None)
     budget, prompt = budgets.pop()
     assert budget == (60 - prompt if limit is None else limit)
     assert said in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on_and_ends_alike(
-    folder: Path, model: Path, monkeypatch, interrupted_after, capsys
-):
-    _table(folder, 30)
-    (folder / "clips/5.wav").unlink()
-    _run(folder, model, output=folder / "whole.csv", batch_size=1)
-    capsys.readouterr()
-    with interrupted_after(19):
-        _run(folder, model, batch_size=1)
-    assert not (folder / "out.csv").exists()
-    journal = folder / "out.csv.partial/rank-0.jsonl"
-    with open(journal, "ab") as stream:  # what a kill leaves in the middle of a line
-        stream.write(b'0badc0de {"window":3,"rows":[[1,"wro')
-    asked = []
-    _watch(monkeypatch, lambda prompt: asked.append(prompt.key))
-    _run(folder, model, batch_size=1)
-    assert sorted(asked) == list(range(16, 30)), "two windows of eight rows were done"
-    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
-    assert "resuming" in capsys.readouterr().err
-
-
-def test_another_command_is_refused_by_name(folder: Path, model: Path, interrupted_after):
-    _table(folder)
-    with interrupted_after(1):
-        _run(folder, model)
-    with pytest.raises(UserError, match=r"--max-new-tokens was 4, now 6.*--overwrite"):
-        _run(folder, model, max_new_tokens=6)
-    with pytest.raises(UserError, match=r"repetition_penalty was None, now 1\.5"):
-        _run(folder, model, repetition_penalty=1.5)
-    with pytest.raises(UserError, match="another model"):
-        _run(folder, make_model_folder(folder / "other", seed=4))
-    (folder / "in.csv").write_text((folder / "in.csv").read_text().replace("id-9", "id-8"))
-    with pytest.raises(UserError, match="another input"):
-        _run(folder, model)
-    rows = _run(folder, model, max_new_tokens=6, overwrite=True)
-    assert len(rows) == 10 and not (folder / "out.csv.partial").exists()
-
-
-def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, interrupted_after):
-    _table(folder)
-    _run(folder, model, output=folder / "whole.csv", batch_size=1)
-    with interrupted_after(9):
-        _run(folder, model, batch_size=1)
-    journal = folder / "out.csv.partial/rank-0.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    assert b'"rows"' in lines[3]
-    lines[3] = lines[3].replace(b"[[", b"[[1")
-    journal.write_bytes(b"".join(lines))
-    _run(folder, model, batch_size=1)
-    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
-
-
-def test_two_at_once_are_refused(folder: Path, model: Path, interrupted_after):
-    from mdl_toolkit.infer.journal import Journal
-
-    _table(folder)
-    with interrupted_after(1):
-        _run(folder, model)
-    other = Journal(folder / "out.csv")
-    other.open()
-    try:
-        for options in ({}, {"max_new_tokens": 9, "overwrite": True}):
-            with pytest.raises(UserError, match="another inference is writing it"):
-                _run(folder, model, **options)
-    finally:
-        other.close()
-    _run(folder, model)
-
-
-def test_a_full_disk_keeps_what_is_done(folder: Path, model: Path, monkeypatch):
-    import errno
-
-    from mdl_toolkit.infer import journal as journal_module
-
-    _table(folder)
-    _run(folder, model, output=folder / "whole.csv")
-    written = []
-    original = journal_module.Journal._write
-
-    def full(self, value):
-        if len(written) == 3:
-
-            class Full:
-                def write(self, data):
-                    raise OSError(errno.ENOSPC, "No space left on device")
-
-                def close(self):
-                    pass
-
-            self._stream.close()
-            self._stream = Full()
-        written.append(value)
-        original(self, value)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(journal_module.Journal, "_write", full)
-        with pytest.raises(MdlError, match="No space left on device; what was done before is kept"):
-            _run(folder, model)
-    _run(folder, model)
-    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
-
-
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monkeypatch, processes: int):
-    _table(folder, 20)
+    make_table(folder, 20)
     (folder / "clips/7.wav").unlink()
-    _run(folder, model, output=folder / "whole.csv")
+    predict(folder, model, output=folder / "whole.csv")
     import threading
 
     asked: dict[int, int] = {}
@@ -366,8 +236,8 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
 
 
 def test_rows_that_do_not_fit_together_are_answered_fewer_at_a_time(folder: Path, model: Path, monkeypatch):
-    _table(folder, 12)
-    whole = _run(folder, model, batch_size=4)
+    make_table(folder, 12)
+    whole = predict(folder, model, batch_size=4)
     sizes = []
     read = Generator.read_prompts
 
@@ -378,7 +248,7 @@ def test_rows_that_do_not_fit_together_are_answered_fewer_at_a_time(folder: Path
         return read(self, prompts, cache)
 
     monkeypatch.setattr(Generator, "read_prompts", small)
-    rows = _run(folder, model, batch_size=4)
+    rows = predict(folder, model, batch_size=4)
     assert max(sizes) == 4 and 1 in sizes
     assert [row["prediction"] for n, row in enumerate(rows) if n != 2] == [
         row["prediction"] for n, row in enumerate(whole) if n != 2
@@ -388,7 +258,7 @@ def test_rows_that_do_not_fit_together_are_answered_fewer_at_a_time(folder: Path
 
 def test_rows_stream(folder: Path, model: Path, monkeypatch, interrupted_after):
     """Predictions are on disk while later clips aren't even looked at."""
-    _table(folder, 4)
+    make_table(folder, 4)
     source = folder / "in.csv"
     lines = source.read_text().splitlines()
     many = [f"id-{n},clips/{n % 4}.wav,t,x" for n in range(900)]
@@ -397,38 +267,38 @@ def test_rows_stream(folder: Path, model: Path, monkeypatch, interrupted_after):
     read = RowReader.read
     monkeypatch.setattr(RowReader, "read", lambda self, row, key: loaded.append(key) or read(self, row, key))
     with interrupted_after(3):
-        _run(folder, model, batch_size=8)
+        predict(folder, model, batch_size=8)
     done = (folder / "out.csv.partial/rank-0.jsonl").read_text().count('"rows"')
     assert done == 3 and len(loaded) < 80
 
 
 def test_the_output_may_not_be_the_input(folder: Path, model: Path):
-    source = _table(folder, 1)
+    source = make_table(folder, 1)
     before = source.read_bytes()
     with pytest.raises(UserError, match="the input itself"):
-        _run(folder, model, output=source)
+        predict(folder, model, output=source)
     assert source.read_bytes() == before
     with pytest.raises(UserError, match="a folder"):
-        _run(folder, model, output=folder)
+        predict(folder, model, output=folder)
 
 
 def test_an_earlier_output_is_kept_where_it_differs(folder: Path, model: Path, capsys):
-    _table(folder, 2)
+    make_table(folder, 2)
     (folder / "out.csv").write_text("hours of work")
     (folder / "out.csv.1").write_text("more of it")
-    _run(folder, model)
+    predict(folder, model)
     assert (folder / "out.csv.2").read_text() == "hours of work" and (folder / "out.csv.1").exists()
     assert "is kept as" in capsys.readouterr().err
-    _run(folder, model)
+    predict(folder, model)
     assert not (folder / "out.csv.3").exists(), "the same again is no loss"
-    _run(folder, model, max_new_tokens=3, overwrite=True)
+    predict(folder, model, max_new_tokens=3, overwrite=True)
     assert not (folder / "out.csv.3").exists()
 
 
 def test_spreadsheets_come_back_as_they_came(folder: Path, model: Path):
     write_wav(folder / "a.wav", tone(0.3))
     (folder / "in.csv").write_bytes('\ufeffaudio,note\r\na.wav,"好\r\n，x"\r\n'.encode())
-    _run(folder, model)
+    predict(folder, model)
     data = (folder / "out.csv").read_bytes()
     assert data.startswith(b"\xef\xbb\xbf") and "好\r\n，x".encode() in data
     (folder / "in.csv").write_bytes("audio,note\na.wav,好\n".encode("gbk"))
@@ -456,7 +326,7 @@ def test_jsonl_and_parquet(folder: Path, model: Path):
     (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     pq.write_table(pa.Table.from_pylist(records), folder / "in.parquet")
     for name in ("in.jsonl", "in.parquet"):
-        rows = _run(folder, model, input=folder / name)
+        rows = predict(folder, model, input=folder / name)
         assert [row["n"] for row in rows] == ["1", "2"] and rows[0]["prediction"] and rows[1]["error"]
 
 
@@ -464,13 +334,13 @@ def test_base_dir_bounds_the_paths(folder: Path, model: Path):
     write_wav(folder / "secret.wav", tone(0.3))
     write_wav(folder / "data/a.wav", tone(0.3))
     write_csv(folder / "in.csv", ["audio"], [("a.wav",), ("../secret.wav",)])
-    rows = _run(folder, model, base_dir=folder / "data")
+    rows = predict(folder, model, base_dir=folder / "data")
     assert rows[0]["prediction"] and "leads out of --base-dir" in rows[1]["error"]
 
 
 def test_the_first_answer_is_shown_with_its_prompts(folder: Path, model: Path, capsys):
-    _table(folder, 3)
-    _run(folder, model, user_prompt="which?")
+    make_table(folder, 3)
+    predict(folder, model, user_prompt="which?")
     assert "user 'which?' ->" in capsys.readouterr().err
 
 
@@ -497,28 +367,28 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
     changed = [(f"{name}.weight", files.tensor(f"{name}.weight")) for name in adapter.lora]
     overlay = TrainedWeights.collect(changed, {})
     export_trained(folder / "checkpoint-3", model, overlay, ModelManifest(kind="overlay", **record))
-    _table(folder, 5)
+    make_table(folder, 5)
     answers = {
-        kind: [row["prediction"] for row in _run(folder, folder / kind, overwrite=True, max_new_tokens=6)]
+        kind: [row["prediction"] for row in predict(folder, folder / kind, overwrite=True, max_new_tokens=6)]
         for kind in ("adapter", "merged", "checkpoint-3")
     }
     assert answers["adapter"] == answers["merged"] == answers["checkpoint-3"]
-    assert answers["merged"] != [row["prediction"] for row in _run(folder, model, max_new_tokens=6)]
+    assert answers["merged"] != [row["prediction"] for row in predict(folder, model, max_new_tokens=6)]
 
 
 @pytest.mark.parametrize("options", [{"quantization": "8bit"}, {"quantization": "4bit"}, {"bf16": True}])
 def test_smaller_weights_answer_too(folder: Path, model: Path, options: dict):
-    _table(folder, 3)
-    rows = _run(folder, model, **options)
+    make_table(folder, 3)
+    rows = predict(folder, model, **options)
     assert all(row["prediction"] and "error" not in row for row in rows)
 
 
 def test_beams_and_sampling_by_option(folder: Path, model: Path):
-    _table(folder, 4)
-    plain = _run(folder, model)
-    beams = _run(folder, model, num_beams=3, overwrite=True)
-    sampled = _run(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, overwrite=True)
-    again = _run(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, batch_size=1)
+    make_table(folder, 4)
+    plain = predict(folder, model)
+    beams = predict(folder, model, num_beams=3, overwrite=True)
+    sampled = predict(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, overwrite=True)
+    again = predict(folder, model, do_sample=True, temperature=2.0, top_k=50, top_p=0.95, batch_size=1)
     assert all(row["prediction"] for row in beams)
     assert [row["prediction"] for row in sampled] == [row["prediction"] for row in again]
     assert [row["prediction"] for row in sampled] != [row["prediction"] for row in plain]
@@ -526,7 +396,7 @@ def test_beams_and_sampling_by_option(folder: Path, model: Path):
 
 def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
     """An error that nobody foresaw, in one row, is that row's."""
-    _table(folder, 3)
+    make_table(folder, 3)
     read = RowReader.read
 
     def surprising(self, row, key):
@@ -535,16 +405,16 @@ def test_no_row_ends_a_run(folder: Path, model: Path, monkeypatch):
         return read(self, row, key)
 
     monkeypatch.setattr(RowReader, "read", surprising)
-    rows = _run(folder, model)
+    rows = predict(folder, model)
     assert rows[1]["error"] == "RuntimeError: something new"
     assert rows[0]["prediction"] and rows[2]["prediction"]
 
 
 def test_silent_clips_are_answered_and_named(folder: Path, model: Path, capsys):
-    source = _table(folder, 8)
+    source = make_table(folder, 8)
     for place in (1, 4):
         write_wav(folder / f"clips/{place}.wav", np.zeros(8000, dtype=np.float32))
-    assert all(row["prediction"] is not None and not row.get("error") for row in _run(folder, model))
+    assert all(row["prediction"] is not None and not row.get("error") for row in predict(folder, model))
     said = [line for line in capsys.readouterr().err.splitlines() if "without any sound" in line]
     assert len(said) == 1 and said[0].startswith("warning: 2 clips without any sound")
     with open(source, encoding="utf-8") as stream:
@@ -555,7 +425,7 @@ def test_silent_clips_are_answered_and_named(folder: Path, model: Path, capsys):
 
 
 def test_an_option_without_effect_is_refused(folder: Path, model: Path):
-    _table(folder, 1)
+    make_table(folder, 1)
     settings = InferenceSettings(
         input=folder / "in.csv", output=folder / "o.csv", model_name=str(model), audio_storage="flac"
     )
