@@ -33,8 +33,8 @@ def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_onednn():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
-    monkeypatch.setattr(products, "_WORTH_A_KERNEL_AGAIN", 1)
+    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
+    monkeypatch.setattr(products, "_LEAST_WORK_IN_GENERATION", 1)
 
 
 def loss_of(model: Any) -> Tensor:

@@ -120,7 +120,7 @@ class DashengEncoder(nn.Module):
 
         Args:
             waveform: [S] float32, the clips end to end, each of ``layout.samples`` samples.
-            layout: Of these clips.
+            layout: The layout of these clips.
 
         Returns:
             [P, D] in the dtype of the weights, chunk after chunk, clip after clip.

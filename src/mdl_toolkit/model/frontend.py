@@ -88,7 +88,7 @@ class MelFrontend(nn.Module):
     """Waveforms to decibels of mel bands. It has no tensors of its own: window and filters are recomputed.
 
     Args:
-        config: Of the audio encoder.
+        config: The configuration of the audio encoder.
     """
 
     def __init__(self, config: DashengConfig) -> None:
@@ -118,7 +118,7 @@ class MelFrontend(nn.Module):
 
         Args:
             waveform: [S] float32, the clips end to end, each of ``layout.samples`` samples.
-            layout: Of these clips.
+            layout: The layout of these clips.
 
         Returns:
             [P · frames of a patch, bands] float32.

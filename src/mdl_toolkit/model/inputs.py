@@ -1,6 +1,7 @@
 """Checks and small rearrangements of what callers give the model.
 
-Letters: B rows, T tokens of the longest row, S samples of the longest clip.
+Letters: B rows, T tokens (of the longest row, or of all rows where packed), S samples (likewise of clips),
+A audio tokens.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mdl_toolkit.errors import ModelError
 
@@ -48,6 +51,37 @@ def check_placeholders(found: Sequence[int], features: Sequence[int]) -> None:
             f"the text has {sum(found)} audio placeholders, but the {len(features)} clips make "
             f"{sum(features)} audio features"
         )
+
+
+def check_packed(
+    input_ids: Tensor, audio_positions: Tensor, features: Sequence[int], sequence_lengths: Sequence[int]
+) -> None:
+    """Compare the placeholders of packed rows with the features of their clips.
+
+    Args:
+        input_ids: [T] the rows end to end.
+        audio_positions: [A] placeholders in ``input_ids``.
+        features: Audio features of each clip.
+        sequence_lengths: Tokens of each row.
+
+    Raises:
+        ModelError: Naming both numbers, and the row where they differ.
+    """
+    if sum(sequence_lengths) != input_ids.shape[0]:
+        raise ModelError(
+            f"sequence_lengths add up to {sum(sequence_lengths)}, but there are {input_ids.shape[0]} tokens"
+        )
+    # Rows are compared one by one where that costs nothing: on the host, or when it goes wrong anyway.
+    if audio_positions.device.type == "cpu" or audio_positions.shape[0] != sum(features):
+        ends = np.cumsum(sequence_lengths)
+        rows = np.searchsorted(ends, audio_positions.cpu().numpy(), side="right")
+        check_placeholders(np.bincount(rows, minlength=len(ends)).tolist(), features)
+
+
+def lengthen_clips(waveform: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Clips that lie end to end, [S], with zeros added to each up to its length in ``after``."""
+    clips = zip(torch.split(waveform, list(before)), after, strict=True)
+    return torch.cat([F.pad(clip, (0, length - clip.shape[0])) for clip, length in clips])
 
 
 def host_lengths(audio_length: Any, input_values: Tensor) -> list[int]:

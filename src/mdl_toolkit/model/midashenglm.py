@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -30,7 +28,13 @@ from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model.config import MiDashengLMConfig
 from mdl_toolkit.model.encoder import DashengEncoder, LayerScale
 from mdl_toolkit.model.frontend import FrozenBatchNorm
-from mdl_toolkit.model.inputs import check_placeholders, host_lengths, pad_in_front
+from mdl_toolkit.model.inputs import (
+    check_packed,
+    check_placeholders,
+    host_lengths,
+    lengthen_clips,
+    pad_in_front,
+)
 from mdl_toolkit.model.kernels.attention import PACKED_ATTENTION, Packing
 from mdl_toolkit.model.kernels.last_layer import keeps_rows, make_last
 from mdl_toolkit.model.kernels.linear import use_fast_products
@@ -220,13 +224,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         layout = ClipLayout.build(audio_samples, self.geometry, config.n_fft, waveform.device)
         waveform = waveform.float()
         if layout.samples != tuple(audio_samples):
-            clips = torch.split(waveform, list(audio_samples))
-            waveform = torch.cat(
-                [
-                    F.pad(clip, (0, length - clip.shape[0]))
-                    for clip, length in zip(clips, layout.samples, strict=True)
-                ]
-            )
+            waveform = lengthen_clips(waveform, audio_samples, layout.samples)
         features = self.audio_encoder(waveform, layout)
         self._count(features.shape[0], features.shape[0])
         return self.audio_projector(features, layout.token_patches)  # type: ignore[no-any-return]
@@ -338,9 +336,10 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         embeds = self.get_input_embeddings()(input_ids)
         if audio_samples:
             assert waveform is not None and audio_positions is not None
-            self._check_packed(input_ids, audio_positions, audio_samples, sequence_lengths)
-            features = self.encode_audio(waveform, audio_samples)
-            embeds = embeds.index_copy(0, audio_positions, features.to(embeds.dtype))
+            features = [self.geometry.audio_tokens(length) for length in audio_samples]
+            check_packed(input_ids, audio_positions, features, sequence_lengths)
+            encoded = self.encode_audio(waveform, audio_samples)
+            embeds = embeds.index_copy(0, audio_positions, encoded.to(embeds.dtype))
         elif torch.is_grad_enabled():
             # Every process must run every module in every step, or others wait for it: silence stands in.
             silence = torch.zeros(self.geometry.min_samples, device=embeds.device)
@@ -360,25 +359,6 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if keep_rows is None or keeps_rows(self.decoder.model.layers[-1]):
             return states
         return states.index_select(0, keep_rows)
-
-    def _check_packed(
-        self,
-        input_ids: Tensor,
-        audio_positions: Tensor,
-        audio_samples: Sequence[int],
-        sequence_lengths: Sequence[int],
-    ) -> None:
-        if sum(sequence_lengths) != input_ids.shape[0]:
-            raise ModelError(
-                f"sequence_lengths add up to {sum(sequence_lengths)}, but there are {input_ids.shape[0]} "
-                "tokens"
-            )
-        features = [self.geometry.audio_tokens(length) for length in audio_samples]
-        # Rows are compared one by one where that costs nothing: on the host, or when it goes wrong anyway.
-        if audio_positions.device.type == "cpu" or audio_positions.shape[0] != sum(features):
-            ends = np.cumsum(sequence_lengths)
-            rows = np.searchsorted(ends, audio_positions.cpu().numpy(), side="right")
-            check_placeholders(np.bincount(rows, minlength=len(ends)).tolist(), features)
 
     def _count(self, computed: int, real: int) -> None:
         self.counted["computed"] += computed
@@ -411,7 +391,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             attention_mask: [B, T], 1 where there is a token.
             input_values: [clips, S] waveforms, padded at the end.
             audio_length: [clips] samples of each.
-            kwargs: Of ``GenerationMixin.generate``.
+            kwargs: Further arguments of ``GenerationMixin.generate``.
 
         Returns:
             [B, T + new tokens] ids, or the library's output object.

@@ -22,10 +22,10 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
     """Makes ``input_ids``, ``attention_mask``, ``input_values`` and ``audio_length`` of text and recordings.
 
     Args:
-        feature_extractor: Of the checkpoint; only its sampling rate is used, the front end is the model's.
-        tokenizer: Of the checkpoint.
+        feature_extractor: The checkpoint's; only its sampling rate is used, the front end is the model's.
+        tokenizer: The checkpoint's.
         model_subsampling: Patches of an audio token, where no ``config.json`` lies beside.
-        chat_template: Of the checkpoint.
+        chat_template: The checkpoint's.
         audio_token: The placeholder of audio features.
         audio_bos_token: What stands before a clip.
         audio_eos_token: What stands after it.
@@ -96,13 +96,13 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
         Args:
             text: One or more texts; each clip is one ``<|AUDIO|>`` in them, in order.
             audio: One or more waveforms (numpy, torch or lists), mono, at the model's rate, in [-1, 1].
-            images: Never.
-            videos: Never.
-            sampling_rate: Of ``audio``; checked where given.
-            padding: Of the texts, as the tokenizer takes it.
-            padding_side: Of the texts: ``left`` to generate, ``right`` to train.
+            images: Must be ``None``.
+            videos: Must be ``None``.
+            sampling_rate: The rate of ``audio`` in Hz, checked where it is given.
+            padding: How the tokenizer pads the texts.
+            padding_side: The side that it pads: ``left`` to generate, ``right`` to train.
             return_tensors: ``pt`` or ``np``; ``None`` gives lists.
-            kwargs: For the tokenizer.
+            kwargs: Further arguments of the tokenizer.
 
         Returns:
             ``input_ids`` [B, T], ``attention_mask`` [B, T]; with audio also ``input_values`` [clips, S]
@@ -113,11 +113,7 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
         """
         if images is not None or videos is not None:
             raise ModelError("MiDashengLM hears and reads; it takes no images and no videos")
-        rate = self.geometry.sample_rate
-        if sampling_rate is not None and sampling_rate != rate:
-            raise DataError(
-                f"the audio is at {sampling_rate} Hz, but the model takes {rate} Hz: resample it first"
-            )
+        self._check_rate(sampling_rate)
         clips = [] if audio is None else _waveforms(audio)
         fields: dict[str, Any] = {}
         if text is not None:
@@ -129,12 +125,15 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
             )
             fields.pop("token_type_ids", None)
         if clips:
-            values = np.zeros((len(clips), max(len(clip) for clip in clips)), dtype=np.float32)
-            for row, clip in zip(values, clips, strict=True):
-                row[: len(clip)] = clip
-            fields["input_values"] = values
-            fields["audio_length"] = np.array([len(clip) for clip in clips], dtype=np.int64)
+            fields.update(_padded(clips))
         return BatchFeature(fields, tensor_type=return_tensors)
+
+    def _check_rate(self, sampling_rate: int | None) -> None:
+        rate = self.geometry.sample_rate
+        if sampling_rate is not None and sampling_rate != rate:
+            raise DataError(
+                f"the audio is at {sampling_rate} Hz, but the model takes {rate} Hz: resample it first"
+            )
 
     def _with_placeholders(self, texts: list[str], clips: Sequence[Waveform]) -> list[str]:
         """Put as many placeholders for each clip as it makes features."""
@@ -175,10 +174,10 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
                 with a waveform or the path of a recording.
             chat_template: In place of the checkpoint's.
             tokenize: Whether to go on to inputs.
-            return_tensors: As in a call.
+            return_tensors: The same as in a call.
             return_dict: Whether to return all inputs rather than ``input_ids`` alone.
-            processor_kwargs: For the call.
-            kwargs: For the template (``add_generation_prompt``).
+            processor_kwargs: Further arguments of the call.
+            kwargs: Arguments of the template (``add_generation_prompt``).
 
         Returns:
             The text or texts, or the inputs.
@@ -201,6 +200,14 @@ class MiDashengLMProcessor(ProcessorMixin):  # type: ignore[misc]
             text=texts, audio=clips or None, return_tensors=return_tensors, **dict(processor_kwargs or {})
         )
         return inputs if return_dict else inputs["input_ids"]
+
+
+def _padded(clips: Sequence[Waveform]) -> dict[str, NDArray[Any]]:
+    """Clips as rows of one array, padded with zeros at the end, and their lengths."""
+    values = np.zeros((len(clips), max(len(clip) for clip in clips)), dtype=np.float32)
+    for row, clip in zip(values, clips, strict=True):
+        row[: len(clip)] = clip
+    return {"input_values": values, "audio_length": np.array([len(clip) for clip in clips], dtype=np.int64)}
 
 
 def _waveforms(audio: Any) -> list[Waveform]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.compat.peft_layers import mark_as_quantized
@@ -103,7 +102,7 @@ def build_empty(folder: Path, dtype: torch.dtype | None = None) -> MiDashengLMMo
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype or torch.float32)
     try:
-        with torch.device("meta"), no_init_weights():
+        with torch.device("meta"):
             model = MiDashengLMModel(config)
         model.use_own_layers()
         model.tie_weights()

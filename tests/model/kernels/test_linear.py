@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return inner(x, weight, bias)
 
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
+    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
     monkeypatch.setattr(products, "onednn_linear", noted)
     return shapes
 
@@ -166,7 +166,7 @@ class TestLaidOut:
             pytest.skip("this torch has no oneDNN")
         for name in ("onednn_is_faster", "cpu_has_bfloat16"):
             monkeypatch.setattr(products, name, lambda: True)
-        for name in ("_WORTH_A_KERNEL", "_WORTH_A_KERNEL_AGAIN"):
+        for name in ("_LEAST_WORK_IN_TRAINING", "_LEAST_WORK_IN_GENERATION"):
             monkeypatch.setattr(products, name, 1)
 
     def layer(self, dtype: torch.dtype = torch.float32) -> Linear:

@@ -30,7 +30,7 @@ def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_onednn():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_WORTH_A_KERNEL", 1)
+    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
 
 
 def settings(**changes: Any) -> TrainSettings:

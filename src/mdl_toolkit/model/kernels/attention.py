@@ -85,7 +85,7 @@ class Packing:
 
         Args:
             lengths: Rows of each sequence.
-            device: Where the rows are.
+            device: The device of the rows.
             key_lengths: How many of them, from the first, are keys; all by default.
             causal: Whether a query sees only keys that are not after it.
             kernel: Whether to prepare what the kernel needs; by default everywhere but on a CPU.
@@ -142,10 +142,10 @@ def packed_attention(
         query: [T, Hq, E].
         key: [T, Hk, E]; Hq is a multiple of Hk.
         value: [T, Hk, E].
-        packing: Where sequences begin and which rows are keys. A sequence without any key gets zeros.
-        scale: Of the scores; 1/√E by default.
+        packing: Says where sequences begin and which rows are keys. A sequence without any key gets zeros.
+        scale: The factor of the scores; 1/√E by default.
         window: Keys that a query sees at most, itself included (causal sequences only).
-        dropout: Of the attention weights.
+        dropout: The dropout rate of the attention weights.
 
     Returns:
         [T, Hq, E].
@@ -255,12 +255,12 @@ def decoder_attention(  # noqa: PLR0913, PLR0917 -- transformers' signature of a
         query: [B, Hq, T, E]; B is 1 where packed.
         key: [B, Hk, T, E].
         value: [B, Hk, T, E].
-        attention_mask: Of padded batches.
-        scaling: Of the scores.
-        dropout: Of the attention weights.
+        attention_mask: The mask of a padded batch; ``None`` where packed.
+        scaling: The factor of the scores.
+        dropout: The dropout rate of the attention weights.
         sliding_window: Keys that a query sees at most.
-        packing: Where packed sequences begin.
-        kwargs: Of the library.
+        packing: Says where packed sequences begin; ``None`` for a padded batch.
+        kwargs: Further arguments of the library, passed on to its own attention.
 
     Returns:
         [B, T, Hq, E], and no weights.

@@ -23,20 +23,20 @@ from torch.nn import functional as F
 
 from mdl_toolkit.compat.torch_cpu import arranged_weight, has_onednn, onednn_linear, write_count
 
-#: Multiplications from which a product is worth a kernel of oneDNN's, which is made anew for every number of
-#: rows: numbers that change with every step of training, and seldom from one generated token to the next.
-_WORTH_A_KERNEL = 1 << 24
-_WORTH_A_KERNEL_AGAIN = 1 << 20
-#: One part in so many of the free memory may go to weights that are laid out.
-_SHARE = 4
+#: Multiplications from which oneDNN is faster. It compiles a kernel for every new number of rows: in training
+#: that is for every step, in generation seldom, so that smaller products pay there too.
+_LEAST_WORK_IN_TRAINING = 1 << 24
+_LEAST_WORK_IN_GENERATION = 1 << 20
+#: Arranged copies of weights may take one part in so many of the free memory.
+_MEMORY_SHARE = 4
 
 
 class Layout(NamedTuple):
     """A frozen weight once more, as oneDNN reads it fastest.
 
     Attributes:
-        forward: For products with inputs.
-        backward: For products with outputs' gradients; ``None`` where there are none to come.
+        forward: The weight for products with inputs.
+        backward: The weight for products with gradients of outputs; ``None`` where no gradients will come.
         of: The weight's own storage, held so that nothing else can take its address.
         writes: How often the weight had been written to when it was laid out.
     """
@@ -89,7 +89,7 @@ def lay_out(module: nn.Module, free: int, backward: bool = False) -> int:
     another process) doesn't, and needs :func:`forget_layouts`.
 
     Args:
-        module: Its weights have their final values and places.
+        module: The model; its weights have their final values and places.
         free: Bytes of free memory; where copies would take more than a quarter of it, nothing is done.
         backward: Whether gradients will pass through: two copies of each weight instead of one.
 
@@ -98,7 +98,7 @@ def lay_out(module: nn.Module, free: int, backward: bool = False) -> int:
     """
     layers = [layer for layer in module.modules() if type(layer) is Linear and _pays(layer)]
     total = (1 + backward) * sum(layer.weight.nbytes for layer in layers)
-    if total > free // _SHARE:
+    if total > free // _MEMORY_SHARE:
         return 0
     with torch.no_grad():
         for layer in layers:
@@ -135,7 +135,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, layout: Layout
         x: [..., I].
         weight: [O, I].
         bias: [O].
-        layout: Of the weight, which must be frozen then.
+        layout: The arranged copy of the weight, which must be frozen then.
 
     Returns:
         [..., O].
@@ -193,7 +193,7 @@ def _suits_onednn(x: Tensor, weight: Tensor, layout: Layout | None) -> bool:
     if x.dtype != torch.float32:  # torch's own choice is oneDNN, whatever the size
         return layout is not None
     training = layout is None or layout.backward is not None
-    return size >= (_WORTH_A_KERNEL if training else _WORTH_A_KERNEL_AGAIN) and onednn_is_faster()
+    return size >= (_LEAST_WORK_IN_TRAINING if training else _LEAST_WORK_IN_GENERATION) and onednn_is_faster()
 
 
 def _back(gradient: Tensor, weight: Tensor, layout: Layout | None) -> Tensor:

@@ -20,9 +20,9 @@ def traced_gradients(
 
     Args:
         function: Written in operations that autograd knows.
-        inputs: As they were saved, with what they were made of.
+        inputs: The saved inputs, still connected to the graph that they come from.
         wanted: Which of them need a gradient.
-        gradient: Of the function's value.
+        gradient: The gradient of the function's value.
 
     Returns:
         One for each input; ``None`` where none is wanted.
