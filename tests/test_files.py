@@ -1,15 +1,17 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all; locks and digests of files."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.files import atomic_file, atomic_folder, remove_partials, write_json
+from mdl_toolkit.files import atomic_file, atomic_folder, remove_partials, sha256_of, try_lock, write_json
 
 
 def test_a_file_takes_its_name_only_when_it_is_finished(tmp_path: Path):
@@ -77,3 +79,29 @@ def test_leftovers_of_one_target_are_removed_and_nothing_else(tmp_path: Path):
         (tmp_path / name).mkdir()
     remove_partials(tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_one_open_file_at_a_time_is_locked(tmp_path: Path):
+    path = tmp_path / "lock"
+    path.write_text("of somebody else")
+    with open(path) as first, open(path) as second:
+        assert try_lock(first.fileno()) is True
+        assert try_lock(second.fileno()) is False
+        first.close()
+        assert try_lock(second.fileno()) is True
+    assert path.read_text() == "of somebody else"
+
+
+def test_a_file_system_without_locks_is_told_from_a_locked_file(tmp_path: Path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with open(tmp_path / "lock", "w") as stream:
+        assert try_lock(stream.fileno()) is None
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path):
+    content = bytes(range(256)) * 10_000  # more than is read at a time
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
