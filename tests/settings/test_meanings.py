@@ -22,13 +22,13 @@ def silent(settings: type[Settings], trait: str, meanings: Any) -> list[str]:
 
 @pytest.mark.parametrize("command", [TrainSettings, InferenceSettings])
 def test_every_option_of_a_command_that_resumes_says_what_it_means_then(command: type[Settings]) -> None:
-    assert not silent(command, "resume", options.Resume)
+    assert not silent(command, "resume", options.ResumeRule)
 
 
 def test_every_option_of_a_conversion_says_what_it_means_for_the_dataset() -> None:
-    assert not silent(ConvertSettings, "conversion", options.Conversion)
+    assert not silent(ConvertSettings, "conversion", options.DatasetRule)
     shared = {f.name for f, _ in settings_fields(ConvertOptions)}
-    assert not shared & {*silent(TrainSettings, "conversion", options.Conversion)}
+    assert not shared & {*silent(TrainSettings, "conversion", options.DatasetRule)}
 
 
 def test_an_option_that_says_nothing_is_found() -> None:
@@ -36,7 +36,7 @@ def test_an_option_that_says_nothing_is_found() -> None:
     class More(TrainSettings):
         momentum: float = option(0.9, "Momentum.")
 
-    assert silent(More, "resume", options.Resume) == ["momentum"]
+    assert silent(More, "resume", options.ResumeRule) == ["momentum"]
 
 
 def test_every_option_that_another_one_needs_exists() -> None:

@@ -24,7 +24,7 @@ S = TypeVar("S", bound="Settings")
 #: - ``warn``: the work goes on, with a warning.
 #: - ``free``: the work goes on without a word.
 #: - ``derived``: as ``free``; what the option leads to (data, model, prompts) is compared instead.
-Resume = Literal["same", "warn", "free", "derived"]
+ResumeRule = Literal["same", "warn", "free", "derived"]
 
 #: What an option means for a converted dataset. "Found again" means: by the cache of ``train``, and by
 #: ``convert-dataset`` at ``--output``.
@@ -34,7 +34,7 @@ Resume = Literal["same", "warn", "free", "derived"]
 #: - ``recorded``: recorded and refused like that, but the dataset is found again with any value.
 #: - ``derived``: what the option leads to (the input's bytes, the model's tokenizer) is in the fingerprint.
 #: - ``free``: no bearing on the dataset.
-Conversion = Literal["fingerprint", "recorded", "derived", "free"]
+DatasetRule = Literal["fingerprint", "recorded", "derived", "free"]
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     metavar: str | None = None,
     bare: bool = False,
     commas: bool = True,
-    resume: Resume | None = None,
-    conversion: Conversion | None = None,
+    resume: ResumeRule | None = None,
+    conversion: DatasetRule | None = None,
     goes_with: str | None = None,
     generation: bool = False,
 ) -> Any:

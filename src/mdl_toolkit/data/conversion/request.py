@@ -20,7 +20,7 @@ from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import sha256_of
 from mdl_toolkit.hub import revision_of
 from mdl_toolkit.settings import ConvertOptions
-from mdl_toolkit.settings.options import Conversion, options_where, printable
+from mdl_toolkit.settings.options import DatasetRule, options_where, printable
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -84,7 +84,7 @@ class Request:
         """The options for the folder's manifest: also those that decide whether a URL can be fetched."""
         return {**self.effective, **self._values("recorded")}
 
-    def _values(self, conversion: Conversion) -> dict[str, Any]:
+    def _values(self, conversion: DatasetRule) -> dict[str, Any]:
         """The options that mean this for a conversion, as JSON values."""
         o = self.options
         values = {name: getattr(o, name) for name in options_where(ConvertOptions, conversion=conversion)}
