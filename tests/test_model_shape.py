@@ -15,8 +15,8 @@ from mdl_toolkit.data.batching.balance import Costs, clip_work
 from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.model import MiDashengLMConfig
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.memory.estimate import Activations
 from mdl_toolkit.training.metrics.flops import FlopCounter
+from mdl_toolkit.training.trainable.memory import Activations
 from support.models.tiny import SEVEN_BILLION, tiny_config
 
 TINY = json.loads((Path(mdl_toolkit.__file__).parent / "demo" / "tiny" / "config.json").read_text())

@@ -181,11 +181,12 @@ def measure(
     from mdl_toolkit.settings import TrainSettings
     from mdl_toolkit.training.batches.loader import MicroBatches
     from mdl_toolkit.training.batches.order import RunOrder
-    from mdl_toolkit.training.loop import Loop, RunProgress
     from mdl_toolkit.training.metrics.flops import FlopCounter
-    from mdl_toolkit.training.optimizer import Optimizer
-    from mdl_toolkit.training.schedule import LearningRates
     from mdl_toolkit.training.signals import StopSignals
+    from mdl_toolkit.training.steps.loop import Loop
+    from mdl_toolkit.training.steps.optimizer import Optimizer
+    from mdl_toolkit.training.steps.progress import RunProgress
+    from mdl_toolkit.training.steps.schedule import LearningRates
     from mdl_toolkit.training.trainable.prepare import prepare
 
     settings = TrainSettings(

@@ -154,7 +154,7 @@ class Bench:
         from mdl_toolkit.distributed.launch import Launch
         from mdl_toolkit.settings import TrainSettings
         from mdl_toolkit.training.metrics.flops import FlopCounter
-        from mdl_toolkit.training.optimizer import Optimizer
+        from mdl_toolkit.training.steps.optimizer import Optimizer
         from mdl_toolkit.training.trainable.adapters import make_trainable
         from mdl_toolkit.training.trainable.wrap import Wrapped
 

@@ -70,9 +70,19 @@ def _reached(place: str, arrows: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def _room(module: str) -> str:
-    """The folder that a module lies in."""
-    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+def _rooms(folder: str) -> dict[str, set[str]]:
+    """The folders and files that lie in a package, each with those beside it that it imports from."""
+
+    def beside(module: str) -> str:
+        return module[: module.find(".", len(folder) + 1)] if module.count(".") > depth else module
+
+    depth = folder.count(".") + 1
+    arrows: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module.startswith(f"{folder}."):
+            inside = {beside(target) for target in _imports(path) if target.startswith(f"{folder}.")}
+            arrows.setdefault(beside(module), set()).update(inside - {beside(module)})
+    return arrows
 
 
 def test_imports_go_one_way():
@@ -97,6 +107,12 @@ def test_the_walk_sees_a_wrong_arrow(tmp_path: Path):
 
 def test_no_files_import_each_other_in_a_circle():
     assert not _circles({module: _imports(path) - {module} for module, path in MODULES.items()})
+
+
+@pytest.mark.parametrize("folder", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+def test_nothing_in_a_folder_imports_what_imports_it(folder: str):
+    """A room beside another is above or below it, whole."""
+    assert not _circles(_rooms(folder))
 
 
 def test_a_circle_is_found():

@@ -22,10 +22,10 @@ from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.checkpoints.output import foreign_file_in
 from mdl_toolkit.training.checkpoints.state import FINAL
-from mdl_toolkit.training.evaluate import Evaluation
-from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.signals import StopSignals
+from mdl_toolkit.training.steps.evaluate import Evaluation
+from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
 from mdl_toolkit.training.trainable.wrap import Wrapped
 

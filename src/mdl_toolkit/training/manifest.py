@@ -14,7 +14,7 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import as_dict
 
 if TYPE_CHECKING:
-    from mdl_toolkit.training.loop import RunProgress
+    from mdl_toolkit.training.steps.progress import RunProgress
 
 
 class RunManifest:

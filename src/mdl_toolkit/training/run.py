@@ -34,21 +34,22 @@ from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import output_lock
 from mdl_toolkit.training.checkpoints.resume import Start, choose_start
-from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.final import evaluate_final, write_final
-from mdl_toolkit.training.loop import Loop, RunProgress
 from mdl_toolkit.training.manifest import RunManifest
-from mdl_toolkit.training.memory.estimate import plan_memory, try_worst
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
-from mdl_toolkit.training.metrics.summary import print_summary, run_summary
 from mdl_toolkit.training.metrics.trackers import Trackers
-from mdl_toolkit.training.optimizer import Optimizer
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
-from mdl_toolkit.training.schedule import LearningRates
 from mdl_toolkit.training.signals import StopSignals
+from mdl_toolkit.training.steps.evaluate import Evaluation
+from mdl_toolkit.training.steps.loop import Loop
+from mdl_toolkit.training.steps.optimizer import Optimizer
+from mdl_toolkit.training.steps.progress import RunProgress
+from mdl_toolkit.training.steps.schedule import LearningRates
+from mdl_toolkit.training.summary import print_summary, run_summary
 from mdl_toolkit.training.trainable.adapters import describe_trainable
+from mdl_toolkit.training.trainable.memory import plan_memory, try_worst
 from mdl_toolkit.training.trainable.prepare import prepare
 from mdl_toolkit.training.trainable.wrap import Wrapped
 

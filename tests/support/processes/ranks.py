@@ -114,7 +114,7 @@ def _train(model: Path, options: dict[str, Any], ranks: Any) -> dict[str, Any]:
     import torch
 
     from mdl_toolkit.settings import TrainSettings
-    from mdl_toolkit.training.optimizer import Optimizer
+    from mdl_toolkit.training.steps.optimizer import Optimizer
     from mdl_toolkit.training.trainable.adapters import load_trained, trained_tensors
     from mdl_toolkit.training.trainable.prepare import prepare
 

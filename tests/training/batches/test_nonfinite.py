@@ -12,8 +12,8 @@ import torch
 
 from mdl_toolkit.data.dataset import dataset as dataset_module
 from mdl_toolkit.errors import NonFiniteError
-from mdl_toolkit.training import loop as loop_module
 from mdl_toolkit.training.run import train
+from mdl_toolkit.training.steps import loop as loop_module
 from mdl_toolkit.training.trainable import wrap
 from support.training.runs import (
     assert_same_bytes,

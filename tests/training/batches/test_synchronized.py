@@ -17,8 +17,8 @@ from mdl_toolkit.errors import DataError, MdlError, Stopped
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.checkpoints.storage import newest_complete
-from mdl_toolkit.training.evaluate import Evaluation
 from mdl_toolkit.training.run import train
+from mdl_toolkit.training.steps.evaluate import Evaluation
 from support.data.dataworkers import tamper
 from support.training.runs import assert_same_bytes, make_dataset, run_settings, steps_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mdl_toolkit.training.memory.split import split
+from mdl_toolkit.training.trainable.split import split
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch

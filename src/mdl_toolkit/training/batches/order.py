@@ -2,8 +2,8 @@
 
 How a batch is split over ranks is decided in two places. ``data/batching/plan.py`` cuts an epoch's stream of
 clips into steps, and each step's clips into one micro-batch for each rank and accumulation step
-(``Step.micro``). :class:`RunOrder` below joins the epochs' steps to a run. ``training/loop.py`` then takes
-the micro-batches of its own rank out of ``step.micro``.
+(``Step.micro``). :class:`RunOrder` below joins the epochs' steps to a run. ``training/steps/loop.py`` then
+takes the micro-batches of its own rank out of ``step.micro``.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.state import OPTIMIZER, RunState
 from mdl_toolkit.training.checkpoints.storage import new_checkpoint, prune
-from mdl_toolkit.training.loop import RunProgress
 from mdl_toolkit.training.manifest import RunManifest
-from mdl_toolkit.training.optimizer import Optimizer
-from mdl_toolkit.training.schedule import LearningRates
+from mdl_toolkit.training.steps.optimizer import Optimizer
+from mdl_toolkit.training.steps.progress import RunProgress
+from mdl_toolkit.training.steps.schedule import LearningRates
 from mdl_toolkit.training.trainable.adapters import (
     load_trained,
     trained_tensors,

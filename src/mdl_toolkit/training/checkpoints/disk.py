@@ -21,7 +21,7 @@ from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.resume import expected_start, launcher_restarted
-from mdl_toolkit.training.schedule import interval
+from mdl_toolkit.training.steps.schedule import interval
 
 logger = get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """The state of a run as a checkpoint keeps it, and the names of what a run writes into its output folder.
 
-There is no random state to keep: dropout is seeded by step and micro-batch (``training/loop.py``), and the
-order of the data by seed and epoch (``data/batching/plan.py``).
+There is no random state to keep: dropout is seeded by step and micro-batch (``training/steps/loop.py``), and
+the order of the data by seed and epoch (``data/batching/plan.py``).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is trained: adapters or weights, their layers, and the model as the loop sees it."""
+"""What is trained: adapters or weights, the model as the loop sees it, and the memory that it needs."""

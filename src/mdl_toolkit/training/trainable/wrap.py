@@ -16,8 +16,8 @@ from mdl_toolkit.distributed.sharding import local_bytes
 from mdl_toolkit.errors import OutOfMemoryError
 from mdl_toolkit.memory import is_out_of_memory
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.memory.split import Splitter, does_not_fit
 from mdl_toolkit.training.trainable.adapters import trainable_parameters
+from mdl_toolkit.training.trainable.split import Splitter, does_not_fit
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch

@@ -19,14 +19,14 @@ from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.memory import estimate as planning
-from mdl_toolkit.training.memory.estimate import (
+from mdl_toolkit.training.trainable import memory as planning
+from mdl_toolkit.training.trainable.adapters import make_trainable
+from mdl_toolkit.training.trainable.memory import (
     Activations,
     plan_memory,
     try_worst,
     worst_micro_batch,
 )
-from mdl_toolkit.training.trainable.adapters import make_trainable
 from mdl_toolkit.training.trainable.prepare import prepare
 from mdl_toolkit.training.trainable.wrap import Wrapped
 from support.models.batches import random_batch

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mdl_toolkit.errors import ModelError
-from mdl_toolkit.training.optimizer import Optimizer
+from mdl_toolkit.training.steps.optimizer import Optimizer
 
 
 def parameters(*shapes: tuple[int, ...]) -> dict[str, torch.nn.Parameter]:

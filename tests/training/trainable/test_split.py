@@ -18,8 +18,8 @@ from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.memory import is_out_of_memory
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.memory.split import Splitter, shown_rows, split
 from mdl_toolkit.training.trainable.prepare import prepare
+from mdl_toolkit.training.trainable.split import Splitter, shown_rows, split
 from mdl_toolkit.training.trainable.wrap import Sharded, Wrapped
 from support.models.batches import random_batch
 from support.models.tiny import make_model_folder, tiny_config

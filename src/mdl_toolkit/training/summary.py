@@ -13,7 +13,7 @@ from mdl_toolkit.training.checkpoints.state import FINAL
 
 if TYPE_CHECKING:
     from mdl_toolkit.distributed.group import Ranks
-    from mdl_toolkit.training.loop import RunProgress
+    from mdl_toolkit.training.steps.progress import RunProgress
 
 logger = get_logger(__name__)
 

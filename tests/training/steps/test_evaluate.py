@@ -12,7 +12,7 @@ import torch
 
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.evaluate import Evaluation, evaluation_batches, share_of
+from mdl_toolkit.training.steps.evaluate import Evaluation, evaluation_batches, share_of
 from support.training.runs import make_dataset
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from mdl_toolkit.training.schedule import LearningRates, interval
+from mdl_toolkit.training.steps.schedule import LearningRates, interval
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -29,15 +29,16 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.batches.loader import WaitEnded
 from mdl_toolkit.training.batches.nonfinite import find_nonfinite_rows
-from mdl_toolkit.training.batches.order import DataPosition, RunOrder, Scheduled
+from mdl_toolkit.training.batches.order import RunOrder, Scheduled
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
-from mdl_toolkit.training.evaluate import Evaluation, Load
-from mdl_toolkit.training.memory.split import shown_rows
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
-from mdl_toolkit.training.optimizer import Optimizer
-from mdl_toolkit.training.schedule import LearningRates, interval
 from mdl_toolkit.training.signals import StopSignals, agreed_signal
+from mdl_toolkit.training.steps.evaluate import Evaluation, Load
+from mdl_toolkit.training.steps.optimizer import Optimizer
+from mdl_toolkit.training.steps.progress import RunProgress
+from mdl_toolkit.training.steps.schedule import LearningRates, interval
+from mdl_toolkit.training.trainable.split import shown_rows
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch
@@ -46,25 +47,6 @@ if TYPE_CHECKING:
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
-
-_COUNTED = ("tokens", "supervised_tokens", "audio_tokens", "clips", "skipped", "flops", "loss")
-
-
-@dataclass
-class RunProgress:
-    """How far a run has come.
-
-    Attributes:
-        step: The number of optimizer steps made.
-        position: Where in the data the next step begins.
-        counts: Sums over the run since its first step, also where it was resumed.
-        seconds: The time spent in steps.
-    """
-
-    step: int = 0
-    position: DataPosition = field(default_factory=DataPosition)
-    counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0.0))
-    seconds: float = 0.0
 
 
 @dataclass
