@@ -28,16 +28,10 @@ from support.data.clips import (
     convert_settings,
     small_task,
     tone,
-    wav_bytes,
     write_csv,
     write_wav,
 )
-
-
-def _error(settings, kind: type[UserError] = DataError) -> str:
-    with pytest.raises(kind) as caught:
-        convert_dataset(settings)
-    return str(caught.value)
+from support.data.problems import conversion_problem
 
 
 def test_rows_come_out_as_they_went_in(tmp_path: Path):
@@ -161,119 +155,21 @@ def test_a_referenced_file_that_has_changed_is_an_error_not_another_clip(tmp_pat
         dataset[2]
 
 
-def _with_bad_rows(folder: Path) -> Path:
-    small_task(folder, rows=3)
-    (folder / "text.wav").write_text("this is a text, renamed")
-    (folder / "empty.wav").write_bytes(b"")
-    (folder / "cut.wav").write_bytes(wav_bytes(tone(1.0))[:9000])
-    nan = tone(0.3)
-    nan[7] = np.nan
-    write_wav(folder / "nan.wav", nan, subtype="FLOAT")
-    write_wav(folder / "long.wav", tone(3.0))
-    with open(folder / "rows.csv", "w", newline="", encoding="utf-8") as stream:
-        stream.write(
-            "audio,prediction,note\n"
-            "clips/0.wav,zero,a\n"
-            "missing.wav,one,b\n"
-            "text.wav,two,c\n"
-            "clips/1.wav,,d\n"
-            "empty.wav,four,e\n"
-            'cut.wav,five,"f\ng"\n'
-            "nan.wav,six,h\n"
-            "long.wav,seven,i\n"
-            "clips/1.wav,eight\n"
-            ",nine,k\n"
-            "clips/2.wav,has <|im_end|> in it,l\n"
-            "clips/2.wav,eleven,m\n"
-        )
-    return folder / "rows.csv"
-
-
-BAD_LINES = {
-    3: "no such file", 4: "not readable as audio", 5: "no prediction", 6: "empty file", 7: "cut short",
-    9: "not a finite number", 10: "3.0 s long", 11: "2 cells", 12: "no audio", 13: "<|im_end|>",
-}  # fmt: skip
-
-
-def test_all_bad_rows_are_listed_and_nothing_is_made(tmp_path: Path):
-    source = _with_bad_rows(tmp_path / "task")
-    message = _error(convert_settings(source, tmp_path / "out", max_audio_seconds=2, tokenizing_batch_size=2))
-    assert "10 of 12 rows of rows.csv can't be used" in message and "--on-error skip" in message
-    for line, problem in BAD_LINES.items():
-        assert any(text.startswith(f"  line {line}: ") and problem in text for text in message.splitlines())
-    assert sorted(os.listdir(tmp_path)) == ["out.errors.csv", "task"]
-    with open(tmp_path / "out.errors.csv", newline="", encoding="utf-8") as stream:
-        assert [int(row["line"]) for row in csv.DictReader(stream)] == list(BAD_LINES)
-
-
-def test_skipped_rows_go_to_quarantine_with_line_and_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    source = _with_bad_rows(tmp_path / "task")
-    settings = convert_settings(source, tmp_path / "out", max_audio_seconds=2, on_error="skip")
-    dataset = convert_dataset(settings)
-    assert [dataset.row_name(i) for i in range(2)] == [
-        "rows.csv row 2 (clips/0.wav)",
-        "rows.csv row 14 (clips/2.wav)",
-    ]
-    assert dataset.manifest.skipped == 10
-    with open(tmp_path / "out.quarantine.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [int(row["line"]) for row in rows] == list(BAD_LINES)
-    assert all(problem in row["error"] for row, problem in zip(rows, BAD_LINES.values(), strict=True))
-    assert rows[4]["note"] == "f\ng" and rows[0]["prediction"] == "one"
-    assert "10 of 12 rows" in capfd.readouterr().err
-
-
-def test_a_quarantine_can_be_mended_and_converted_itself(tmp_path: Path):
-    source = _with_bad_rows(tmp_path / "task")
-    convert_dataset(convert_settings(source, tmp_path / "out", max_audio_seconds=2, on_error="skip"))
-    again = tmp_path / "task" / "again.csv"
-    (tmp_path / "out.quarantine.csv").rename(again)
-    settings = convert_settings(again, tmp_path / "two", max_audio_seconds=5, on_error="skip")
-    dataset = convert_dataset(settings)
-    assert "long.wav" in dataset.row_name(0)
-    with open(tmp_path / "two.quarantine.csv", newline="", encoding="utf-8") as stream:
-        header = next(csv.reader(stream))
-    assert header == ["audio", "prediction", "note", "line", "error"]
-
-
-def test_a_clean_run_removes_the_list_of_an_earlier_one(tmp_path: Path):
-    source = _with_bad_rows(tmp_path / "task")
-    _error(convert_settings(source, tmp_path / "out"))
-    small_task(tmp_path / "task", rows=3)
-    convert_dataset(convert_settings(source, tmp_path / "out"))
-    assert sorted(os.listdir(tmp_path)) == ["out", "task"]
-
-
-def test_no_good_row_is_an_error_even_when_skipping(tmp_path: Path):
-    source = write_csv(tmp_path / "rows.csv", ["audio", "prediction"], [("a.wav", "x"), ("b.wav", "y")])
-    message = _error(convert_settings(source, tmp_path / "out", on_error="skip"))
-    assert "2 of 2 rows" in message and "nothing is left" in message
-    assert not (tmp_path / "out").exists() and (tmp_path / "out.quarantine.csv").exists()
-
-
-def test_twenty_bad_rows_are_shown_and_all_are_kept(tmp_path: Path):
-    rows = [(f"missing-{i}.wav", "x") for i in range(50)]
-    source = write_csv(tmp_path / "rows.csv", ["audio", "prediction"], rows)
-    message = _error(convert_settings(source, tmp_path / "out"))
-    assert message.count("missing-") == 20 and "and 30 more" in message
-    assert len((tmp_path / "out.errors.csv").read_text().splitlines()) == 51
-
-
 def test_a_table_without_answers_can_t_be_trained_on(tmp_path: Path):
     source = write_csv(tmp_path / "rows.csv", ["audio", "text"], [("a.wav", "x")])
-    assert "no column 'prediction'" in _error(convert_settings(source, tmp_path / "out"))
+    assert "no column 'prediction'" in conversion_problem(convert_settings(source, tmp_path / "out"))
 
 
 def test_text_longer_than_the_model_has_positions_is_a_bad_row(tmp_path: Path):
     write_wav(tmp_path / "a.wav", tone(0.3))
     source = write_csv(tmp_path / "rows.csv", ["audio", "prediction"], [("a.wav", "word " * 9000)])
-    message = _error(convert_settings(source, tmp_path / "out"))
+    message = conversion_problem(convert_settings(source, tmp_path / "out"))
     assert "line 2" in message and "the model has 8192 positions" in message
 
 
 def test_control_tokens_in_an_option_are_told_at_once(tmp_path: Path):
     source = small_task(tmp_path / "task")
-    message = _error(convert_settings(source, tmp_path / "out", user_prompt="<|AUDIO|>?"))
+    message = conversion_problem(convert_settings(source, tmp_path / "out", user_prompt="<|AUDIO|>?"))
     assert message.startswith("--user-prompt") and "<|AUDIO|>" in message
 
 
@@ -284,8 +180,12 @@ def test_other_content_at_the_output_is_never_touched(tmp_path: Path):
     (folder / "thesis.txt").write_text("years of work")
     file.write_text("more work")
     for overwrite in (False, True):
-        assert "other content" in _error(convert_settings(source, folder, overwrite=overwrite), UserError)
-        assert "a file is there" in _error(convert_settings(source, file, overwrite=overwrite), UserError)
+        assert "other content" in conversion_problem(
+            convert_settings(source, folder, overwrite=overwrite), UserError
+        )
+        assert "a file is there" in conversion_problem(
+            convert_settings(source, file, overwrite=overwrite), UserError
+        )
     assert (folder / "thesis.txt").read_text() == "years of work" and file.read_text() == "more work"
     (tmp_path / "empty").mkdir()
     assert len(convert_dataset(convert_settings(source, tmp_path / "empty"))) == 6
@@ -301,7 +201,7 @@ def test_an_earlier_dataset_needs_overwrite_and_the_same_is_recognised(
     assert again.fingerprint == first.fingerprint
     assert (tmp_path / "out" / "mdl_dataset.json").stat().st_mtime_ns == made
     assert "already has this conversion" in capfd.readouterr().err
-    message = _error(convert_settings(source, tmp_path / "out", user_prompt="other"), UserError)
+    message = conversion_problem(convert_settings(source, tmp_path / "out", user_prompt="other"), UserError)
     assert "--overwrite replaces it" in message
     other = convert_dataset(convert_settings(source, tmp_path / "out", user_prompt="other", overwrite=True))
     assert other.fingerprint != first.fingerprint
@@ -344,7 +244,9 @@ def test_shards_are_one_dataset(tmp_path: Path):
         ClipDataset.open([folders[0], folders[2]])
     with pytest.raises(DataError, match="given twice: shard 1/3"):
         ClipDataset.open([*folders, folders[0]])
-    assert "fewer rows than shards" in _error(convert_settings(source, tmp_path / "x", shard="1/9"))
+    assert "fewer rows than shards" in conversion_problem(
+        convert_settings(source, tmp_path / "x", shard="1/9")
+    )
 
 
 def test_jsonl_converts_as_a_csv_does(tmp_path: Path):
@@ -372,7 +274,7 @@ def test_text_that_is_no_unicode_goes_to_quarantine(tmp_path: Path):
 
 def test_names_with_line_breaks_make_no_extra_lines(tmp_path: Path):
     source = write_csv(tmp_path / "rows.csv", ["audio", "prediction"], [("a\n  line 9: b.wav", "x")])
-    message = _error(convert_settings(source, tmp_path / "out"))
+    message = conversion_problem(convert_settings(source, tmp_path / "out"))
     assert len(message.splitlines()) == 3 and "\\n" in message
 
 
@@ -383,7 +285,7 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writer.FolderWriter, "_flush", full)
-    message = _error(convert_settings(source, tmp_path / "out"), UserError)
+    message = conversion_problem(convert_settings(source, tmp_path / "out"), UserError)
     assert "No space left on device" in message and "free some space" in message
     assert os.listdir(tmp_path) == ["task"]
 
@@ -473,6 +375,8 @@ def test_a_file_of_someones_in_a_dataset_is_not_lost_with_it(tmp_path: Path):
     convert_dataset(convert_settings(source, tmp_path / "out"))
     (tmp_path / "out" / "notes.txt").write_text("years of work")
     convert_dataset(convert_settings(source, tmp_path / "out"))  # nothing is replaced
-    message = _error(convert_settings(source, tmp_path / "out", user_prompt="x", overwrite=True), UserError)
+    message = conversion_problem(
+        convert_settings(source, tmp_path / "out", user_prompt="x", overwrite=True), UserError
+    )
     assert "notes.txt in it is no part of a dataset and would be lost" in message
     assert (tmp_path / "out" / "notes.txt").read_text() == "years of work"
