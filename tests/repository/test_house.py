@@ -153,6 +153,17 @@ def test_the_module_can_be_run():
     assert out.stdout.startswith("mdl-toolkit 0.")
 
 
+def test_no_two_classes_have_one_name():
+    """``Plan`` is one thing, wherever it is imported from."""
+    names = Counter(
+        node.name.lstrip("_")
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, n in names.items() if n > 1} == set()
+
+
 def _files(*endings: str) -> list[Path]:
     """Files of the repository's rooms, without what Python and tools leave there."""
     return [
@@ -167,12 +178,20 @@ def _files(*endings: str) -> list[Path]:
 
 
 def test_no_file_has_grown_out_of_hand():
-    lines = {
-        str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines())
-        for p in _files(".py")
-        if "tests" not in p.parts
-    }
+    lines = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in _files(".py")}
     assert {name: n for name, n in lines.items() if n > 450} == {}
+
+
+def test_no_function_has_grown_out_of_hand():
+    """One screen, with its docstring."""
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in _files(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno >= 50
+    ]
+    assert not long
 
 
 def test_no_folder_has_grown_out_of_hand():

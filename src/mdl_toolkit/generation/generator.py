@@ -136,7 +136,7 @@ class Generator:
         states: Tensor = output.last_hidden_state
         return states[:, 0]
 
-    def choose(self, states: Tensor, rows: Sequence[_Row]) -> list[int]:
+    def choose(self, states: Tensor, rows: Sequence[_GrowingAnswer]) -> list[int]:
         """The next token of each row for its state, [B, H].
 
         A row's random numbers depend on the seed and the row alone.
@@ -153,15 +153,15 @@ class Generator:
 
 
 @dataclass
-class _Row:
+class _GrowingAnswer:
     """An answer that is being made.
 
     Attributes:
         place: The prompt's place among the prompts.
         prompt: What is asked.
-        answer: What there is of it.
-        random: The row's own random numbers.
-        processors: The row's own, since some count or remember.
+        answer: What has been generated so far.
+        random: The random numbers of this answer alone.
+        processors: Those of this answer alone, since some count or remember.
         ids: Room for prompt and answer, int64.
         last: The newest token.
     """
@@ -175,7 +175,7 @@ class _Row:
     last: int = 0
 
     @classmethod
-    def begin(cls, place: int, prompt: Prompt, generator: Generator) -> _Row:
+    def begin(cls, place: int, prompt: Prompt, generator: Generator) -> _GrowingAnswer:
         """A row whose answer is still empty."""
         random = np.random.Generator(np.random.Philox(key=(generator.decoding.seed, prompt.key)))
         # Zeros are given out by the system when they are first touched: a limit beyond need costs nothing.
@@ -211,10 +211,10 @@ class _Running:
     def __init__(self, generator: Generator, slots: int) -> None:
         self._generator, self._slots = generator, slots
         self._cache = RaggedCache(generator.device)
-        self._all: list[_Row | None] = []
+        self._all: list[_GrowingAnswer | None] = []
 
     @property
-    def rows(self) -> list[_Row]:
+    def rows(self) -> list[_GrowingAnswer]:
         """Rows whose answers aren't finished."""
         return [row for row in self._all if row is not None]
 
@@ -225,7 +225,7 @@ class _Running:
 
     def add(self, prompts: Sequence[tuple[int, Prompt]]) -> Iterator[tuple[int, Answer]]:
         """Let rows join; answers that end with their first token are given."""
-        new = [_Row.begin(place, prompt, self._generator) for place, prompt in prompts]
+        new = [_GrowingAnswer.begin(place, prompt, self._generator) for place, prompt in prompts]
         self._compact([len(row.prompt.input_ids) for row in new])
         self._all += new
         with torch.inference_mode():
@@ -247,7 +247,7 @@ class _Running:
             tokens = self._generator.choose(states, rows)
         yield from self._take(rows, tokens)
 
-    def _take(self, rows: Sequence[_Row], tokens: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+    def _take(self, rows: Sequence[_GrowingAnswer], tokens: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         done = [row for row, token in zip(rows, tokens, strict=True) if row.take(token, self._generator)]
         ended = {id(row) for row in done}
         self._all = [None if id(row) in ended else row for row in self._all]

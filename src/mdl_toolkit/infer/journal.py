@@ -73,7 +73,7 @@ def partial_folder(output: Path) -> Path:
 
 
 @dataclass
-class _Window:
+class _WindowRecord:
     """What a journal has of a window."""
 
     lines: list[_Line] = field(default_factory=list)
@@ -100,8 +100,8 @@ class Journal:
         self._path = self.folder / f"rank-{rank}.jsonl"
         self._lock: Any = None
         self._stream: Any = None
-        self._open: dict[tuple[Path, int], _Window] = {}
-        self._done: dict[int, _Window] = {}
+        self._open: dict[tuple[Path, int], _WindowRecord] = {}
+        self._done: dict[int, _WindowRecord] = {}
         self._read_to: dict[Path, int] = {}
         self.rows = self.errors = self.cut = 0
 
@@ -225,7 +225,7 @@ class Journal:
         number = value["window"]
         key = (line.file, number)
         if "begin" in value:
-            self._open[key] = _Window()
+            self._open[key] = _WindowRecord()
         elif "rows" in value and key in self._open:
             window = self._open[key]
             window.lines.append(line)

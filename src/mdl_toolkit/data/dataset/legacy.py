@@ -331,7 +331,7 @@ class _Text(NamedTuple):
     corrected: bool
 
 
-class _Answer(NamedTuple):
+class _AnswerPlace(NamedTuple):
     """Places in a row's text: the answer's header, the answer, and after the token that ends it."""
 
     header: int
@@ -339,7 +339,7 @@ class _Answer(NamedTuple):
     stop: int
 
 
-def _answer(ids: Ints) -> _Answer | None:
+def _answer(ids: Ints) -> _AnswerPlace | None:
     r"""Where the answer is, by the turns' own structure.
 
     A text is ``S role N … E N S role N … E N S role N answer E N``: every turn begins with S
@@ -356,4 +356,4 @@ def _answer(ids: Ints) -> _Answer | None:
         return None
     start = begin + int(newlines[0]) + 1
     ends = np.flatnonzero(ids[start:] == end_of_turn)
-    return _Answer(begin, start, start + int(ends[0]) + 1) if len(ends) else None
+    return _AnswerPlace(begin, start, start + int(ends[0]) + 1) if len(ends) else None
