@@ -62,11 +62,11 @@ def test_little_room_for_what_is_ready_changes_nothing(shop, monkeypatch: pytest
 def test_a_batch_in_advance_is_made_while_nobody_asks(shop):
     with closing(micro_batches(shop, 1)(MANY)) as batches:
         next(batches)
-        team = batches.gi_frame.f_locals["team"]  # type: ignore[attr-defined]
+        workers = batches.gi_frame.f_locals["workers"]  # type: ignore[attr-defined]
         until = time.monotonic() + 60
-        while len(team._ready) < loader.PREFETCH - 1 and time.monotonic() < until:
+        while len(workers._ready) < loader.PREFETCH - 1 and time.monotonic() < until:
             time.sleep(0.01)
-        assert len(team._ready) == loader.PREFETCH - 1
+        assert len(workers._ready) == loader.PREFETCH - 1
 
 
 def test_in_a_with_block_workers_stay_for_the_next_call(shop):
