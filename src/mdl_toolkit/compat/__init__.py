@@ -10,7 +10,7 @@ used: of transformers' ``PreTrainedModel`` these are ``_init_weights``, ``_no_sp
 ``_skip_keys_device_placement``, ``_supports_sdpa``, ``_supports_attention_backend``,
 ``_keep_in_fp32_modules_strict`` and ``_keys_to_ignore_on_load_unexpected``; the attention and mask functions
 that ``AttentionInterface`` and ``AttentionMaskInterface`` register; masks that are passed to a decoder as a
-dictionary, as the library's own ``generate`` does.
+dictionary, as transformers' own ``generate`` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """bitsandbytes: its import without downloads, and the state of its quantised layers.
 
-Letters: I and O input and output features of a linear layer.
+Dimensions: I and O input and output features of a linear layer.
 """
 
 from __future__ import annotations

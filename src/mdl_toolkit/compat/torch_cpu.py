@@ -1,6 +1,6 @@
 """Matrix products by oneDNN on CPUs, and torch's count of the writes to a tensor.
 
-Letters: I and O inputs and outputs.
+Dimensions: I and O inputs and outputs.
 """
 
 from __future__ import annotations

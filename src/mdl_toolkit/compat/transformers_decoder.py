@@ -26,7 +26,7 @@ def check_decoder(decoder: nn.Module) -> None:
     layers, which sharding, packed forwards and compilation need one by one. There is no fall-back.
 
     Raises:
-        ModelError: Naming the part that is missing and the library's version.
+        ModelError: Naming the part that is missing and transformers' version.
     """
     for name in ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head"):
         try:
@@ -42,7 +42,7 @@ def check_decoder(decoder: nn.Module) -> None:
 def use_attention(decoder: Any, name: str) -> None:
     """Let a decoder attend by a function that was registered with ``AttentionInterface``.
 
-    The public way is ``set_attn_implementation``, which reads the library's source files to find out whether
+    The public way is ``set_attn_implementation``, which reads transformers' source files to find out whether
     it may, and where there are none (a frozen program) only logs that it did nothing: packed rows would then
     attend to each other. It is the fall-back where the configuration has no ``_attn_implementation``.
     """
@@ -55,7 +55,7 @@ def use_attention(decoder: Any, name: str) -> None:
 def recompute_activations(model: Any, enable: bool) -> None:
     """Let the repeated layers of a model keep no activations and compute again in the backward pass, or not.
 
-    By the library's public switch, which had another name before 5.24. It also makes the token embeddings
+    By transformers' public switch, which had another name before 5.24. It also makes the token embeddings
     ask for gradients, which costs a backward pass through everything below the first adapter and is needed
     for reentrant checkpoints alone; that is taken back.
     """
@@ -80,10 +80,10 @@ def is_prenorm_layer(layer: nn.Module) -> bool:
 
 
 def rms_norms(module: nn.Module) -> list[Any]:
-    """The library's root-mean-square norms inside: of a ``weight`` and a ``variance_epsilon``, nothing else.
+    """Transformers' root-mean-square norms inside: of a ``weight`` and a ``variance_epsilon``, nothing else.
 
     The public way is ``torch.nn.RMSNorm``, which rounds elsewhere in bfloat16, so that a model would compute
-    otherwise than in the library. Fall-back of the caller: the library's own forward.
+    otherwise than in transformers. Fall-back of the caller: transformers' own forward.
     """
     return [
         layer

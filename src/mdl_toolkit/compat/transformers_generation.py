@@ -1,6 +1,6 @@
-"""The library's logits processors and defaults of generation, without its loop around them.
+"""Transformers' logits processors and defaults of generation, without its loop around them.
 
-Letters: B rows, T tokens of a row.
+Dimensions: B rows, T tokens of a row.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, Pr
 
 
 class _Maker(GenerationMixin):  # type: ignore[misc]
-    """What the library's maker of processors needs of a model."""
+    """What transformers' maker of processors needs of a model."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
 
 class _Prompted(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """What the library's ``generate`` needs of a model before it computes anything."""
+    """What transformers' ``generate`` needs of a model before it computes anything."""
 
     config_class = PreTrainedConfig
     main_input_name = "input_ids"
@@ -40,7 +40,7 @@ class _Prompted(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 def logits_processors(
     settings: Any, model_config: Any, ends: Sequence[int], prompt: int, device: torch.device
 ) -> list[Any]:
-    """The processors that the library's ``generate`` would use for one row alone, in its order.
+    """The processors that transformers' ``generate`` would use for one row alone, in its order.
 
     ``GenerationMixin._get_logits_processor`` makes them in 0.1 ms. The public way is :func:`_prepared`,
     ``generate`` with a ``custom_generate`` in place of its loop: the same processors in 3.5 ms for each row,
@@ -68,7 +68,7 @@ def logits_processors(
 
 
 def _is_of_the_call(error: Exception) -> bool:
-    """Whether an error says that the library's maker takes other arguments, not that a setting is wrong."""
+    """Whether an error says that transformers' maker takes other arguments, not that a setting is wrong."""
     return "_get_logits_processor" in str(error) or "has no attribute '_" in str(error)
 
 

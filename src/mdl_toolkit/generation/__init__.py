@@ -1,1 +1,1 @@
-"""Answers from prompts: packed prefill, a cache sized to need, tokens chosen by the library's own rules."""
+"""Answers from prompts: packed prefill, a cache sized to need, tokens chosen by transformers' own rules."""

@@ -1,4 +1,4 @@
-"""Beam search, which is the library's; each row gets the answer that it gets alone."""
+"""Beam search by transformers; each row gets the answer that it gets alone."""
 
 from __future__ import annotations
 

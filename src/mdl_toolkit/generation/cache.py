@@ -1,6 +1,6 @@
 """Keys and values of rows of different lengths, sized to what the rows need.
 
-Letters: B rows, T tokens of all prompts end to end, K key heads, E width of a head, C capacity in tokens.
+Dimensions: B rows, T tokens of all prompts end to end, K key heads, E width of a head, C capacity in tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GROWTH = 32
 class RaggedCache(Cache):  # type: ignore[misc]
     """A key-value cache in which every row begins at 0 and has a length of its own.
 
-    It is the library's cache to the decoder's forward. While prompts are read, packed, it keeps
+    It is transformers' cache to the decoder's forward. While prompts are read, packed, it keeps
     keys and values by row; afterwards each forward adds one token to every row. Rows leave and join between
     forwards.
 
@@ -83,14 +83,14 @@ class RaggedCache(Cache):  # type: ignore[misc]
     def update(
         self, key: Tensor, value: Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Take in what a layer has computed; the library's attention calls this.
+        """Take in what a layer has computed; transformers' attention calls this.
 
         Args:
             key: [1, K, T, E] while prompts are read, else [B, K, 1, E].
             value: The values, of the same shape.
             layer: Number of the layer.
-            args: What else the library passes; unused.
-            kwargs: What else the library passes; unused.
+            args: What else transformers passes; unused.
+            kwargs: What else transformers passes; unused.
 
         Returns:
             The keys and values to attend to: those given, or all of every row, [B, K, longest, E].
@@ -106,8 +106,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         longest = max(self.lengths)
         return self._keys[layer][:, :, :longest], self._values[layer][:, :, :longest]
 
-    def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002 -- the library's own signature
-        """Tokens so far of the longest row; the library may ask for it."""
+    def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002 -- transformers' own signature
+        """Tokens so far of the longest row; transformers may ask for it."""
         return max(self.lengths, default=0)
 
     def _storage(self, like: Tensor) -> Tensor:

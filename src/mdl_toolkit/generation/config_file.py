@@ -1,6 +1,6 @@
 """What a model's ``generation_config.json`` says about how it is to answer.
 
-It goes through the library's own ``GenerationConfig`` and the processors that its ``generate`` makes of it
+It goes through transformers' own ``GenerationConfig`` and the processors that its ``generate`` makes of it
 (``processors.py``). What isn't known to act here as it does there is left out, and warned of by name.
 """
 
@@ -27,7 +27,7 @@ from mdl_toolkit.terminal.logs import get_logger
 logger = get_logger(__name__)
 
 GENERATION_FILE = "generation_config.json"
-#: Settings that act here as in the library's ``generate``.
+#: Settings that act here as in transformers' ``generate``.
 _HONOURED = frozenset({
     "do_sample", "num_beams", *SAMPLING, *BEAMS, *LENGTHS, "min_length", "min_new_tokens", "stop_strings",
     "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias", "suppress_tokens",
@@ -126,7 +126,7 @@ def _warn_of_others(path: Path, fields: Mapping[str, Any]) -> None:
         names.append(f"{name} (did you mean {near[0]}?)" if near else name)
     if names:
         logger.warning(
-            f"{path}: not honoured: {', '.join(names)}; the library's generate may answer otherwise with it"
+            f"{path}: not honoured: {', '.join(names)}; transformers' generate may answer otherwise with it"
         )
 
 
@@ -135,12 +135,12 @@ def decoding_of(file: GenerationFile, options: Mapping[str, Any], seed: int, pla
 
     Args:
         file: What the model's file says.
-        options: Settings that come before it, by the library's names.
+        options: Settings that come before it, by transformers' names.
         seed: Seed of sampling.
         place: The model's folder.
 
     Raises:
-        ModelError: Where the model's file holds values that the library can't take.
+        ModelError: Where the model's file holds values that transformers can't take.
     """
     from_file = {name: value for name, value in file.honoured.items() if name not in LENGTHS}
     decoding = Decoding({**from_file, **options}, seed)
@@ -150,7 +150,7 @@ def decoding_of(file: GenerationFile, options: Mapping[str, Any], seed: int, pla
 
 
 def _try(file: GenerationFile, place: ModelFolder, decoding: Decoding) -> None:
-    """Refuse values that the library can't take, and name those that are to blame."""
+    """Refuse values that transformers can't take, and name those that are to blame."""
     config = load_config(place.base)
     if (problem := _problem(config, decoding.options)) is None and not _wrong_types(file.honoured):
         return
@@ -167,7 +167,7 @@ def _try(file: GenerationFile, place: ModelFolder, decoding: Decoding) -> None:
 
 
 def _wrong_types(fields: Mapping[str, Any]) -> list[str]:
-    """Settings that the library would take as they are and stumble over later."""
+    """Settings that transformers would take as they are and stumble over later."""
     whole = lambda value: type(value) is int and value >= 1  # noqa: E731 -- one check for several fields
     tests: dict[str, Callable[[Any], bool]] = {
         "do_sample": lambda value: type(value) is bool,
@@ -183,7 +183,7 @@ def _wrong_types(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _problem(config: Any, options: Mapping[str, Any]) -> str | None:
-    """What the library has against settings; ``None`` where it has nothing."""
+    """What transformers has against settings; ``None`` where it has nothing."""
     vocabulary = config.text_config.vocab_size
     try:
         settings = Decoding(options).generation_config()

@@ -1,4 +1,4 @@
-"""How tokens are chosen: settings by the library's names, and what of them is in force."""
+"""How tokens are chosen: settings by transformers' names, and what of them is in force."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Decoding:
     """How the next token is chosen.
 
     Attributes:
-        options: Settings by the library's names; the library's ``generate`` has defaults for the others.
+        options: Settings by transformers' names; transformers' ``generate`` has defaults for the others.
         seed: The seed of sampling.
-        stop: The library's criterion that ends an answer at a text (``stop_strings``).
+        stop: Transformers' criterion that ends an answer at a text (``stop_strings``).
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Decoding:
     stop: Callable[..., Any] | None = None
 
     def generation_config(self) -> Any:
-        """A ``GenerationConfig`` of its own, the library's defaults filled in."""
+        """A ``GenerationConfig`` of its own, transformers' defaults filled in."""
         return copy.deepcopy(self._generation_config)
 
     @cached_property
@@ -63,7 +63,7 @@ class Decoding:
 
 
 def in_force(decoding: Decoding) -> dict[str, Any]:
-    """The settings that differ from plain greedy decoding, by the library's names."""
+    """The settings that differ from plain greedy decoding, by transformers' names."""
     passed_over = {
         *LENGTHS,
         *(() if decoding.samples else SAMPLING),

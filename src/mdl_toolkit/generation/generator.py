@@ -1,6 +1,7 @@
 """Answers to prompts: packed prefill, a cache sized to need, the next rows where others have ended.
 
-Letters: B rows, T tokens of all prompts end to end, A audio tokens, S samples, H decoder width, V vocabulary.
+Dimensions: B rows, T tokens of all prompts laid end to end, A audio tokens, S samples, H decoder width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Generator:
         self.forces_end = self.decoding.generation_config().forced_eos_token_id is not None
 
     def processors(self, prompt: Prompt) -> list[Any]:
-        """The library's processors for a row alone."""
+        """Transformers' processors for a row alone."""
         settings, ends = self.decoding.generation_config(), sorted(self.end_ids)
         return make_processors(
             settings, self.model.config, ends, len(prompt.input_ids), prompt.budget, self.device

@@ -1,6 +1,6 @@
-"""The library's logits processors, on rows of different lengths: each row as if it were alone.
+"""Transformers' logits processors, on rows of different lengths: each row as if it were alone.
 
-Letters: B rows, V vocabulary.
+Dimensions: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _WITHOUT_HISTORY = tuple(
 def make_processors(
     settings: Any, model_config: Any, ends: Sequence[int], prompt: int, budget: int, device: torch.device
 ) -> list[Any]:
-    """The processors that the library's ``generate`` would use for one row alone, in its order.
+    """The processors that transformers' ``generate`` would use for one row alone, in its order.
 
     Args:
-        settings: The library's ``GenerationConfig``, its defaults filled in; it is changed.
+        settings: Transformers' ``GenerationConfig``, its defaults filled in; it is changed.
         model_config: The model's configuration.
         ends: Tokens that end an answer.
         prompt: Tokens of the row's prompt.
@@ -98,7 +98,7 @@ def _histories(tokens: Sequence[NDArray[np.int64]], device: torch.device) -> Ten
 
 @contextmanager
 def no_library_warnings() -> Iterator[None]:
-    """Keep the library from warning of what is warned of here."""
+    """Keep transformers from warning of what is warned of here."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

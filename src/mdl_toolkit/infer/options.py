@@ -13,11 +13,11 @@ from mdl_toolkit.settings.options import flag, options_where
 
 
 def choose_decoding(settings: InferenceSettings, file: GenerationFile, place: ModelFolder) -> Decoding:
-    """How tokens are chosen: as the options say, else the model's file, else the library.
+    """How tokens are chosen: as the options say, else the model's file, else transformers.
 
     Raises:
         SettingsError: Where options for sampling are given, and there is none.
-        ModelError: Where the model's file holds values that the library can't take.
+        ModelError: Where the model's file holds values that transformers can't take.
     """
     ours = options_where(InferenceSettings, generation=True)
     given = {name: value for name in ours if (value := getattr(settings, name)) is not None}

@@ -1,7 +1,7 @@
 """Configuration of MiDashengLM: everything that a published ``config.json`` says, kept as it says it.
 
 The published file has fields of its publisher's own code (``auto_map``, a ``text_config`` of type
-``qwen2_5_omni_text`` with mrope sections). They are read here into the library's own Qwen2 or Qwen3
+``qwen2_5_omni_text`` with mrope sections). They are read here into transformers' own Qwen2 or Qwen3
 configuration, and written back exactly as they were found.
 """
 
@@ -22,7 +22,7 @@ from mdl_toolkit.model_shape import ModelShape
 _DEFAULT_THETA = {"qwen2_5_omni_text": 1_000_000.0}
 #: Kinds of rotary embedding that are plain where there are no pictures: the three position rows are equal.
 _PLAIN_ROPE = ("default", "mrope")
-#: Arguments that the library hands to a configuration when it loads one, and that no ``config.json`` has.
+#: Arguments that transformers hands to a configuration when it loads one, and that no ``config.json`` has.
 _OF_A_LOADING = ("name_or_path", "_commit_hash", "attn_implementation", "experts_implementation")
 _DROPPED_ROPE_KEYS = ("mrope_section", "mrope_interleaved", "type")
 
@@ -123,7 +123,7 @@ class DashengConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 def decoder_config(text: Mapping[str, Any]) -> PreTrainedConfig:
-    """Read a published ``text_config`` as the library's own Qwen2 or Qwen3 configuration.
+    """Read a published ``text_config`` as transformers' own Qwen2 or Qwen3 configuration.
 
     For text and audio the three rows of mrope positions are equal, so mrope is plain rotary embedding.
 
@@ -203,7 +203,7 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
         self.text_config = text_config
         self.subsample_factor = subsample_factor
         self.audio_token_id = audio_token_id
-        # Of the publisher's own code; the class attribute of that name belongs to the library.
+        # Of the publisher's own code; the class attribute of that name belongs to transformers.
         kwargs.pop("model_type", None)
         kwargs = {name: v for name, v in kwargs.items() if not (_names_kernel(name) and "/" in str(v))}
         super().__init__(**kwargs)
@@ -243,9 +243,9 @@ class MiDashengLMConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Read a parsed ``config.json``; ``kwargs`` are the library's, and no part of what was published."""
+        """Read a parsed ``config.json``; ``kwargs`` are transformers', and no part of what was published."""
         published = copy.deepcopy(config_dict)
-        published.pop("_commit_hash", None)  # older versions of the library put it in
+        published.pop("_commit_hash", None)  # older versions of transformers put it in
         made = super().from_dict(config_dict, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
         config.published = published
@@ -290,7 +290,7 @@ def _with_tie(text: Mapping[str, Any], tie: Any) -> Mapping[str, Any]:
 
 
 def _names_kernel(field: str) -> bool:
-    """Whether a field may name a repository of the Hub whose compiled code the library would run."""
+    """Whether a field may name a repository of the Hub whose compiled code transformers would run."""
     return field.endswith(("_implementation", "_implementation_internal"))
 
 

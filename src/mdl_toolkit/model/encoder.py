@@ -1,6 +1,6 @@
 """The Dasheng audio encoder on packed patches: no padding, each chunk of a clip by itself.
 
-Letters: P patches of all clips, D width.
+Dimensions: P patches of all clips, D width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks and small rearrangements of what callers give the model.
 
-Letters: B rows, T tokens (of the longest row, or of all rows where packed), S samples (likewise of clips),
+Dimensions: B rows, T tokens (of the longest row, or of all rows where packed), S samples (likewise of clips),
 A audio tokens.
 """
 

@@ -1,9 +1,9 @@
-"""MiDashengLM: audio encoder → projector → the library's Qwen2 or Qwen3 causal language model.
+"""MiDashengLM: audio encoder → projector → transformers' Qwen2 or Qwen3 causal language model.
 
 Two forwards give the same numbers: the published one on padded batches, and a packed one that computes
 nothing for padding and forms logits only where a target is.
 
-Letters: B rows or clips, T tokens (of the longest row, or of all rows where packed), S samples, A audio
+Dimensions: B rows or clips, T tokens (of the longest row, or of all rows where packed), S samples, A audio
 tokens, N supervised tokens, H decoder width, V vocabulary.
 """
 
@@ -72,7 +72,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         labels: [B, T], -100 where nothing is supervised; position t is predicted from t - 1.
         position_ids: [B, T], counting from 0 in each row.
         inputs_embeds: [B, T, H] in place of ``input_ids`` and audio.
-        past_key_values: The library's cache (``cache`` is its newer name).
+        past_key_values: Transformers' cache (``cache`` is its newer name).
         use_cache: Whether to return the cache.
         logits_to_keep: Last positions to form logits of; 0 means all.
 
@@ -133,7 +133,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a folder or Hub id through the library.
+        """Load a folder or Hub id through transformers.
 
         Raises:
             ModelError: Naming any tensor that is missing, unexpected, or of another shape than the model's.
@@ -326,7 +326,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         keep_rows: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Final states of packed rows; arguments as in :meth:`forward`, ``kwargs`` for the library's decoder.
+        """Final states of packed rows; arguments as in :meth:`forward`, ``kwargs`` for transformers' decoder.
 
         ``keep_rows`` [N] names the positions whose states are wanted; ``None`` all of them.
 
@@ -350,7 +350,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         output = self.decoder.model(
             inputs_embeds=embeds[None],
             position_ids=None if position_ids is None else position_ids[None],
-            # A dictionary is taken as it is: the library builds no masks.
+            # A dictionary is taken as it is: transformers builds no masks.
             attention_mask={"full_attention": None, "sliding_attention": None},
             packing=packing,
             **{"use_cache": False, **kwargs},
@@ -394,7 +394,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             kwargs: Further arguments of ``GenerationMixin.generate``.
 
         Returns:
-            [B, T + new tokens] ids, or the library's output object.
+            [B, T + new tokens] ids, or transformers' output object.
         """
         if input_ids is None:
             input_ids = kwargs.pop("inputs", None)

@@ -1,6 +1,6 @@
 """The projector: runs of encoder features to embeddings of the decoder.
 
-Letters: P patches, A audio tokens, K patches of a token, D encoder width, H decoder width.
+Dimensions: P patches, A audio tokens, K patches of a token, D encoder width, H decoder width.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def _describe_dtype(folder: Path, dtype: torch.dtype) -> None:
             if key in section:
                 section[key] = name
     if "dtype" not in config:
-        config["torch_dtype"] = name  # the name that every version of the library reads
+        config["torch_dtype"] = name  # the name that every version of transformers reads
     write_json(folder / "config.json", config)
     if (folder / INDEX_NAME).is_file():
         index = read_json(folder / INDEX_NAME)

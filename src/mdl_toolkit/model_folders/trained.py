@@ -2,7 +2,7 @@
 
 Loading, merging and resuming all begin with :meth:`TrainedWeights.read`.
 
-Letters: R rank, I input and O output features of a linear layer.
+Dimensions: R rank, I input and O output features of a linear layer.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class TrainedWeights:
             folder: An existing folder.
             base_name: The name or path that PEFT loads the base from.
             tied: Whether head and embeddings of the model are one tensor. Both are written then: PEFT finds
-                tied tensors in some models only, and would go on with the base's head.
+                tied tensors in some models only, and would use the base's head.
         """
         if self.kind == "overlay":
             save_tensors(folder / OVERLAY_WEIGHTS, self.full)

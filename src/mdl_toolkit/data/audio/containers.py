@@ -1,8 +1,8 @@
 """Files that hold more, or other lengths, than the decoding library reads from their headers.
 
 Such files come from programs that write to a pipe (lengths that were never filled in), from ``cat`` and
-from radio streams (several recordings end to end, of which the library reads the first). Ordinary files are
-read by the library as they are: what is done here for them is a look at a few bytes.
+from radio streams (several recordings end to end, of which libsndfile reads the first). Ordinary files are
+read by libsndfile as they are: what is done here for them is a look at a few bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def find_parts(stream: BinaryIO, size: int, name: str) -> list[Part]:
         name: The file's name in messages.
 
     Returns:
-        The recordings; an empty list where the library reads the file rightly as it is.
+        The recordings; an empty list where libsndfile reads the file rightly as it is.
 
     Raises:
         DataError: The file is cut short.
@@ -134,7 +134,7 @@ def _riff(stream: BinaryIO, begin: int, size: int) -> tuple[int, int, bytes, boo
     """Walk through the chunks of a WAV file.
 
     Returns:
-        Where its samples begin; where the file ends; its header with lengths that the library takes for
+        Where its samples begin; where the file ends; its header with lengths that libsndfile takes for
         "up to the end", or nothing where they are good; whether the samples are an MPEG audio stream.
     """
     head = read_at(stream, begin, 12)

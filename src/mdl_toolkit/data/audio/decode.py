@@ -36,7 +36,7 @@ _memory = threading.local()
 
 #: Kinds of samples that 16 bits hold exactly.
 _SIXTEEN_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
-#: Lines of the library's log on lengths that go past the end of the file. Other lines look alike.
+#: Lines of libsndfile's log on lengths that go past the end of the file. Other lines look alike.
 _LENGTHS = re.compile(
     r"^ *(RIFF|RIFX|riff|FORM|SSND|data|BODY|Riff size|Data Size|Data length) *: *(\d+) \(should be (\d+)\)",
     re.MULTILINE,
@@ -45,9 +45,9 @@ _LENGTHS = re.compile(
 _OUTER = ("RIFF", "RIFX", "FORM", "Riff size")
 #: Recordings that one file may hold.
 _MAX_PARTS = 10_000
-#: Lengths from here on stand for "not known" in the library.
+#: Lengths from here on stand for "not known" in libsndfile.
 _NO_LENGTH = 1 << 62
-#: Bytes for each channel that the library's FLAC decoder reads ahead, at most.
+#: Bytes for each channel that libsndfile's FLAC decoder reads ahead, at most.
 _READ_AHEAD = 1 << 15
 
 
@@ -91,7 +91,7 @@ class Reading:
         self.close()
 
     def close(self) -> None:
-        """Close the library's view of the file; the stream stays open."""
+        """Close libsndfile's view of the file; the stream stays open."""
         if self._sound is not None:
             self._sound.close()
         self._sound, self._opened = None, -1
@@ -131,7 +131,7 @@ class Reading:
         return clip
 
     def _look(self) -> None:
-        """Find the rate, channels and length of each part, as its container or the library says."""
+        """Find the rate, channels and length of each part, as its container or libsndfile says."""
         if len(self._parts) > _MAX_PARTS:
             raise DataError(f"{self._name}: more than {_MAX_PARTS} recordings joined in one file")
         self._lengths: list[int | None] = []
@@ -153,7 +153,7 @@ class Reading:
             raise DataError(f"{self._name}: no samples in it")
 
     def _open(self, place: int) -> Any:
-        """Open a part with the library, at the part's beginning."""
+        """Open a part with libsndfile, at the part's beginning."""
         from mdl_toolkit.data.audio.sound import Sound
 
         if self._opened == place and not self._read_from:
@@ -166,7 +166,7 @@ class Reading:
         elif isinstance(self._stream, io.BytesIO):
             handle = self._stream
         else:
-            # By descriptor where there is one: of a name, the library would believe the ending.
+            # By descriptor where there is one: of a name, libsndfile would believe the ending.
             handle = self._stream.fileno()
         self._sound = sound = Sound(handle, closefd=False)
         self._opened, self._read_from = place, False
@@ -180,7 +180,7 @@ class Reading:
         return sound
 
     def _check_lengths(self, said: str) -> None:
-        """Refuse a file that ends before its header says: the library reads it as if it ended on purpose."""
+        """Refuse a file that ends before its header says: libsndfile reads it as if it ended on purpose."""
         for what, promised, there in _LENGTHS.findall(said) if "(should be" in said else ():
             spare = 8 if what in _OUTER else 0
             if int(there) + spare < int(promised) < UNKNOWN_LENGTH:
@@ -294,7 +294,7 @@ class Reading:
             done += got
             self._check_seconds(have + done, known=False)
             if got < len(block):
-                # The library's only sign of a frame that is not whole.
+                # libsndfile's only sign of a frame that is not whole.
                 if "returned false" in sound.extra_info:
                     raise DataError(f"{self._name}: damaged or cut short after {done} samples")
                 break

@@ -3,7 +3,7 @@
 Such a stream has no length of its own. A frame that encoders put in front of it (called Xing, Info or VBRI;
 the standard knows nothing of it) can hold one, but a program that writes to a pipe can't go back to fill it
 in, and two files joined by ``cat`` have two. libsndfile then guesses from the first frame's size, stops
-reading where its guess does, and can't be told better. So the frames are counted here. The library gets to
+reading where its guess does, and can't be told better. So the frames are counted here. libsndfile gets to
 see as many zeros behind the end of a stream without a true length as make its guess too high; the count says
 where to stop, before the zeros.
 
@@ -141,7 +141,7 @@ def mpeg_parts(stream: BinaryIO, begin: int, end: int, name: str) -> list[Part]:
         name: The file's name in messages.
 
     Returns:
-        The recordings; an empty list where the library itself reads the stream rightly, which is a single
+        The recordings; an empty list where libsndfile itself reads the stream rightly, which is a single
         recording whose first frame says truly how long it is.
 
     Raises:

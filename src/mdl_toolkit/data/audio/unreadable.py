@@ -64,7 +64,7 @@ def explain(stream: BinaryIO, name: str, reason: str) -> str:
 
 
 def kind_of(head: bytes) -> str:
-    """The kind of a file with sound that the library doesn't read, by its first bytes; else an empty text."""
+    """The kind of a file with sound that libsndfile doesn't read, by its first bytes; else an empty text."""
     for place, mark, what in _AUDIO:
         if head[place : place + len(mark)] == mark:
             return what

@@ -87,7 +87,7 @@ class Preparer:
 def main(socket_fd: int, status_fd: int, place: int) -> None:
     """Serve until the socket closes.
 
-    One thread prepares, another listens: while a row can't be read, it still hears that nobody wants it.
+    One thread prepares, another listens: so a closed socket is noticed also while a row can't be read.
 
     Args:
         socket_fd: The file descriptor of a socket that is connected to the run.

@@ -1,4 +1,4 @@
-"""Worker processes that load clips in parallel; results come in the order of the jobs, whoever is first.
+"""Worker processes that load clips in parallel; results come in the order of the jobs.
 
 A worker imports little and ends with its socket: when this process is killed, so are its workers. One that
 dies is an error which names its rows; one that takes long is named while this process waits.

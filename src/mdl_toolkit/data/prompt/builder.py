@@ -315,7 +315,7 @@ def _load_tokenizer(folder: Path) -> Any:
 
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
+        except Exception as error:  # tokenizers raises bare Exception
             raise ModelError(f"{path}: not a tokenizer ({error}); fetch the model again") from error
     else:
         tokenizer = _tokenizer_of_transformers(folder)
@@ -325,7 +325,7 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def _tokenizer_of_transformers(folder: Path) -> Any:
-    """Older folders (vocab.json and merges.txt): the library builds the same kind of tokenizer of them."""
+    """Older folders (vocab.json and merges.txt): transformers builds the same kind of tokenizer of them."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             f"{folder}: no tokenizer (tokenizer.json, or vocab.json and merges.txt) in this folder"

@@ -1,4 +1,4 @@
-"""A checkpoint's chat template: found where the library finds it, rendered in a sandbox as the library does.
+"""A checkpoint's chat template: found where transformers finds it, and rendered in a sandbox as there.
 
 Templates come from model folders, which a user may have downloaded: they are data, and are run in jinja2's
 immutable sandbox. Only this module knows where a folder keeps its template.

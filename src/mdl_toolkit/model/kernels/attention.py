@@ -1,13 +1,14 @@
 """Attention over sequences that lie end to end, with no padding and no masks.
 
-On a GPU one variable-length kernel takes all sequences. Elsewhere each length is a call of
+On a GPU in half precision, without dropout and sliding windows, one variable-length kernel takes all
+sequences. Elsewhere each length is a call of
 ``scaled_dot_product_attention`` of its own, which ``benchmarks/model/attention.py`` measures against padding
 and a block-diagonal mask.
 
-The decoder, which is the library's, reaches this through the attention interface of transformers, under the
-name :data:`PACKED_ATTENTION`. Forwards that bring no :class:`Packing` go to the library's own SDPA attention.
+The decoder, which is transformers', reaches this through their attention interface, under the name
+:data:`PACKED_ATTENTION`. Forwards that bring no :class:`Packing` go to transformers' own SDPA attention.
 
-Letters: T rows of all sequences, Hq and Hk query and key heads, E width of a head.
+Dimensions: T rows of all sequences, Hq and Hk query and key heads, E width of a head.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def decoder_attention(  # noqa: PLR0913, PLR0917 -- transformers' signature of a
     packing: Packing | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The decoder's attention function: packed where a packing comes along, the library's SDPA elsewhere.
+    """The decoder's attention function: packed where a packing comes along, transformers' SDPA elsewhere.
 
     Args:
         module: The attention module that calls.
@@ -260,7 +261,7 @@ def decoder_attention(  # noqa: PLR0913, PLR0917 -- transformers' signature of a
         dropout: The dropout rate of the attention weights.
         sliding_window: Keys that a query sees at most.
         packing: Says where packed sequences begin; ``None`` for a padded batch.
-        kwargs: Further arguments of the library, passed on to its own attention.
+        kwargs: Further arguments of transformers, passed on to its own attention.
 
     Returns:
         [B, T, Hq, E], and no weights.

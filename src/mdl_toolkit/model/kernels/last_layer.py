@@ -3,7 +3,7 @@
 Above the last attention no position sees another, and of most positions nothing is read: those of the prompt
 and the audio in training, all but the last of a prompt in generation.
 
-Letters: T tokens of all rows end to end, N positions that are kept, H decoder width.
+Dimensions: T tokens of all rows end to end, N positions that are kept, H decoder width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mdl_toolkit.model.kernels.attention import Packing
 
 
 class LastLayer(nn.Module):
-    """The forward of a last layer, put before the library's own: pre-norm attention, then pre-norm MLP."""
+    """The forward of a last layer, put before transformers' own: pre-norm attention, then pre-norm MLP."""
 
     self_attn: nn.Module
     mlp: nn.Module
@@ -38,7 +38,7 @@ class LastLayer(nn.Module):
 
 
 def make_last(layer: nn.Module) -> None:
-    """Let a layer of the library's heed ``Packing.keep_rows``, where it is built as this forward expects.
+    """Let a layer of transformers' heed ``Packing.keep_rows``, where it is built as this forward expects.
 
     It keeps its weights and its class's name.
     """

@@ -7,7 +7,7 @@ brings the weight into a layout of its own, a sixth of the time with 400 rows, h
 that stays as it is can be laid out once, where there is memory for another copy. A copy can't notice every
 write to its original: see :func:`lay_out`.
 
-Letters: I and O inputs and outputs.
+Dimensions: I and O inputs and outputs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cross-entropy over supervised positions, without keeping their logits.
 
-Letters: N supervised tokens, H decoder width, V vocabulary.
+Dimensions: N supervised tokens, H decoder width, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The decoder's root-mean-square norm with a backward pass of its own.
 
-The library's is written in operations that keep activations in float32; here the input is kept, and the
+Transformers' norm is written in operations that keep activations in float32; here the input is kept, and the
 backward pass makes half as many passes over memory.
 
-Letters: H width.
+Dimensions: H width.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mdl_toolkit.model.kernels.second_order import traced_gradients
 
 
 class OwnRMSNorm(nn.Module):
-    """The forward of a norm, put before the library's own."""
+    """The forward of a norm, put before transformers' own."""
 
     weight: nn.Parameter
     variance_epsilon: float
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """``hidden_states`` [..., H] → [..., H]."""
-        if torch.compiler.is_compiling():  # the compiler fuses the library's own better
+        if torch.compiler.is_compiling():  # the compiler fuses transformers' own better
             plain: Tensor = super().forward(hidden_states)
             return plain
         normed: Tensor = _Normalise.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore
@@ -35,7 +35,7 @@ class OwnRMSNorm(nn.Module):
 
 
 def use_own_norms(module: nn.Module) -> None:
-    """Let the library's norms inside use the forward above; weights and names stay."""
+    """Let transformers' norms inside use the forward above; weights and names stay."""
     for layer in rms_norms(module):
         extend(layer, OwnRMSNorm)
 

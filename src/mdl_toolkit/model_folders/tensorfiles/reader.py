@@ -1,6 +1,6 @@
 """Tensors of a folder of safetensors files, memory-mapped one by one.
 
-Why not the library's ``safe_open``? Measured with its versions 0.5.0 and 0.8.0 on a file of 1 GiB in 16
+Why not safetensors' ``safe_open``? Measured with its versions 0.5.0 and 0.8.0 on a file of 1 GiB in 16
 tensors: it maps copy-on-write too, and takes the same time (2.6 to 3.6 s for all tensors, 4 ms for 64 runs
 of 8 rows). But it maps a file whole for as long as one of its tensors is alive: with tensors read and
 dropped one by one 1,028 MiB are resident at the end, here 4. On a file system that can't map it gives an

@@ -1,6 +1,6 @@
 """Write a safetensors file tensor by tensor, so that no more than one of them need be in memory.
 
-Why not the library's ``save_file``? It takes all tensors at once. Writing 1 GiB of tensors as they are made
+Why not safetensors' ``save_file``? It takes all tensors at once. Writing 1 GiB of tensors as they are made
 needs 131 MiB here, 1,026 MiB by its version 0.8.0 and 2,050 MiB by 0.5.0, which copies them all; the times
 are alike. What both write is the same to the byte.
 

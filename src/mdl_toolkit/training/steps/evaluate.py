@@ -94,7 +94,7 @@ class Evaluation:
         """
         tasks = list(self._own)
         if wrapped.lockstep:
-            # All processes have to make the same number of passes; these further ones count for nothing.
+            # All processes have to make the same number of passes; these further ones are not counted.
             tasks += [self._filler] * (self._rounds - len(tasks))
         was_training = wrapped.model.training
         wrapped.model.eval()

@@ -1,6 +1,6 @@
 """What is trained: LoRA adapters, or every weight of the chosen parts; its names, values and description.
 
-Letters: T tokens, I and O inputs and outputs of a linear layer, R rank.
+Dimensions: T tokens, I and O inputs and outputs of a linear layer, R rank.
 """
 
 from __future__ import annotations

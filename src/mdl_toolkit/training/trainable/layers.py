@@ -1,6 +1,6 @@
 """Layers as they are in training: adapters with forwards of our own, and float32 weights in a smaller model.
 
-Letters: I and O inputs and outputs of a linear layer.
+Dimensions: I and O inputs and outputs of a linear layer.
 """
 
 from __future__ import annotations
