@@ -113,7 +113,7 @@ def test_a_run_in_bfloat16_has_rounded_already(
     train(run_settings(half, shop.data, output, **{**_SMALL, "bf16": True}))
     assert _dtype(output) == torch.bfloat16
     told = capfd.readouterr().err
-    assert "final is bfloat16, as the run's own passes rounded it" in told and "warning" not in told
+    assert "final is bfloat16, rounded as during training" in told and "warning" not in told
 
 
 def test_large_updates_keep_the_dtype_of_the_base(
@@ -218,7 +218,7 @@ def test_memory_that_is_short_then_costs_the_evaluation_alone(
     monkeypatch.setattr(final_module, "open_for_evaluation", short)
     output = tmp_path / "out"
     train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
-    assert "final isn't evaluated once more: tried to allocate" in capfd.readouterr().err
+    assert "final isn't evaluated again: tried to allocate" in capfd.readouterr().err
     assert WeightFiles(output / "final") and _evaluated(output) is None
 
 
@@ -230,9 +230,7 @@ def test_where_the_whole_model_does_not_fit_it_is_not_tried(
     output = tmp_path / "out"
     train(run_settings(half, shop.data, output, **_ROUNDED, eval_dataset=str(shop.held_out)))
     told = capfd.readouterr().err
-    assert re.search(
-        r"final isn't evaluated once more: its weights take \S+ GiB, and 0.00 GiB are free", told
-    )
+    assert re.search(r"final isn't evaluated again: its weights take \S+ GiB, and 0.00 GiB are free", told)
     assert WeightFiles(output / "final") and _evaluated(output) is None
 
 

@@ -1,9 +1,10 @@
-"""What this package uses of other libraries' private interfaces, one module for each library.
+"""What this package uses of other libraries' private interfaces, and nowhere else.
 
-Each function says which public way was tried and why it isn't enough. Where the private interface is gone it
-takes a way that is slower but right; where there is none it fails with one line (:func:`unknown_interface`).
-``tests/compat`` has for each a test that fails when the installed version has changed, and one of the
-fall-back. :data:`TESTED` has the versions.
+Each function says which public way was tried and why it isn't enough. Where the private interface is gone,
+most take a way that is slower but right; where there is no other way, the function says how it fails (in one
+line by :func:`unknown_interface`, or in the test that watches it). ``tests/compat`` has for each a test that
+fails when the installed version has changed, and one of the fall-back; ``interpreter.py`` is tested where it
+is used, in ``tests/terminal/test_ending.py``. :data:`TESTED` has the versions.
 
 What a library asks its users to override is no private interface, underscore or not, and stands where it is
 used: of transformers' ``PreTrainedModel`` these are ``_init_weights``, ``_no_split_modules``,

@@ -22,7 +22,7 @@ _LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 
 
 class _Repeated(logging.Filter):
-    """Drops what bitsandbytes logs of casts and missing kernels: at every product, and nothing to mend."""
+    """Drops what bitsandbytes logs of casts and missing kernels at every product: users can't mend it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = str(record.msg)
@@ -33,9 +33,9 @@ def import_bitsandbytes() -> Any:
     """Import bitsandbytes, where it is installed, before anything else does (PEFT imports it).
 
     On some CPUs its import fetches compiled code from the Hub through the ``kernels`` package. Such code is
-    never run here unasked, so that package is out of sight meanwhile. There is no public switch against it:
-    ``HF_HUB_OFFLINE`` would forbid the user's own downloads as well. Where the loggers have other names, the
-    lines appear; where the import fetches nothing any more, nothing is hidden from anyone.
+    not run without permission, so the import of that package is blocked meanwhile. There is no public switch
+    against it: ``HF_HUB_OFFLINE`` would forbid the user's own downloads as well. Where the loggers have
+    other names, the lines appear; where the import fetches nothing any more, nothing is hidden from anyone.
 
     Returns:
         The module, or ``None``.
@@ -72,7 +72,7 @@ def _out_of_sight(package: str) -> Iterator[None]:
 
 
 def keep_unpacked(layer: Any) -> None:
-    """Keep a 4-bit layer from the form for CPUs with bfloat16, which bitsandbytes has since 0.49.
+    """Stop bitsandbytes (since 0.49) from converting a 4-bit layer to its form for CPUs with bfloat16.
 
     That form can't be trained, needs widths of whole blocks, and its kernel is code from the Hub. It has no
     public switch. Versions without the attribute have no such form, or are found by the test of this one.

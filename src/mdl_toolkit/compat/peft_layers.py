@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-#: What a forward of another make reads of a LoRA layer.
+#: What our own forward of a LoRA layer reads of it.
 _READ = (
     "base_layer", "lora_A", "lora_B", "lora_dropout", "lora_magnitude_vector", "lora_variant", "scaling",
     "active_adapters", "disable_adapters", "merged", "merge", "unmerge",
@@ -14,12 +14,15 @@ _READ = (
 
 
 def is_lora_layer(module: Any, adapter: str) -> bool:
-    """Whether a module is a LoRA layer with an adapter of this name."""
+    """Whether a module is a LoRA layer with an adapter of this name.
+
+    ``isinstance`` of PEFT's public ``LoraLayer`` doesn't say which adapters a layer has.
+    """
     return hasattr(module, "lora_A") and adapter in module.lora_A
 
 
 def has_expected_parts(layer: Any, adapter: str) -> bool:
-    """Whether a LoRA layer has all that a forward of another make reads of it.
+    """Whether a LoRA layer has all that our own forward reads of it.
 
     The names are those of PEFT's ``LoraLayer``, of which its documents describe some. The public way is
     PEFT's own forward, which converts activations to float32 and, for DoRA, multiplies the adapter out

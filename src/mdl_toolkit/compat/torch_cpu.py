@@ -21,8 +21,8 @@ def has_onednn() -> bool:
     linear layers. Public ways that were tried (2 cores of an AMD processor, float32, 400 rows, I = O = 2048):
 
     - ``torch.nn.functional.linear`` takes MKL, which leaves AVX-512 unused there: twice the time.
-    - ``Tensor.to_mkldnn`` and ``torch.utils.mkldnn`` copy inputs and outputs of every product, by which
-      nothing is won (165 ms; 162 by MKL, 72 by the operator), and have no backward pass for training.
+    - ``Tensor.to_mkldnn`` and ``torch.utils.mkldnn`` copy inputs and outputs of every product, so they are
+      no faster (165 ms; 162 by MKL, 72 by the operator), and have no backward pass for training.
     - ``torch.set_float32_matmul_precision("medium")`` lets other processors round to bfloat16.
 
     Fall-back: ``torch.nn.functional.linear``.

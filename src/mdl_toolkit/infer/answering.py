@@ -45,7 +45,7 @@ class LoadingRow:
 
 
 class RowReporter:
-    """Says how rows fare: the first failures, clips that take long, and the first answer.
+    """Reports on rows: the first failures, clips that take long, and the first answer.
 
     Args:
         source: The input.
@@ -87,7 +87,7 @@ class WindowAnswers:
         decode: Makes the text of an answer's tokens.
         journal: Gets each result as soon as it is there.
         progress: Counts the results.
-        reporter: Says how rows fare.
+        reporter: Tells of failed and slow rows, and of the first answer.
     """
 
     def __init__(

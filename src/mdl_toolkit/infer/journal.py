@@ -196,7 +196,7 @@ class Journal:
         """Read what is done, and get ready to add to it.
 
         Raises:
-            UserError: Where another process is at it.
+            UserError: Where another process is using this journal.
         """
         try:
             self._lock = open(self.folder / f"{self._path.stem}.lock", "a")  # noqa: SIM115 -- closed in close
@@ -261,7 +261,7 @@ class Journal:
         return found
 
     def begin(self, window: int) -> None:
-        """Note that a window is begun; what an earlier run had of it counts no more."""
+        """Note that a window is begun; what an earlier run had of it is ignored from now on."""
         self._write({"window": window, "begin": True})
 
     def add(self, window: int, results: Sequence[RowResult]) -> None:

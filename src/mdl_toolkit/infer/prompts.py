@@ -119,7 +119,7 @@ class AnswerLimits:
 
     @property
     def default(self) -> int:
-        """Tokens of an answer where nothing sets a limit: the longest of training, and half as many again."""
+        """Tokens of an answer where nothing sets a limit: 1.5 times the longest answer of training."""
         return max(DEFAULT_NEW_TOKENS, self.longest + self.longest // 2)
 
     def budget(self, prompt: int) -> int:

@@ -115,7 +115,7 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
         logger.info(f"the earlier {settings.output} is kept as {written.kept}")
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
     if work.choice.unseen_rows:
-        logger.warning(f"{work.choice.unseen_rows} rows had prompts that training did not have")
+        logger.warning(f"{work.choice.unseen_rows} rows used prompts that were not in the training data")
     # A process that is still starting would wait for work to begin that is over.
     patience = time.monotonic() + _LATE_START_SECONDS
 

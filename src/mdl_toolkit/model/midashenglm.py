@@ -311,7 +311,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """Embeddings of the next tokens of padded rows, [B, T, H]; ``past`` is the cache of those before."""
         assert input_ids is not None
         if input_values is None and past is not None and past.get_seq_length():
-            # A token that was generated is a word, even where it is the placeholder's.
+            # A generated token is always text, even if its id is that of the audio placeholder.
             return self.get_input_embeddings()(input_ids)  # type: ignore[no-any-return]
         return self.embed_padded(input_ids, input_values, audio_length)
 
@@ -341,7 +341,7 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             encoded = self.encode_audio(waveform, audio_samples)
             embeds = embeds.index_copy(0, audio_positions, encoded.to(embeds.dtype))
         elif torch.is_grad_enabled():
-            # Every process must run every module in every step, or others wait for it: silence stands in.
+            # Every process must run every module in every step, or others wait for it: a silent clip is used.
             silence = torch.zeros(self.geometry.min_samples, device=embeds.device)
             embeds = embeds + 0.0 * self.encode_audio(silence, (silence.shape[0],)).sum().to(embeds.dtype)
         packing = Packing.build(sequence_lengths, embeds.device, causal=True)

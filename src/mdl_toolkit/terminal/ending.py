@@ -1,4 +1,4 @@
-"""Ending this process at once, past the interpreter's own way of ending.
+"""Ending this process at once, without Python's normal shutdown.
 
 The interpreter joins all threads and frees all objects first. That goes wrong in two cases:
 

@@ -1,6 +1,6 @@
 """Standard output and error that never end a run.
 
-Whatever becomes of where a program prints to (``… 2>&1 | head``, a full disk, a terminal that was closed, a
+Even if the output can't be written (``… 2>&1 | head``, a full disk, a terminal that was closed, a
 character that an ASCII terminal doesn't have), the work goes on and the exit code is that of the work.
 Everything that prints in this process goes through these streams: libraries, warnings, progress bars,
 tracebacks, and the interpreter's own flush at its end, which would turn exit code 0 into 120.

@@ -149,7 +149,7 @@ def _print_rounding(target: Path, report: ExportReport, form: MergeForm) -> None
             "the base's (--final-dtype base: half the size)"
         )
     elif form.rounded_to == report.stored:
-        logger.info(f"{target} is {name}, as the run's own passes rounded it; that leaves {left}")
+        logger.info(f"{target} is {name}, rounded as during training; that leaves {left}")
     elif report.rounding.is_harmless:
         logger.info(f"{target} is {name}: rounding leaves {left}")
     else:
@@ -207,7 +207,7 @@ def _evaluate_final(
     validated: float | None,
 ) -> dict[str, float]:
     if not all(ranks.gather_objects(target.is_dir())):
-        logger.warning(f"{target} can't be seen from every machine: it isn't evaluated once more")
+        logger.warning(f"{target} can't be seen from every machine: it isn't evaluated again")
         return {}
     wrapped.release()
     # Of a run on quantised weights there may be no room for the whole model.
@@ -216,16 +216,14 @@ def _evaluate_final(
     free = available_bytes(ranks.device, ranks.local_world_size)
     if ranks.any(needed > free):
         logger.warning(
-            f"{target} isn't evaluated once more: its weights take {gib(needed)}, and {gib(free)} are free"
+            f"{target} isn't evaluated again: its weights take {gib(needed)}, and {gib(free)} are free"
         )
         return {}
     began = time.monotonic()
     try:
         loss = evaluation(open_for_evaluation(target, settings, ranks))
     except NoBatch as missing:
-        logger.warning(
-            f"{target} isn't evaluated once more: {missing.cause or 'another process got no batch'}"
-        )
+        logger.warning(f"{target} isn't evaluated again: {missing.cause or 'another process got no batch'}")
         return {}
     except Exception as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
@@ -234,7 +232,7 @@ def _evaluate_final(
             raise OutOfMemoryError(
                 f"{target} is ready, but there was no memory to evaluate it: {error}"
             ) from error
-        logger.warning(f"{target} isn't evaluated once more: {error}")
+        logger.warning(f"{target} isn't evaluated again: {error}")
         return {}
     seconds = time.monotonic() - began
     if ranks.is_main:

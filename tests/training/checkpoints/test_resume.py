@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mdl_toolkit.errors import SettingsError, Stopped, UserError
+from mdl_toolkit.training.checkpoints.identity import Identity
+from mdl_toolkit.training.checkpoints.state import RunState
+from mdl_toolkit.training.checkpoints.storage import newest_complete
 from mdl_toolkit.training.metrics import reporter
 from mdl_toolkit.training.run import train
 from mdl_toolkit.training.trainable import wrap
@@ -253,10 +257,24 @@ def test_another_model_is_refused(shop, stopped: Path, tmp_path: Path):
 )
 def test_other_trained_tensors_are_refused(shop, stopped: Path, changes: dict[str, Any]):
     name = "--" + next(iter(changes)).replace("_", "-")
-    with pytest.raises(UserError, match=f"{name}.*other tensors are trained"):
+    with pytest.raises(UserError, match=f"{name}.*can't change when a run is resumed"):
         train(
             run_settings(shop.model, shop.data, stopped, **{**HARD, **changes}, resume_from_checkpoint="true")
         )
+
+
+def test_options_of_adapters_do_not_matter_without_any(stopped: Path):
+    """A default that changes with a version must not stop a run that trains all weights."""
+    full = {"method": "full", "lora_rank": 16, "lr": 1e-3}
+    state = replace(RunState.read(newest_complete(stopped) or stopped), options=full)
+    for now in ({**full, "lora_rank": 32}, full):
+        Identity(dataset=state.dataset, eval_dataset=None, model=state.model, options=now).check(
+            state, stopped
+        )
+    with pytest.raises(UserError, match="--method"):
+        Identity(
+            dataset=state.dataset, eval_dataset=None, model=state.model, options={**full, "method": "lora"}
+        ).check(state, stopped)
 
 
 def test_other_options_are_told_by_name(shop, stopped: Path, capfd: pytest.CaptureFixture[str]):

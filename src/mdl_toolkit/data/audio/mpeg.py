@@ -3,11 +3,11 @@
 Such a stream has no length of its own. A frame that encoders put in front of it (called Xing, Info or VBRI;
 the standard knows nothing of it) can hold one, but a program that writes to a pipe can't go back to fill it
 in, and two files joined by ``cat`` have two. libsndfile then guesses from the first frame's size, stops
-reading where its guess does, and can't be told better. So the frames are counted here. libsndfile gets to
-see as many zeros behind the end of a stream without a true length as make its guess too high; the count says
-where to stop, before the zeros.
+reading where its guess does, and can't be told better. So the frames are counted here. libsndfile is
+shown enough zeros behind the end of such a stream that its guess is too high; the count says where to stop,
+before the zeros.
 
-Weighed against it: miniaudio's decoder reads to the end by itself, but has no wheels for aarch64; and a Xing
+Alternatives: miniaudio's decoder reads to the end by itself, but has no wheels for aarch64; and a Xing
 frame made up here would do for Layer III alone.
 """
 

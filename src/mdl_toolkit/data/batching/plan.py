@@ -8,8 +8,8 @@ How a step is split over ranks: :meth:`Plan.split` divides its clips into one mi
 accumulation step, all with about the same work (``balance.py``). ``Step.micro`` has them in order of rank.
 
 Clips are drawn by length, so that each step has its share of short and of long ones. Nothing is padded, so
-clips of one length gain no speed by being together; but they tend to be of one kind, and a step of such is a
-poor sample of the data, and one of the longest alone needs the most memory.
+clips of one length gain no speed by being together; but they tend to be of one kind, so a step of
+them represents the data badly, and a step of the longest needs the most memory.
 """
 
 from __future__ import annotations

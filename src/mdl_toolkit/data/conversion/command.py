@@ -1,4 +1,4 @@
-"""``convert-dataset``, and the conversion that ``train`` makes of a CSV: once, whoever asks for it.
+"""``convert-dataset``, and the conversion that ``train`` makes of a CSV: once, even if several processes ask.
 
 Nothing large is imported here before the worker processes have been started: they import while we do.
 """

@@ -1,6 +1,7 @@
-"""Folders converted by the public 0.1.0: no manifest, waveforms as lists of floats, labels that reach far.
+"""Folders converted by the public 0.1.0: no manifest, and waveforms as lists of floats.
 
-Nothing says of such a folder that it is whole, so all of its rows are checked when it is opened.
+Their labels cover more than the answer, which is corrected here. Nothing says of such a folder that it is
+whole, so all of its rows are checked when it is opened.
 """
 
 from __future__ import annotations

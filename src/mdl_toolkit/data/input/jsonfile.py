@@ -107,7 +107,7 @@ class _Source:
                 return value
 
     def _more(self) -> bool:
-        """Read as much again as is in memory, so that the work grows in proportion to the file."""
+        """Double what is in memory, so that the work grows in proportion to the file."""
         read = self._stream.read(max(_CHUNK, len(self._text) - self.at))
         if read:
             self._text, self.at = self._text[self.at :] + read, 0

@@ -148,7 +148,7 @@ def check_table(path: Path, encoding: str) -> TableLayout:
 
 
 def _kind(path: Path, head: bytes, encoding: str) -> str:
-    """By content, since names are given away; by name where the content could be anything."""
+    """By content, since names can be wrong; by name where the content could be anything."""
     suffix = path.suffix.lower()
     if head.startswith(PARQUET) or suffix in (".parquet", ".pq"):
         return "parquet"

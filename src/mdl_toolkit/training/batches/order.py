@@ -1,9 +1,9 @@
 """The order of a run's steps, also of a resumed one: epochs, ``max_steps``, and the sample to resume at.
 
-How a batch is split over ranks is decided in two places. ``data/batching/plan.py`` cuts an epoch's stream of
-clips into steps, and each step's clips into one micro-batch for each rank and accumulation step
-(``Step.micro``). :class:`RunOrder` below joins the epochs' steps to a run. ``training/steps/loop.py`` then
-takes the micro-batches of its own rank out of ``step.micro``.
+How a step is split over ranks isn't decided here: ``data/batching/plan.py`` cuts an epoch's stream of clips
+into steps, and each step's clips into one micro-batch for each rank and accumulation step (``Step.micro``).
+``training/steps/loop.py`` takes the micro-batches of its own rank. Between them, :class:`RunOrder` says
+which step is next.
 """
 
 from __future__ import annotations

@@ -54,12 +54,15 @@ class Identity:
             if name in state.options and state.options[name] != value
         ]
         deciding = options_where(TrainSettings, resume="same")
+        if "lora" not in (self.options.get("method"), state.options.get("method")):
+            of_lora = options_where(TrainSettings, goes_with="--method lora")
+            changed = [difference for difference in changed if difference[0] not in of_lora]
         for name, before, now in changed:
             if name in deciding:
                 raise UserError(
                     f"{checkpoint} is of a run with --{name.replace('_', '-')} {_shown(before)}, now "
-                    f"{_shown(now)}: other tensors are trained; resume with the old value, or train anew "
-                    "with another --output"
+                    f"{_shown(now)}: this can't change when a run is resumed; resume with the old value, or "
+                    "train anew with another --output"
                 )
         unheeded = options_where(TrainSettings, resume=("free", "derived"))
         for name, before, now in changed:
