@@ -330,7 +330,7 @@ def test_what_is_not_honoured_is_named(base: Path, tmp_path: Path, capsys):
     assert warned[0].endswith(
         "generation_config.json: not honoured: max_time, guidance_scale, num_return_sequences, "
         "repitition_penalty (did you mean repetition_penalty?), penalty_alpha, token_healing; "
-        "the library's generate may answer otherwise with it"
+        "transformers' generate may answer otherwise with it"
     )
     _decoding(base)
     assert not capsys.readouterr().err
