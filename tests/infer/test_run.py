@@ -123,7 +123,10 @@ def test_prompts_come_from_row_then_options_then_training(folder: Path, model: P
     shown = capsys.readouterr().err
     assert "--prompt-order audio-first, but the model was trained with text-first" in shown
     assert "differ from those of training" in shown and "'which tone?'" in shown
-    assert shown.count("differ from those") == 1 and "2 rows had prompts that training did not" in shown
+    assert (
+        shown.count("differ from those") == 1
+        and "2 rows used prompts that were not in the training data" in shown
+    )
 
     used.clear()
     write_csv(folder / "in.csv", ["audio", "user_prompt"], [("clips/0.wav", "mine"), ("clips/1.wav", "null")])
