@@ -102,6 +102,23 @@ def test_the_command_line_says_what_is_wrong_whatever_others_do_to_logging(
     assert capsys.readouterr().err == "error: no command 'trian'; did you mean train?\n"
 
 
+@pytest.mark.parametrize("how", ["logging.config.dictConfig({'version': 1})", "logging.disable()"])
+def test_a_command_goes_on_printing_whatever_a_library_does_to_logging(how: str):
+    script = (
+        "import logging.config\n"
+        "from mdl_toolkit.terminal.console import messages_on_console\n"
+        "from mdl_toolkit.terminal.logs import get_logger\n"
+        "logger = get_logger('mdl_toolkit.of_this_test')\n"
+        "with messages_on_console():\n"
+        f"    {how}\n"
+        "    logger.info('saved')\n"
+        "    logger.debug('nobody asked for this')\n"
+        "logger.warning('in a program of someone else')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "saved\n")
+
+
 def test_of_a_launch_the_main_process_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal import streams
 from mdl_toolkit.terminal.live_line import LIVE
+from mdl_toolkit.terminal.logs import PackageLogger
 
 #: What stands before a message of a level.
 _PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
@@ -41,9 +42,11 @@ def messages_on_console() -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
+    PackageLogger.on_console = True
     try:
         yield
     finally:
+        PackageLogger.on_console = False
         package.removeHandler(handler)
         package.setLevel(before[0])
         package.propagate = before[1]

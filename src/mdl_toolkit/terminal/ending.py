@@ -10,7 +10,6 @@ The interpreter joins all threads and frees all objects first. That goes wrong i
 from __future__ import annotations
 
 import os
-import sys
 from typing import NoReturn
 
 from mdl_toolkit.compat.interpreter import run_exit_functions
@@ -26,8 +25,8 @@ def end_process(code: int, *, exit_functions: bool) -> NoReturn:
         exit_functions: Whether to call what was registered with ``atexit``, as at an ordinary end. False in a
             thread that ends the process because its main thread hangs.
     """
-    if exit_functions and not run_exit_functions():
-        sys.exit(code)
+    if exit_functions:
+        run_exit_functions()
     clear_live_line()
     flush()
     os._exit(code)

@@ -9,9 +9,35 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import ClassVar
 
 #: As ``extra=EVERYWHERE`` of a message: every process of a launch logs it, not only the main one.
 EVERYWHERE = {"everywhere": True}
+
+
+class PackageLogger(logging.Logger):
+    """A logger of the package. On the command line it prints, whatever a library does to logging as a whole.
+
+    A library that calls ``logging.config.dictConfig`` switches off all loggers that are there already, unless
+    it asks for something else; ``logging.disable`` switches off levels for everyone. In a program of the
+    user's that is the user's choice; a command would fall silent in the middle of its work.
+
+    Attributes:
+        on_console: Whether this process is a command, whose messages are printed.
+    """
+
+    on_console: ClassVar[bool] = False
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- logging's own name
+        """Whether a message of a level goes anywhere."""
+        return level >= logging.INFO if self.on_console else super().isEnabledFor(level)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Give a record to the handlers, if the filters let it pass."""
+        if not self.on_console:
+            super().handle(record)
+        elif self.filter(record):
+            self.callHandlers(record)
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -20,7 +46,12 @@ def get_logger(name: str) -> logging.Logger:
     Args:
         name: The module's ``__name__``.
     """
-    logger = logging.getLogger(name)
+    usual = logging.getLoggerClass()
+    logging.setLoggerClass(PackageLogger)
+    try:
+        logger = logging.getLogger(name)
+    finally:
+        logging.setLoggerClass(usual)
     logger.addFilter(_passes)  # adding it once more changes nothing
     return logger
 
