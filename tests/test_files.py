@@ -92,13 +92,15 @@ def test_one_open_file_at_a_time_is_locked(tmp_path: Path):
     assert path.read_text() == "of somebody else"
 
 
-def test_a_file_system_without_locks_is_told_from_a_locked_file(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES, errno.ESTALE])
+def test_a_file_that_can_t_be_locked_is_told_from_a_locked_file(tmp_path: Path, monkeypatch, number: int):
     def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with open(tmp_path / "lock", "w") as stream:
-        assert try_lock(stream.fileno()) is None
+    with open(tmp_path / "lock", "w") as stream, pytest.raises(OSError) as caught:  # noqa: PT011 -- the number is compared
+        try_lock(stream.fileno())
+    assert caught.value.errno == number
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -59,25 +60,27 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool:
     """Lock an open file for this process, unless another process has it locked.
 
-    The lock is the kernel's: it goes when the file is closed or the process ends, however that happens. The
-    library's own ``FileLock`` isn't used: up to version 4.2 it empties the file that it locks. Here such a
-    file can be the user's, or hold what its holder says to those who wait.
+    The lock is the kernel's: it goes when the file is closed or the process ends, however that happens.
+    filelock isn't used: its ``lock_descriptor`` takes EACCES for the lock of another process, and callers
+    differ in that; its ``FileLock`` empties (up to 4.2) the file, which can be the user's.
 
     Args:
         descriptor: The open file.
 
     Returns:
-        Whether this process has it now; ``None`` where the file system has no locks.
-    """
-    from filelock import lock_descriptor
+        Whether this process has it now.
 
+    Raises:
+        OSError: It can't be locked; for one, the file system may have no locks.
+    """
     try:
-        return lock_descriptor(descriptor, blocking=False)
-    except OSError:
-        return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _partial_name(target: Path) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -80,9 +83,22 @@ def test_two_at_once_are_refused(folder: Path, model: Path, interrupted_after):
     predict(folder, model)
 
 
-def test_a_full_disk_keeps_what_is_done(folder: Path, model: Path, monkeypatch):
-    import errno
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES, errno.ESTALE])
+def test_a_journal_that_can_t_be_locked_is_written_all_the_same(tmp_path: Path, monkeypatch, number: int):
+    from mdl_toolkit.infer.journal import Journal
 
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    journal = Journal(tmp_path / "out.csv")
+    journal.folder.mkdir()
+    journal.open()
+    journal.close()
+    assert (journal.folder / "rank-0.jsonl").exists()
+
+
+def test_a_full_disk_keeps_what_is_done(folder: Path, model: Path, monkeypatch):
     from mdl_toolkit.infer import journal as journal_module
 
     make_table(folder)

@@ -317,7 +317,11 @@ class Journal:
 
 def _lock(stream: Any, output: Path) -> None:
     """Keep others out for as long as this process lives."""
-    if try_lock(stream.fileno()) is False:
+    try:
+        locked = try_lock(stream.fileno())
+    except OSError:  # a file system without locks must not keep the inference from working
+        return
+    if not locked:
         raise UserError(f"{output}: another inference is writing it; wait for it or end it")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdl_toolkit.data import lock as lock_module
 from mdl_toolkit.data.conversion.command import convert_once
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import UserError
@@ -99,6 +103,26 @@ def test_waiting_is_visible(launch: _Launch):
     _, said = second.communicate(timeout=60)
     assert first.wait(60) == second.returncode == 0
     assert f"waiting for process {first.pid}" in said and "converts rows.csv: 3 of 6 rows" in said
+
+
+def test_who_waits_where_there_are_no_locks_is_told_the_file_of_the_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", 0.5)
+    caplog.set_level("INFO", "mdl_toolkit")
+    source = small_task(tmp_path / "task", rows=1)
+    folder = convert_once(source, convert_options(source), TINY, tmp_path / "cache")
+    shutil.rmtree(folder)
+    held = folder.with_name(f".lock-{folder.name}.held")
+    held.touch()  # of a process that was killed
+    assert convert_once(source, convert_options(source), TINY, tmp_path / "cache") == folder
+    said = f"waiting for another process, which converts {source.name} (it holds {held})"
+    assert said in caplog.messages
+    assert os.listdir(folder.parent) == [folder.name]
 
 
 def test_a_killed_converter_leaves_no_half_cache_and_nobody_waiting(launch: _Launch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import fcntl
 import io
 import json
 import os
@@ -323,4 +324,15 @@ def test_one_run_at_a_time_owns_an_output(tmp_path: Path):
         pass
     with output_lock(tmp_path / "out"):
         pass
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES, errno.ESTALE])
+def test_an_output_that_can_t_be_locked_is_written_all_the_same(tmp_path: Path, monkeypatch, number: int):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with output_lock(tmp_path / "out"):
+        assert (tmp_path / "out" / ".lock").exists()
     assert not list((tmp_path / "out").iterdir())

@@ -177,7 +177,8 @@ def _waiting(what: str) -> Callable[[dict[str, Any]], None]:
     def message(status: dict[str, Any]) -> None:
         who = f"process {status['pid']} on {status['host']}" if "pid" in status else "another process"
         far = f": {status['done']} of {status['total']} rows" if "done" in status else ""
-        logger.info(f"waiting for {who}, which converts {what}{far}")
+        marker = f" (it holds {status['marker']})" if "marker" in status else ""
+        logger.info(f"waiting for {who}, which converts {what}{far}{marker}")
 
     return message
 

@@ -67,16 +67,20 @@ def check_once(files: Iterable[Path], check: Callable[[], CheckResult]) -> Check
     yield_to_first_process()
     with ExitStack() as stack:
         with contextlib.suppress(OSError):  # without a lock several check, and find the same
-            folder = files[0].parent
-            lock = exclusive(
-                place.with_suffix(".lock"), lambda _: logger.info(f"waiting: {folder} is being checked")
-            )
-            stack.enter_context(lock)
+            stack.enter_context(exclusive(place.with_suffix(".lock"), _waiting(files[0].parent)))
         result = _read(place)
         if result is None:
             result = check()
             _write(place, result)
     return result
+
+
+def _waiting(folder: Path) -> Callable[[dict[str, Any]], None]:
+    def message(status: dict[str, Any]) -> None:
+        marker = f" (by the process that holds {status['marker']})" if "marker" in status else ""
+        logger.info(f"waiting: {folder} is being checked{marker}")
+
+    return message
 
 
 def _place(files: Iterable[Path]) -> Path | None:

@@ -39,7 +39,11 @@ def output_lock(output: Path) -> Iterator[None]:
     except OSError as error:
         raise MdlError(f"--output {output} can't be written to: {error.strerror}") from error
     try:
-        if try_lock(descriptor) is False:
+        try:
+            locked = try_lock(descriptor)
+        except OSError:  # a file system without locks must not keep the run from working
+            locked = True
+        if not locked:
             raise UserError(
                 f"--output {output}: another run is at work there; wait for it, stop it, or name another "
                 "folder"
