@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from mdl_toolkit.demo.run import LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Tools of the house, whose age changes nothing for those who use the package.
@@ -76,3 +81,38 @@ def test_every_python_that_is_promised_is_tested() -> None:
     assert jobs["tests"]["strategy"]["matrix"]["python"] == promised
     assert jobs["oldest"]["steps"][1]["with"]["python-version"] == promised[0]
     assert f'requires-python = ">={promised[0]}"' in text
+
+
+def _imported() -> set[str]:
+    """Libraries that the package imports anywhere, by their names in an import."""
+    found: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"mdl_toolkit"}
+
+
+def _asked(*tables: str) -> set[str]:
+    """What tables of pyproject.toml ask for: ``dependencies``, or the name of an extra."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found: set[str] = set()
+    for table in tables:
+        (lines,) = re.findall(rf"^{table} = \[(.*?)\]$", text, flags=re.DOTALL | re.MULTILINE)
+        found |= {canonicalize_name(name) for name in re.findall(r'"([\w.-]+)>=', lines)}
+    return found
+
+
+def test_what_the_package_imports_is_what_it_asks_for():
+    """Also in functions: the tests' environment has more than a user's."""
+    homes = metadata.packages_distributions()
+    asked = _asked("dependencies", "modelscope", "quantization", "tensorboard", "deepspeed")
+    imported = _imported()
+    found = {name for name in imported if asked & {canonicalize_name(h) for h in homes.get(name, [name])}}
+    assert "torch" in found and imported - found == set()
+
+
+def test_the_report_names_versions_of_what_is_there():
+    assert set(LIBRARIES) <= _asked("dependencies")

@@ -42,6 +42,9 @@ ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 MARKER = "demo.json"
 _CLIP = re.compile(r"(train|test)-\d{3,}\.wav")
 
+#: Libraries whose versions the report names. They are installed with the package.
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pyarrow")
+
 
 @dataclass(frozen=True)
 class Size:
@@ -257,8 +260,7 @@ def facts(folder: Path) -> list[tuple[str, str]]:
     """What was used: the model's size, the versions, the machine."""
     weights = folder / "run" / "final"
     size = sum(file.stat().st_size for file in weights.glob("*.safetensors"))
-    packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         ("Base model", "tiny, the small MiDashengLM that ships with the toolkit"),
