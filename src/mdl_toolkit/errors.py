@@ -69,3 +69,9 @@ class Stopped(MdlError):  # noqa: N818 -- no failure: somebody asked for it
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def printable(value: object) -> str:
+    """A value as text for one line of a message: quoted if it has line breaks or control characters."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.training import digits
 from mdl_toolkit import cli
-from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
+from support.command_lines import flags_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -56,7 +56,7 @@ def test_the_commands_are_valid(tmp_path):
             else word
             for word in words[1:]
         ]  # fmt: skip
-        flags, _ = parse_flags(command.settings, placed)
+        flags, _ = flags_of(command.settings, placed)
         make_settings(command.settings, flags)
 
 

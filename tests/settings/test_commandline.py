@@ -10,9 +10,8 @@ import pytest
 from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import checks, options, suggestions
-from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
-from support.command_lines import train_settings
+from support.command_lines import flags_of, train_settings
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_booleans_take_words_and_flag_forms(clips: Path, words: list[str], value
 
 
 def test_a_bare_boolean_does_not_swallow_the_argument_after_it(clips: Path):
-    flags, _ = parse_flags(settings.ConvertSettings, ["--from-modelscope", str(clips), "--output", "d"])
+    flags, _ = flags_of(settings.ConvertSettings, ["--from-modelscope", str(clips), "--output", "d"])
     made = make_settings(settings.ConvertSettings, flags)
     assert made.from_modelscope is True and made.input == clips
 
@@ -56,7 +55,7 @@ def test_several_datasets_are_all_there(tmp_path: Path, words: list[str]):
     places[0].write_text("audio,prediction\n")
     places[1].mkdir()
     typed = [word.replace("{0}", str(places[0])).replace("{1}", str(places[1])) for word in words]
-    flags, _ = parse_flags(settings.TrainSettings, [*typed, "--output", "o"])
+    flags, _ = flags_of(settings.TrainSettings, [*typed, "--output", "o"])
     assert checks.dataset_paths(make_settings(settings.TrainSettings, flags).train_dataset) == places
 
 
@@ -100,7 +99,7 @@ def test_the_same_value_twice_is_one_value(clips: Path):
 )
 def test_words_that_have_no_place(command: str, words: list[str], message: str):
     with pytest.raises(SettingsError, match=message):
-        parse_flags(cli.COMMANDS[command].settings, words)
+        flags_of(cli.COMMANDS[command].settings, words)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_what_is_wrong_with_words_and_with_values_is_told_together(
 )
 def test_options_of_other_tools_lead_to_ours(command: str, name: str, answer: str):
     with pytest.raises(SettingsError) as caught:
-        parse_flags(cli.COMMANDS[command].settings, [f"--{name}", "x"])
+        flags_of(cli.COMMANDS[command].settings, [f"--{name}", "x"])
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(f"no option --{name}: {answer}")
 

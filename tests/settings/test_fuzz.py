@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import ConvertSettings, InferenceSettings, TrainSettings, options
 from mdl_toolkit.settings.checks import dataset_paths, parse_shard
-from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
+from support.command_lines import flags_of
 
 CLASSES = (ConvertSettings, TrainSettings, InferenceSettings)
 FLAGS = sorted({options.flag(f.name) for c in CLASSES for f, _ in options.settings_fields(c)})
@@ -30,7 +30,7 @@ words = st.one_of(
 @given(st.sampled_from(CLASSES), st.lists(words, max_size=8))
 def test_any_command_line(command: type, typed: list[str]):
     try:
-        flags, config = parse_flags(command, typed)
+        flags, config = flags_of(command, typed)
         make_settings(command, flags, config)
     except SettingsError as error:
         assert error.exit_code == 2

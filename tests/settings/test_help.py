@@ -10,7 +10,7 @@ import pytest
 
 from mdl_toolkit import cli, settings
 from mdl_toolkit.settings import options
-from mdl_toolkit.settings.commandline import parse_flags
+from support.command_lines import flags_of
 
 
 def test_every_help_ends_with_a_line_that_can_be_typed(capsys: pytest.CaptureFixture[str]):
@@ -21,7 +21,7 @@ def test_every_help_ends_with_a_line_that_can_be_typed(capsys: pytest.CaptureFix
         last = capsys.readouterr().out.splitlines()[-1]
         assert last == f"example: {listed.strip()}"
         program, typed, *words = listed.split()
-        flags, _ = parse_flags(command.settings, words)
+        flags, _ = flags_of(command.settings, words)
         assert (program, typed) == ("mdl-toolkit", name)
         required = {
             f.name

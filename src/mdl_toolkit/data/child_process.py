@@ -20,9 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit.terminal.interrupts import STOP_SIGNALS
-
-HEADER = struct.Struct("<QQ")
+_HEADER = struct.Struct("<QQ")
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
     "from mdl_toolkit.data.child_process import end_with_parent; end_with_parent({parent}); "
@@ -51,6 +49,8 @@ class ChildProcess:
     """
 
     def __init__(self, module: str, arguments: Sequence[int] = (), share: Sequence[int] = ()) -> None:
+        from mdl_toolkit.terminal.interrupts import STOP_SIGNALS  # a child imports this file, and needs none
+
         ours, theirs = socket.socketpair()
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *(entry for entry in sys.path if isinstance(entry, str) and entry != package)]
@@ -194,10 +194,10 @@ def receive(
         connection: The socket.
         allocate: Makes the memory for so many raw bytes.
     """
-    head = _read(connection, _new_memory(HEADER.size))
+    head = _read(connection, _new_memory(_HEADER.size))
     if head is None:
         return None
-    sizes = HEADER.unpack(head)
+    sizes = _HEADER.unpack(head)
     pickled, body = _read(connection, _new_memory(sizes[0])), _read(connection, allocate(sizes[1]))
     if pickled is None or body is None:
         return None
@@ -207,7 +207,7 @@ def receive(
 def send(connection: socket.socket, value: Any, parts: Sequence[Any] = ()) -> None:
     """Send an object and raw bytes, which are given in parts."""
     pickled = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    connection.sendall(HEADER.pack(len(pickled), sum(len(part) for part in parts)) + pickled)
+    connection.sendall(_HEADER.pack(len(pickled), sum(len(part) for part in parts)) + pickled)
     for part in parts:
         connection.sendall(part)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mdl_toolkit.distributed.environment import process_rank
+from mdl_toolkit.distributed.environment import ProcessRank, process_rank
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal.torchrun import report_failure
 
@@ -24,24 +24,13 @@ _MAIN_ERROR_FIRST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Peer:
-    """One process among those of a launch; the only one outside of any launcher.
-
-    Attributes:
-        rank: Number of this process, from 0.
-        size: Number of processes.
-        local_rank: Number of this process on its machine, from 0.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
+class Peer(ProcessRank):
+    """One process among those of a launch; the only one outside of any launcher."""
 
     @classmethod
     def of_environment(cls) -> Peer:
         """The process that the launcher's variables (RANK, WORLD_SIZE, LOCAL_RANK) describe."""
-        found = process_rank()
-        return cls(found.rank, found.world_size, found.local_rank)
+        return cls(**vars(process_rank()))
 
     @property
     def is_main(self) -> bool:
@@ -59,7 +48,7 @@ class Peer:
 
     def mine(self, number: int) -> bool:
         """Whether the batch of this number is one of this process's."""
-        return number % self.size == self.rank
+        return number % self.world_size == self.rank
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
@@ -67,7 +56,7 @@ class Peer:
         try:
             yield
         except Exception as error:
-            if self.size > 1:
+            if self.world_size > 1:
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, MdlError):
                     error.args = (f"rank {self.rank}: {text}",)

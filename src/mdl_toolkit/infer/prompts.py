@@ -11,10 +11,9 @@ from mdl_toolkit.data.input.noticed import NoticedRows
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.settings import InferenceSettings
-from mdl_toolkit.settings.options import printable
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)

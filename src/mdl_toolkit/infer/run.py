@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.noticed import SILENT
-from mdl_toolkit.data.input.records import Row, read_header, read_records
+from mdl_toolkit.data.input.records import Row, read_layout, read_records
 from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
@@ -98,7 +98,7 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
         progress.update(bad + journal.rows - progress.done)
         return journal.windows == work.windows
 
-    others = max(1, work.peer.size - 1)
+    others = max(1, work.peer.world_size - 1)
     _until(all_done, others, "to finish", lambda: journal.rows)
     if journal.rows != rows - bad:
         raise MdlError(
@@ -121,7 +121,7 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
 
     def all_left() -> bool:
         # In resumed work a process may have seen the folder, and left, before this one was there.
-        return journal.left(work.peer.size) or (resumed and time.monotonic() > patience)
+        return journal.left(work.peer.world_size) or (resumed and time.monotonic() > patience)
 
     _until(all_left, others, "to start", lambda: 0)
     journal.remove()
@@ -165,8 +165,9 @@ def _check_output(settings: InferenceSettings) -> None:
 def _count(settings: InferenceSettings) -> tuple[int, int]:
     """Rows of the input, and how many of them can't be tried; what is wrong with the file shows here."""
     rows = bad = 0
-    misread = LikelyMistakes(read_header(settings.input, settings.encoding))
-    for record in read_records(settings.input, settings.encoding):
+    layout = read_layout(settings.input, settings.encoding)
+    misread = LikelyMistakes(layout.columns)
+    for record in read_records(settings.input, settings.encoding, layout):
         rows += 1
         if isinstance(record, Row):
             misread.look_at(record)

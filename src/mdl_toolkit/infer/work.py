@@ -65,7 +65,7 @@ class Work:
 
     def window_rows(self, rows: int) -> int:
         """Rows of a window, where the work begins now."""
-        return window_rows(self.settings.batch_size, rows, self.peer.size, self.peer.device.type)
+        return window_rows(self.settings.batch_size, rows, self.peer.world_size, self.peer.device.type)
 
     def description(self) -> dict[str, Any]:
         """All that decides the result, by the name that a person knows it under."""
@@ -108,7 +108,7 @@ class Work:
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.peer.device, quantization=quantization)
         model.requires_grad_(False)
-        lay_out(model, available_bytes(torch.device("cpu"), self.peer.size))
+        lay_out(model, available_bytes(torch.device("cpu"), self.peer.world_size))
         return Generator(model, self.ends, self.decoding)
 
     @property

@@ -109,7 +109,7 @@ def export_merged(
                 counts[part_of(place)] = counts.get(part_of(place), 0) + 1
         report.stored = main_dtype(written)
         if dtype != "base":
-            _describe_dtype(partial, report.stored)
+            _describe_dtype(partial, report.stored, written)
         manifest.write(partial)
         _check_result(partial, base, dtype)
     _warn_of_unchanged(report)
@@ -219,8 +219,8 @@ def _put(place: str, info: TensorInfo, tensor: Tensor) -> Tensor:
     return value
 
 
-def _describe_dtype(folder: Path, dtype: torch.dtype) -> None:
-    """Let configuration and index say the dtype and the size that the weights now have."""
+def _describe_dtype(folder: Path, dtype: torch.dtype, written: WeightFiles) -> None:
+    """Let configuration and index say the dtype and the size that the written weights have."""
     name = str(dtype).removeprefix("torch.")
     config = read_json(folder / "config.json")
     for section in (config, *(value for value in config.values() if isinstance(value, dict))):
@@ -232,7 +232,7 @@ def _describe_dtype(folder: Path, dtype: torch.dtype) -> None:
     write_json(folder / "config.json", config)
     if (folder / INDEX_NAME).is_file():
         index = read_json(folder / INDEX_NAME)
-        size = sum(info.bytes for info in WeightFiles(folder).values())
+        size = sum(info.bytes for info in written.values())
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
         write_json(folder / INDEX_NAME, index)
 
@@ -249,9 +249,8 @@ def _check_result(folder: Path, base: WeightFiles, dtype: FinalDtype) -> None:
     ]
     if lost or other:
         raise MdlError(f"{folder}: the written model lacks {', '.join([*lost, *other][:4])}")
-    absent = [name for name in ("config.json",) if not (folder / name).is_file()]
-    if absent:
-        raise MdlError(f"{folder}: the written model lacks {absent[0]}")
+    if not (folder / "config.json").is_file():
+        raise MdlError(f"{folder}: the written model lacks config.json")
 
 
 def _warn_of_unchanged(report: ExportReport) -> None:

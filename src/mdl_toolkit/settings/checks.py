@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdl_toolkit.settings.options import printable
+from mdl_toolkit.errors import printable
 
 
 def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:

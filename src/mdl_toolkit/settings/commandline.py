@@ -8,36 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit import settings
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.errors import printable
 from mdl_toolkit.settings import options
-from mdl_toolkit.settings.options import OptionType, flag, printable, settings_fields, shown
+from mdl_toolkit.settings.options import OptionType, flag, settings_fields, shown
 from mdl_toolkit.settings.suggestions import suggestion
-from mdl_toolkit.settings.values import parse_value
+from mdl_toolkit.settings.values import FALSE, TRUE, parse_value
 
 
 def parse_flags(
-    command_settings: type[options.Settings], words: Sequence[str], problems: list[str] | None = None
+    command_settings: type[options.Settings], words: Sequence[str], problems: list[str]
 ) -> tuple[dict[str, Any], Path | None]:
     """Take the words of a command line apart.
 
     Args:
         command_settings: The class of the command's settings.
         words: What was typed after the command.
-        problems: A list that takes what is wrong, where more is looked at before it is told.
+        problems: Takes what is wrong, a line each: unknown options, options without their value, two values
+            where one is taken.
 
     Returns:
         Texts by option name (lists for repeated options), and the ``--config`` file if one is named.
-
-    Raises:
-        SettingsError: For unknown options, options without their value, and two values where one is taken,
-            all at once; not where ``problems`` takes them.
     """
     line = _CommandLine(command_settings, words)
     line.read()
-    if problems is not None:
-        problems += line.problems
-    elif line.problems:
-        raise SettingsError(line.problems)
+    problems += line.problems
     config = line.flags.pop("config", None)
     return line.flags, None if config is None else Path(config)
 
@@ -116,7 +110,7 @@ class _CommandLine:
             return False
         if not self._queue or self._queue[0].startswith("--"):
             return True
-        words = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+        words = TRUE | FALSE
         words |= {"auto"} if kind.auto else set()
         words |= {"null", "none"} if kind.optional else set()
         return not f.metadata["bare"] and self._queue[0].lower() not in words

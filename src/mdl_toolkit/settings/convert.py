@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdl_toolkit.errors import printable
 from mdl_toolkit.settings.checks import missing_file, parse_shard
-from mdl_toolkit.settings.options import Settings, option, printable
+from mdl_toolkit.settings.options import Settings, option
 
 DEFAULT_MODEL = "mispeech/midashenglm-7b"
 

@@ -15,6 +15,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mdl_toolkit.errors import printable
+
 S = TypeVar("S", bound="Settings")
 
 #: What another value of an option means where unfinished work is resumed: the checkpoint of a training, or
@@ -186,12 +188,6 @@ def options_where(settings: type[Settings], **wanted: Any) -> tuple[str, ...]:
             for key, value in wanted.items()
         )
     )
-
-
-def printable(value: object) -> str:
-    """A value as text for one line of a message: quoted if it has line breaks or control characters."""
-    text = str(value)
-    return text if text.isprintable() else repr(text)
 
 
 def flag(name: str) -> str:

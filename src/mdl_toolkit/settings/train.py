@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mdl_toolkit.settings.checks import dataset_paths, dataset_problems, missing_extra
-from mdl_toolkit.settings.convert import DEFAULT_MODEL, ConvertOptions
-from mdl_toolkit.settings.options import flag, given_names, option, options_where
+from mdl_toolkit.settings.convert import ConvertOptions
+from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
 
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
 
@@ -22,14 +22,11 @@ class TrainSettings(ConvertOptions):
         name: f"{name} (where a dataset is given as a file)" for name in ("prompt", "input", "conversion")
     }
 
-    model_name: str = option(
-        DEFAULT_MODEL,
-        "Model to fine-tune: a Hub id, a folder, or 'tiny' (a small base); default: the dataset's "
+    model_name: str = varied(
+        ConvertOptions,
+        "model_name",
+        help="Model to fine-tune: a Hub id, a folder, or 'tiny' (a small base); default: the dataset's "
         "model, else",
-        group="model",
-        metavar="MODEL",
-        resume="derived",
-        conversion="derived",
     )
     train_dataset: list[str] | str = option(
         help="Data to train on: a converted folder, or a CSV, JSONL or Parquet file. Repeat the option to "

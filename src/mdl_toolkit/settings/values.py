@@ -7,22 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.errors import SettingsError, printable
 from mdl_toolkit.settings.configfile import Scalar, read_config
-from mdl_toolkit.settings.options import (
-    OptionType,
-    Settings,
-    is_required,
-    label,
-    printable,
-    settings_fields,
-    shown,
-)
+from mdl_toolkit.settings.options import OptionType, Settings, is_required, label, settings_fields, shown
 from mdl_toolkit.settings.suggestions import suggestion
 
 S = TypeVar("S", bound=Settings)
 
-_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NONE = ("null", "none", "")
 
 
@@ -47,9 +39,9 @@ def parse_value(text: str | Sequence[str], kind: OptionType, meta: Mapping[str, 
         lowered = text.lower()
         if kind.auto and lowered == "auto":
             return "auto"
-        if lowered not in _TRUE | _FALSE:
+        if lowered not in TRUE | FALSE:
             raise ValueError("true or false expected" + (", or auto" if kind.auto else ""))
-        return lowered in _TRUE
+        return lowered in TRUE
     if kind.kind is int:
         value = _number(text, int, "a whole number")
     elif kind.kind is float:
@@ -98,7 +90,7 @@ def parse_yaml(value: Scalar | list[Scalar] | None, kind: OptionType, meta: Mapp
     if of_text and value.read_as:
         if value.text.lower() == "null" and kind.optional:
             return None
-        if not (meta["bare"] and value.text.lower() in _TRUE | _FALSE):
+        if not (meta["bare"] and value.text.lower() in TRUE | FALSE):
             raise ValueError(f"YAML reads it as {value.read_as}" + _quotes(value.text, of_text))
     if of_text and value.quoted and not kind.repeated:
         return parse_value(value.text, OptionType(kind.kind), meta)
@@ -173,13 +165,12 @@ def make_settings(
         told = (f"here it is {label(f)}", f"here it is {name}", f"{label(f)} needs a value")
         if is_required(f) and name not in attempted and not any(text.endswith(told) for text in problems):
             problems.append(f"{label(f)} is missing: {f.metadata['help']}")
-    made = None
     if not problems:
         made = settings(**values)
         problems += made.problems()
-    if problems or made is None:
-        raise SettingsError(problems)
-    return made
+        if not problems:
+            return made
+    raise SettingsError(problems)
 
 
 def _written(value: Scalar | list[Scalar] | None) -> str:

@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from mdl_toolkit.settings.options import printable
+from mdl_toolkit.errors import printable
 
 #: Address family, and address with port.
 Address = tuple[int, tuple[str, int]]

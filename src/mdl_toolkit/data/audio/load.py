@@ -16,9 +16,8 @@ from mdl_toolkit.data.audio.decode import Reading
 from mdl_toolkit.data.audio.path_lookup import find_existing
 from mdl_toolkit.data.audio.unreadable import explain
 from mdl_toolkit.data.audio.urls import UrlLimits, fetch, is_url, shown
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.settings import ConvertOptions
-from mdl_toolkit.settings.options import printable
 
 Floats = NDArray[np.float32]
 

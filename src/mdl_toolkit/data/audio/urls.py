@@ -36,9 +36,8 @@ from mdl_toolkit.data.audio.connection import (
     ascii_host,
     proxy_for,
 )
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.settings import ConvertOptions
-from mdl_toolkit.settings.options import printable
 
 MAX_REDIRECTS = 5
 _BLOCK = 1 << 16

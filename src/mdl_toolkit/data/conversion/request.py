@@ -16,11 +16,11 @@ from mdl_toolkit.data.input.kinds import table_head
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.records import BadRow, Row, TableLayout, check_table, read_records
 from mdl_toolkit.data.prompt.builder import default_order, processing_fingerprint
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.files import sha256_of
 from mdl_toolkit.hub import revision_of
 from mdl_toolkit.settings import ConvertOptions
-from mdl_toolkit.settings.options import DatasetRule, options_where, printable
+from mdl_toolkit.settings.options import DatasetRule, options_where
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -164,7 +164,7 @@ class Survey:
         found = cls(check_table(path, encoding))
         misread = LikelyMistakes(found.layout.columns)
         dice = random.Random(0)  # noqa: S311 -- the same sample each time
-        for record in read_records(path, encoding):
+        for record in read_records(path, encoding, found.layout):
             found.rows += 1
             if isinstance(record, Row):
                 misread.look_at(record)

@@ -22,6 +22,7 @@ from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, RowTokens
 from mdl_toolkit.data.prompt.record import MAX_SEEN, PromptRecord, most_frequent
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import atomic_folder, free_bytes
+from mdl_toolkit.settings.options import flag
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import Progress, duration
 
@@ -78,7 +79,7 @@ class Conversion:
             )
         for what in ("system_prompt", "user_prompt"):
             if text := getattr(self._request.options, what):
-                self._builder.check_text(f"--{what.replace('_', '-')}", text)
+                self._builder.check_text(flag(what), text)
         self._announce()
         skip = self._request.options.on_error == "skip"
         beside = {kind: self._output.with_name(f"{self._output.name}.{kind}.csv") for kind in _LISTS}
@@ -176,7 +177,8 @@ class Conversion:
 
     def _groups(self) -> Iterator[list[_Pending]]:
         group: list[_Pending] = []
-        for place, record in enumerate(read_records(self._request.input, self._request.options.encoding)):
+        path, encoding = self._request.input, self._request.options.encoding
+        for place, record in enumerate(read_records(path, encoding, self._survey.layout)):
             if place not in self._part:
                 continue
             group.append(self._prepare(record))

@@ -29,7 +29,7 @@ class FolderWriter:
         import pyarrow as pa
 
         self._folder, self._schema = folder, arrow_schema()
-        self._file = open(folder / DATA_NAME, "wb", buffering=0)  # noqa: SIM115 -- closed in close
+        self._file = open(folder / DATA_NAME, "wb", buffering=0)  # noqa: SIM115 -- closed in finish or abandon
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._clear()
         self.rows = self.samples = self.tokens = self.supervised = 0

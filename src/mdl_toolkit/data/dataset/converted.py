@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, ModelRecord
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.errors import SettingsError, printable
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.checks import dataset_paths
-from mdl_toolkit.settings.options import flag, given_names, options_where, printable, with_defaults
+from mdl_toolkit.settings.options import flag, given_names, options_where, with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)

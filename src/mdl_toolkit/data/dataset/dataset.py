@@ -22,9 +22,8 @@ from mdl_toolkit.data.input.badrows import damage
 from mdl_toolkit.data.input.kinds import check_dataset
 from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint, vocabulary
 from mdl_toolkit.data.prompt.record import PromptRecord
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.geometry import AudioGeometry
-from mdl_toolkit.settings.options import printable
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
@@ -210,17 +209,21 @@ class ClipDataset:
                 "labels of folders converted by 0.1.0 took in the answer's header and what follows its end; "
                 "they are corrected here: the answer and its <|im_end|> alone are learned"
             )
+        tokens = vocabulary(model_folder)
+        found = ""
         for part in self._parts:
             if isinstance(part, legacy.LegacyFolder):
                 builder = builder or PromptBuilder(model_folder)
                 part.check_model(builder)
-            elif part.manifest.processing_fingerprint != (found := processing_fingerprint(model_folder)):
+            elif part.manifest.processing_fingerprint != (
+                found := found or processing_fingerprint(model_folder)
+            ):
                 raise DataError(
                     f"{part.folder}: converted for another tokenizer, chat template or front end than that "
                     f"of {model_folder} (fingerprints {part.manifest.processing_fingerprint[:8]} and "
                     f"{found[:8]}): convert it again with --model-name naming this model"
                 )
-            if (tokens := vocabulary(model_folder)) is not None and (rows := part.rows_beyond(tokens)):
+            if tokens is not None and (rows := part.rows_beyond(tokens)):
                 problem = f"it has tokens beyond the {tokens} of {model_folder}"
                 raise DataError(damage(part.folder, len(part), [(part.name(row), problem) for row in rows]))
 

@@ -90,18 +90,21 @@ class TableLayout:
     header_line: int = 0
 
 
-def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Row | BadRow]:
+def read_records(
+    path: Path, encoding: str = "utf-8", layout: TableLayout | None = None
+) -> Iterator[Row | BadRow]:
     """The rows of a file, good and bad, in order. Memory does not grow with the file.
 
     Args:
         path: A CSV, JSON lines, a JSON array of objects, or Parquet; its content tells which.
         encoding: The text encoding of a CSV or JSON.
+        layout: What :func:`read_layout` says of the file, where that is known; for JSON it reads all of it.
 
     Raises:
         DataError: Something is wrong with the file as a whole.
     """
     path = Path(path)
-    layout = read_layout(path, encoding)
+    layout = layout or read_layout(path, encoding)
     read = {"csv": _csv_rows, "parquet": _parquet_rows}.get(layout.kind, _json_rows)
     empty = True
     for record in read(path, encoding, layout):

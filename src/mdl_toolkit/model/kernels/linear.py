@@ -228,6 +228,7 @@ def _vendor() -> str:
     return _cpuinfo("vendor_id") or platform.processor()
 
 
+@functools.cache
 def _cpuinfo(field: str) -> str:
     """A field of the first processor in ``/proc/cpuinfo``, its name included; empty where there is none."""
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import with_defaults
+from mdl_toolkit.settings.values import FALSE, TRUE
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.output import (
     clear_run,
@@ -19,7 +20,7 @@ from mdl_toolkit.training.checkpoints.output import (
     run_files,
 )
 from mdl_toolkit.training.checkpoints.state import RUN_STATE, RunState, checkpoints, step_of
-from mdl_toolkit.training.checkpoints.storage import newest_complete, why_incomplete
+from mdl_toolkit.training.checkpoints.storage import why_incomplete
 
 if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
     from mdl_toolkit.distributed.group import Ranks
@@ -52,9 +53,9 @@ def requested_checkpoint(settings: TrainSettings, restarted: bool) -> str | None
     if restarted:
         return "true"
     wanted = settings.resume_from_checkpoint
-    if wanted is not None and wanted.lower() in ("false", "no", "off", "0", "none", "null", ""):
+    if wanted is not None and wanted.lower() in FALSE | {"none", "null", ""}:
         wanted = None
-    if wanted is not None and wanted.lower() in ("true", "yes", "on", "1"):
+    if wanted is not None and wanted.lower() in TRUE:
         wanted = "true"
     return wanted
 
@@ -148,13 +149,16 @@ def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
         return None
     if wanted != "true":
         return _named(Path(wanted), output)
-    found = newest_complete(output)
+    found = None
     for path in reversed(checkpoints(output)):
-        if path == found:
+        reason = why_incomplete(path)
+        if reason is None:
+            found = path
             break
-        logger.warning(f"{path} is skipped: {why_incomplete(path)}")
+        logger.warning(f"{path} is skipped: {reason}")
     named = requested_checkpoint(settings, restarted=False)
     if found is None and named not in (None, "true"):
+        _check_given(Path(named))
         return _named(Path(named), output)
     if found is None:
         logger.info(f"no complete checkpoint in {output}: starting anew")
@@ -171,7 +175,7 @@ def _check_given(path: Path) -> None:
 
 
 def _named(path: Path, output: Path) -> Path:
-    _check_given(path)
+    """A checkpoint that was named, and found complete, as the one to resume from."""
     state = RunState.read(path)
     later = [other for other in checkpoints(output) if step_of(other) > state.step]
     if later:
