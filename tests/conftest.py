@@ -40,6 +40,19 @@ def messages_as_on_the_command_line() -> Iterator[None]:
 
 
 @pytest.fixture
+def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small linear layers go to oneDNN too, as large ones do where it is the faster library."""
+    from mdl_toolkit.compat.torch_cpu import has_onednn
+    from mdl_toolkit.model.kernels import linear
+
+    if not has_onednn():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    for name in ("_LEAST_WORK_IN_TRAINING", "_LEAST_WORK_IN_GENERATION"):
+        monkeypatch.setattr(linear, name, 1)
+
+
+@pytest.fixture
 def process_of_four(request: pytest.FixtureRequest) -> Iterator[int]:
     """The rank of one process of four, the others imagined: collectives return at once."""
     from support.processes.fake_group import fake_group

@@ -52,6 +52,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     """The padded loop: rows in order, nothing in parallel, until the CSV is written."""
     from transformers import GenerationConfig
 
+    from mdl_toolkit.compat.transformers_decoder import use_attention
     from mdl_toolkit.data.audio.load import load_waveform
     from mdl_toolkit.data.audio.pcm16 import from_pcm16, to_pcm16
     from mdl_toolkit.data.input.records import Row, read_records
@@ -59,7 +60,7 @@ def paddedly(model_folder: Path, table: Path, output: Path, batch_size: int, len
     from mdl_toolkit.model_folders.load import load_model
 
     model: Any = load_model(model_folder, dtype=torch.float32)
-    model.decoder.config._attn_implementation = "sdpa"  # noqa: SLF001 -- transformers has no public way to change it
+    use_attention(model.decoder, "sdpa")
     plain_products(model)
     builder = PromptBuilder(model_folder)
     config = GenerationConfig(

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from benchmarks.common import SHAPE, emit, peak, spread
 from benchmarks.model.padded import padded_features, plain_products
+from mdl_toolkit.compat.transformers_decoder import use_attention
 
 
 class PaddedLoop:
@@ -56,7 +57,7 @@ class PaddedLoop:
         self.optimizer = torch.optim.AdamW(self.trained, weight_decay=0.0)
         # The library's own products, and its own attention, with masks.
         plain_products(self.model)
-        self.model.decoder.config._attn_implementation = "sdpa"  # noqa: SLF001 -- transformers has no public way to change it
+        use_attention(self.model.decoder, "sdpa")
         self.model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.clips = [data[index].waveform.tolist() for index in range(len(data))]
 

@@ -83,8 +83,10 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
     """A model of random weights, made on the device tensor by tensor; a quantised one never exists whole."""
     from transformers.initialization import no_init_weights
 
+    from mdl_toolkit.compat.peft_layers import mark_as_quantized
     from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
     from mdl_toolkit.model_folders.load import named_tensors, set_tensor, tied_names
+    from mdl_toolkit.model_folders.names import DECODER
     from mdl_toolkit.model_folders.quantize import quantized_parameter, replace_linears
 
     before = torch.get_default_dtype()
@@ -94,7 +96,7 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
             model = MiDashengLMModel(MiDashengLMConfig(**shape))
     finally:
         torch.set_default_dtype(before)
-    quantized = replace_linears(model.decoder, quantization, dtype, "decoder.") if quantization else set()
+    quantized = replace_linears(model.decoder, quantization, dtype, DECODER) if quantization else set()
     generator = torch.Generator(device).manual_seed(0)
 
     def make(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -117,11 +119,10 @@ def build_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype,
             set_tensor(model, name, made)
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:
-            owner, _, leaf = name.rpartition(".")
-            model.get_submodule(owner)._buffers[leaf] = torch.empty_like(buffer, device=device)  # noqa: SLF001 -- torch has no public way to replace a buffer and keep whether it is saved
+            set_tensor(model, name, torch.empty_like(buffer, device=device))
     model.recompute_constants()
     if quantization:
-        setattr(model, f"is_loaded_in_{quantization}", True)
+        mark_as_quantized(model, quantization)
     return model
 
 

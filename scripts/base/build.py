@@ -29,6 +29,7 @@ from mdl_toolkit.geometry import AudioGeometry
 from mdl_toolkit.model.config import DashengConfig
 from mdl_toolkit.model.frontend import MelFrontend
 from mdl_toolkit.model.layout import ClipLayout
+from mdl_toolkit.settings import TRAIN_TARGETS
 from scripts.base.config import write_text_files
 from scripts.base.lessons import lesson
 from scripts.base.tokenizer import build_tokenizer
@@ -118,12 +119,11 @@ def build(work: Path, output: Path, lessons: int, epochs: float, seed: int) -> N
             *("convert-dataset", str(source / "lessons.csv"), "--base-dir", str(source)),
             *("--model-name", str(start), "--output", str(converted), "--overwrite"),
         )
-    targets = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
     mdl_toolkit(
         *("train", "--model-name", str(start), "--output", str(work / "run")),
         *("--train-dataset", str(work / "lessons-converted")),
         *("--eval-dataset", str(work / "held-out-converted"), "--eval-steps", "0.1"),
-        *("--method", "full", *(word for target in targets for word in ("--train-target", target))),
+        *("--method", "full", *(word for target in TRAIN_TARGETS for word in ("--train-target", target))),
         *("--batch-size", "16", "--num-epochs", str(epochs), "--bf16", "false", "--seed", str(seed)),
         *("--lr", "1e-3", "--warmup-steps", "100", "--weight-decay", "0.01"),
         *("--save-steps", "0.1", "--save-total-limit", "1", "--overwrite"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import os
 import signal
@@ -12,7 +13,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, settings
-from mdl_toolkit.distributed.environment import process_rank
+from mdl_toolkit.distributed.environment import is_first_on_machine, process_rank
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
@@ -136,7 +137,7 @@ def _prints_for_machine(cause: str) -> bool:
 
     Under torchrun one process on each machine prints it; alone, a process always does.
     """
-    return not report_failure(cause) or os.environ.get("LOCAL_RANK", "0") == "0"
+    return not report_failure(cause) or is_first_on_machine()
 
 
 def _report(error: MdlError) -> int:
@@ -164,8 +165,6 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     name, words = argv[0], argv[1:]
     if name not in COMMANDS:
-        import difflib
-
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
         raise SettingsError([f"no command {name!r}{hint}"])

@@ -83,6 +83,21 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def lock_if_possible(descriptor: int) -> bool:
+    """Lock as :func:`try_lock` does; a file system without locks must not keep the work from being done.
+
+    Args:
+        descriptor: The open file.
+
+    Returns:
+        False if another process has it locked.
+    """
+    try:
+        return try_lock(descriptor)
+    except OSError:
+        return True
+
+
 def _partial_name(target: Path) -> Path:
     return target.with_name(f"{PARTIAL_PREFIX}{target.name}-{os.getpid()}")
 
@@ -166,7 +181,7 @@ def foreign_files(folder: Path, ours: Collection[str]) -> list[str]:
 
 
 def remove_partials(target: Path) -> None:
-    """Remove partial files and folders that killed processes left beside ``target``.
+    """Remove partial folders that killed processes left beside ``target``.
 
     The caller has to hold the lock of ``target``, so that none of them is in use.
     """

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import Layout, Linear, forget_layouts, lay_out
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
@@ -26,15 +25,6 @@ from support.models.batches import random_batch
 from support.models.tiny import make_model_folder
 
 Tiny = Callable[..., Any]
-
-
-@pytest.fixture
-def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_onednn():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
-    monkeypatch.setattr(products, "_LEAST_WORK_IN_GENERATION", 1)
 
 
 def loss_of(model: Any) -> Tensor:

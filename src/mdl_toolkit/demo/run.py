@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit import __version__
+from mdl_toolkit.data.dataset.manifest import versions_of
 from mdl_toolkit.demo.report import Answered, FinishedStep, Outcome, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.distributed.environment import VARIABLES
@@ -260,14 +260,15 @@ def facts(folder: Path) -> list[tuple[str, str]]:
     """What was used: the model's size, the versions, the machine."""
     weights = folder / "run" / "final"
     size = sum(file.stat().st_size for file in weights.glob("*.safetensors"))
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    versions = versions_of(LIBRARIES)
+    libraries = ", ".join(f"{name} {versions[name]}" for name in LIBRARIES if name in versions)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         ("Base model", "tiny, the small MiDashengLM that ships with the toolkit"),
         ("Parameters", f"{_parameters(weights):,}"),
         ("Tuned model", f"run/final, {size / 1e6:.1f} MB"),
         ("MDL-Toolkit", __version__),
-        ("Libraries", versions),
+        ("Libraries", libraries),
         ("Python", platform.python_version()),
         ("Machine", f"{_processor()}, {cores} cores, {platform.system()}"),
     ]

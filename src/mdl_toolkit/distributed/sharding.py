@@ -54,7 +54,12 @@ def load_full(target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: of a DTensor its shard, else all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def local_bytes(tensor: Tensor) -> int:
     """The number of bytes that this process holds of a tensor."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    local = local_part(tensor)
     return local.numel() * local.element_size()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.files import try_lock, write_json
+from mdl_toolkit.files import lock_if_possible, write_json
 
 WORK_NAME = "work.json"
 #: Names of a journal's files, unfinished ones among them.
@@ -317,11 +317,7 @@ class Journal:
 
 def _lock(stream: Any, output: Path) -> None:
     """Keep others out for as long as this process lives."""
-    try:
-        locked = try_lock(stream.fileno())
-    except OSError:  # a file system without locks must not keep the inference from working
-        return
-    if not locked:
+    if not lock_if_possible(stream.fileno()):
         raise UserError(f"{output}: another inference is writing it; wait for it or end it")
 
 

@@ -85,7 +85,7 @@ class Merge:
         found = [twin for twin in twins if twin in self.base]
         if not found:
             raise ModelError(f"{self.base.folder}: the trained {name} has no place in this base")
-        for place in found if tensor is not None else ():
+        for place in found:
             if tensor is not None and self.base[place].shape != tuple(tensor.shape):
                 raise ModelError(
                     f"{self.base.folder}: the trained {name} has the shape {list(tensor.shape)}, "

@@ -37,20 +37,19 @@ _ADAPTED_ATTENTION = r"decoder\.model\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_
 _TABLES = frozenset({"embed_tokens", "lm_head"})
 
 
-def published_name(name: str, adapter: str = ADAPTER) -> str:
+def published_name(name: str) -> str:
     """The name that a parameter has on disk, without the levels that PEFT and ``torch.compile`` put into it.
 
-    FSDP2 leaves names as they are.
+    FSDP2 leaves names as they are. The adapter's name in PEFT is :data:`ADAPTER`.
 
     Args:
         name: The name in the model.
-        adapter: PEFT's name of the adapter.
     """
     name = name.removeprefix(PEFT_PREFIX).replace(".base_layer.", ".").replace("_orig_mod.", "")
-    name = name.replace(f".modules_to_save.{adapter}", "")
+    name = name.replace(f".modules_to_save.{ADAPTER}", "")
     if is_adapter(name):
-        name = name.replace(f".lora_magnitude_vector.{adapter}.weight", ".lora_magnitude_vector")
-        name = name.replace(f".{adapter}.weight", ".weight")
+        name = name.replace(f".lora_magnitude_vector.{ADAPTER}.weight", ".lora_magnitude_vector")
+        name = name.replace(f".{ADAPTER}.weight", ".weight")
     return name
 
 

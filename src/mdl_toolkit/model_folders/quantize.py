@@ -56,9 +56,7 @@ def replace_linears(
     """
     _bitsandbytes()
     names = set()
-    for name, module in list(decoder.named_modules()):
-        if not is_plain(module) or not name.startswith("model."):
-            continue
+    for name, module in _linear_layers(decoder):
         if not _makes_blocks(module, quantization):
             logger.warning(
                 f"{prefix}{name} stays unquantised: its {module.in_features} inputs make no whole blocks"
@@ -69,8 +67,7 @@ def replace_linears(
         )
         if module.bias is not None:
             new.bias = nn.Parameter(module.bias.detach(), requires_grad=False)
-        parent, _, leaf = name.rpartition(".")
-        setattr(decoder.get_submodule(parent), leaf, new)
+        decoder.set_submodule(name, new)
         names.add(f"{prefix}{name}.weight")
     return names
 
@@ -79,9 +76,14 @@ def quantized_names(decoder: nn.Module, quantization: Quantization, prefix: str)
     """Names of the weights that :func:`replace_linears` would quantise."""
     return {
         f"{prefix}{name}.weight"
-        for name, module in decoder.named_modules()
-        if is_plain(module) and name.startswith("model.") and _makes_blocks(module, quantization)
+        for name, module in _linear_layers(decoder)
+        if _makes_blocks(module, quantization)
     }
+
+
+def _linear_layers(decoder: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """The linear layers of a decoder's blocks, by name; its head stays as it is."""
+    return [(n, m) for n, m in decoder.named_modules() if is_plain(m) and n.startswith("model.")]
 
 
 def _makes_blocks(layer: nn.Linear, quantization: Quantization) -> bool:

@@ -21,7 +21,6 @@ from mdl_toolkit.model_folders.adapter_config import FIELDS, read_config, value_
 from mdl_toolkit.model_folders.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OVERLAY_WEIGHTS
 from mdl_toolkit.model_folders.manifest import Kind
 from mdl_toolkit.model_folders.names import (
-    ADAPTER,
     LORA_PARTS,
     PEFT_PREFIX,
     is_adapter,
@@ -50,18 +49,15 @@ class TrainedWeights:
     full: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def collect(
-        cls, named: Iterable[tuple[str, Tensor]], config: Any, adapter: str = ADAPTER
-    ) -> TrainedWeights:
+    def collect(cls, named: Iterable[tuple[str, Tensor]], config: Any) -> TrainedWeights:
         """Sort the trained tensors of a model that PEFT has injected an adapter into.
 
         Args:
             named: Trained tensors, by the names that they have in the model.
             config: PEFT's ``LoraConfig``, or its fields.
-            adapter: The adapter's name in the model.
         """
         fields = config if isinstance(config, Mapping) else config.to_dict()
-        lora, full = _by_module((published_name(name, adapter), tensor) for name, tensor in named)
+        lora, full = _by_module((published_name(name), tensor) for name, tensor in named)
         return cls({key: fields[key] for key in FIELDS if key in fields}, lora, full)
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from mdl_toolkit.compat.interpreter import run_exit_functions
 from mdl_toolkit.terminal.console import flush
-from mdl_toolkit.terminal.live_line import clear_live_line
+from mdl_toolkit.terminal.live_line import LIVE
 
 
 def end_process(code: int, *, exit_functions: bool) -> NoReturn:
@@ -27,6 +27,6 @@ def end_process(code: int, *, exit_functions: bool) -> NoReturn:
     """
     if exit_functions:
         run_exit_functions()
-    clear_live_line()
+    LIVE.clear()
     flush()
     os._exit(code)

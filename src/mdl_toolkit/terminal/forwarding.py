@@ -21,11 +21,7 @@ class SignalForwarder:
         self._early: list[int] = []
 
     def __enter__(self) -> SignalForwarder:
-        if self._listener is not current():
-            self._stack.enter_context(self._listener)
-        for name in ("answer", "again"):
-            self._stack.callback(setattr, self._listener, name, getattr(self._listener, name))
-            setattr(self._listener, name, self._forward)
+        self._stack.enter_context(self._listener.answered_by(self._forward, self._forward))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType, TracebackType
 from typing import Any
 
-from mdl_toolkit.terminal.live_line import clear_live_line
+from mdl_toolkit.terminal.live_line import LIVE
 from mdl_toolkit.terminal.watchdog import SignalWatchdog
 
 #: A terminal's Ctrl-C, a scheduler's notices, and the end of the terminal or connection.
@@ -71,6 +72,24 @@ class Listener:
     def interrupt(self, number: int) -> None:
         """Raise :class:`Interrupted`: what the first signal does where nothing else was set."""
         raise Interrupted(number)
+
+    @contextmanager
+    def answered_by(
+        self, answer: Callable[[int], None], again: Callable[[int], None] | None = None
+    ) -> Iterator[None]:
+        """Listen while the block lasts, if this doesn't already, with other answers.
+
+        Args:
+            answer: Called with the first signal's number.
+            again: Called with a second one's; the same as before if it is ``None``.
+        """
+        with nullcontext() if self is _current else self:
+            before = self.answer, self.again
+            self.answer, self.again = answer, again or self.again
+            try:
+                yield
+            finally:
+                self.answer, self.again = before
 
     def __enter__(self) -> Listener:
         global _current
@@ -135,7 +154,7 @@ def current() -> Listener | None:
 
 def _end_by_signal(number: int) -> None:
     """The system's own way of ending a process also tells the parent which signal it was."""
-    clear_live_line()
+    LIVE.clear()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # the first process of a container: the system spares it

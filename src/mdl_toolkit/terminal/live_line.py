@@ -91,16 +91,6 @@ class LiveLine:
 LIVE = LiveLine()
 
 
-def is_live() -> bool:
-    """Whether this process may keep a live line."""
-    return LIVE.possible()
-
-
-def clear_live_line() -> None:
-    """Remove the live line if there is one, so that something else can stand there."""
-    LIVE.clear()
-
-
 @contextlib.contextmanager
 def status(text: str) -> Iterator[None]:
     """Show on a terminal what is being done, as long as nothing else is printed and the block lasts.

@@ -29,10 +29,7 @@ class StopSignals:
         self._stack = ExitStack()
 
     def __enter__(self) -> StopSignals:
-        if current() is not self._listener:
-            self._stack.enter_context(self._listener)
-        before, self._listener.answer = self._listener.answer, self._note
-        self._stack.callback(setattr, self._listener, "answer", before)
+        self._stack.enter_context(self._listener.answered_by(self._note))
         return self
 
     def __exit__(

@@ -22,6 +22,7 @@ from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.conversion.worker import ClipJob, LoadOptions
 from mdl_toolkit.errors import MdlError
 from support.data.clips import TINY, convert_settings, small_task, tone, write_csv, write_wav
+from support.data.dataworkers import with_code
 from support.data.recordings import bursts, mp3_bytes
 
 OPTIONS = LoadOptions(AudioLimits(), 16000, "pcm16")
@@ -55,9 +56,7 @@ def waiting_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         worker.load = load
         """
     )
-    monkeypatch.setattr(
-        child_process, "_CODE", child_process._CODE.replace("; from", f"; exec({code!r}); from", 1)
-    )
+    monkeypatch.setattr(child_process, "_CODE", with_code(child_process._CODE, code))
     return path
 
 

@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 import mdl_toolkit
-from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels import loss as losses
 from mdl_toolkit.model.kernels import norm as norms
@@ -25,15 +24,8 @@ from mdl_toolkit.model.midashenglm import MiDashengLMModel
 from mdl_toolkit.training.trainable import layers
 from support.models.batches import random_batch
 
+pytestmark = pytest.mark.usefixtures("always_onednn")
 Function = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def onednn_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_onednn():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
 
 
 def gradients_and_their_gradients(function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:

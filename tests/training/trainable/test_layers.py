@@ -14,9 +14,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from mdl_toolkit.compat.torch_cpu import has_onednn
 from mdl_toolkit.model import MiDashengLMConfig, MiDashengLMModel
-from mdl_toolkit.model.kernels import linear as products
 from mdl_toolkit.model.kernels.linear import lay_out
 from mdl_toolkit.model_folders.names import ADAPTER
 from mdl_toolkit.settings import TrainSettings
@@ -24,13 +22,7 @@ from mdl_toolkit.training.trainable.adapters import lora_config, make_trainable
 from support.models.batches import random_batch
 from support.models.tiny import tiny_config
 
-
-@pytest.fixture(autouse=True)
-def always_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_onednn():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "_LEAST_WORK_IN_TRAINING", 1)
+pytestmark = pytest.mark.usefixtures("always_onednn")
 
 
 def settings(**changes: Any) -> TrainSettings:

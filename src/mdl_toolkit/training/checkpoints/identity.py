@@ -9,7 +9,7 @@ from typing import Any
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.settings.options import options_where
+from mdl_toolkit.settings.options import flag, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.state import RunState
 
@@ -60,16 +60,14 @@ class Identity:
         for name, before, now in changed:
             if name in deciding:
                 raise UserError(
-                    f"{checkpoint} is of a run with --{name.replace('_', '-')} {_shown(before)}, now "
+                    f"{checkpoint} is of a run with {flag(name)} {_shown(before)}, now "
                     f"{_shown(now)}: this can't change when a run is resumed; resume with the old value, or "
                     "train anew with another --output"
                 )
         unheeded = options_where(TrainSettings, resume=("free", "derived"))
         for name, before, now in changed:
             if name not in unheeded:
-                logger.warning(
-                    f"resuming with --{name.replace('_', '-')} {_shown(now)}; before, it was {_shown(before)}"
-                )
+                logger.warning(f"resuming with {flag(name)} {_shown(now)}; before, it was {_shown(before)}")
         if state.eval_dataset is not None and self.eval_dataset not in (None, state.eval_dataset):
             logger.warning(
                 "resuming with another --eval-dataset: eval_loss can't be compared with what it was before"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, try_lock
+from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, lock_if_possible
 from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, listed_files
 from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
@@ -39,11 +39,7 @@ def output_lock(output: Path) -> Iterator[None]:
     except OSError as error:
         raise MdlError(f"--output {output} can't be written to: {error.strerror}") from error
     try:
-        try:
-            locked = try_lock(descriptor)
-        except OSError:  # a file system without locks must not keep the run from working
-            locked = True
-        if not locked:
+        if not lock_if_possible(descriptor):
             raise UserError(
                 f"--output {output}: another run is at work there; wait for it, stop it, or name another "
                 "folder"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.memory import gib
-from mdl_toolkit.terminal.live_line import is_live
+from mdl_toolkit.terminal.live_line import LIVE
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import Ticker, duration
 from mdl_toolkit.training.metrics.file import MetricsLog
@@ -68,7 +68,7 @@ class Reporter:
                 f"learning rate {values['learning_rate']:.3g}, grad norm {values['grad_norm']:.3g}, "
                 f"{rate:.1f} clips/s, {gib(values['memory'])}, {duration(left)} left"
             )
-        elif is_live() and self._live.due():
+        elif LIVE.possible() and self._live.due():
             self._live.show(
                 f"step {number}/{total_steps} ({100 * number // total_steps} %), "
                 f"loss {values['loss']:.4f}, {rate:.1f} clips/s, {duration(left)} left"
@@ -81,7 +81,7 @@ class Reporter:
         if self._every is not None:
             return number % self._every == 0
         now = time.monotonic()
-        if is_live() or now < self._due:
+        if LIVE.possible() or now < self._due:
             return False
         self._due = now + min(max(_SHORTEST, elapsed / 100), _LONGEST)
         return True

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.compat.peft_layers import is_lora_layer
-from mdl_toolkit.distributed.sharding import full_tensor, load_full
+from mdl_toolkit.distributed.sharding import full_tensor, load_full, local_part
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.model_folders.load import tied_names
 from mdl_toolkit.model_folders.names import (
@@ -228,7 +228,6 @@ def _initialise_magnitude(module: Any) -> None:
     weight, magnitude = module.get_base_layer().weight, module.lora_magnitude_vector[ADAPTER].weight
     if not weight.is_floating_point() or type(weight).__name__ == "Params4bit":
         return  # of quantised weights PEFT has done it
-    local = weight.to_local() if hasattr(weight, "to_local") else weight
-    target = magnitude.to_local() if hasattr(magnitude, "to_local") else magnitude
     # Both are split by rows in the same way, so each process can take the norms of its own rows.
-    target.copy_(torch.linalg.vector_norm(local.detach(), dim=1, dtype=torch.float32))
+    norms = torch.linalg.vector_norm(local_part(weight).detach(), dim=1, dtype=torch.float32)
+    local_part(magnitude).copy_(norms)

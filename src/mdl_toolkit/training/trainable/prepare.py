@@ -15,15 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from mdl_toolkit.distributed.group import Ranks
-from mdl_toolkit.distributed.sharding import load_full, own_rows
+from mdl_toolkit.distributed.sharding import load_full, local_part, own_rows
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model.kernels.linear import lay_out
 from mdl_toolkit.model_folders.folder import open_folder
-from mdl_toolkit.model_folders.load import build_empty, check_names, load_model, named_tensors, tied_names
+from mdl_toolkit.model_folders.load import (
+    build_empty,
+    check_names,
+    load_model,
+    named_tensors,
+    set_tensor,
+    tied_names,
+)
 from mdl_toolkit.model_folders.names import is_adapter, published_name
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import TrainSettings
@@ -164,12 +170,10 @@ def load_shards(model: MiDashengLMModel, folder: Path, device: torch.device) -> 
 def _materialise(model: nn.Module, groups: list[list[str]], device: torch.device) -> None:
     """Give everything on the meta device storage, one for each group of tied names."""
     model.to_empty(device=device)
+    tensors = dict(named_tensors(model))
     for first, *others in groups:
         for other in others:
-            owner, _, leaf = first.rpartition(".")
-            tensor = getattr(model.get_submodule(owner), leaf)
-            owner, _, leaf = other.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, tensor)
+            set_tensor(model, other, tensors[first])
 
 
 @torch.no_grad()
@@ -179,8 +183,7 @@ def _fill(tensor: Tensor, files: Any, name: str) -> int:
         return int(files[name].bytes)
     start, stop = own_rows(tensor)
     rows = files.slice(name, start, stop)
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    local.copy_(rows)
+    local_part(tensor).copy_(rows)
     return int(rows.nbytes)
 
 
