@@ -1,8 +1,8 @@
 """Errors that end a command with a message for a person and an exit code.
 
 A :class:`UserError` was caused by the user, who can correct it: a wrong option, a damaged file. It ends the
-command with exit code 2. All others were caused by the machine or by this package and end it with 1. After
-a signal the exit code is 128 plus the signal's number.
+command with exit code 2. All others were caused by the machine or by this package and end it with 1, but for
+a lost peer (3). After a signal the exit code is 128 plus the signal's number where everything was saved.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class NonFiniteError(MdlError):
 
 class OutOfMemoryError(MdlError):
     """A batch of a single clip that does not fit into memory."""
+
+
+class PeerLostError(MdlError):
+    """Another process of the run is gone, frozen or can't be reached. Exit code 3."""
+
+    exit_code = 3
 
 
 class Stopped(MdlError):  # noqa: N818 -- no failure: somebody asked for it

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
+from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, agree_on_start, export_address, open_store
 from mdl_toolkit.distributed.waiting import WaitingMessage
@@ -44,6 +45,7 @@ class Ranks:
         local_world_size: The number of processes on this machine.
         device: The device of this process, which no other process uses.
         restarted: Whether the launcher has restarted these processes after it lost one.
+        hosts: The names of the processes' hosts, in order of rank.
     """
 
     def __init__(
@@ -57,6 +59,11 @@ class Ranks:
         self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
         self.device, self.restarted = device, restarted
         self._group = group
+        self.hosts: tuple[str, ...] = tuple(self.gather_objects(host_name()))
+
+    def name(self, rank: int) -> str:
+        """A process as messages name it: ``rank 3 (host node-b)``."""
+        return rank_on_host(rank, self.hosts[rank] if rank < len(self.hosts) else host_name())
 
     @property
     def is_main(self) -> bool:
