@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.files import atomic_file, atomic_folder, remove_partials, sha256_of, try_lock, write_json
+from mdl_toolkit.files import (
+    atomic_file,
+    atomic_folder,
+    ending_with,
+    remove_partials,
+    sha256_of,
+    try_lock,
+    write_json,
+)
 
 
 def test_a_file_takes_its_name_only_when_it_is_finished(tmp_path: Path):
@@ -31,6 +39,25 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_closing_never_hides_the_error_that_came_first(tmp_path: Path):
+    """A full disk fails at the write and, with what is still in the buffer, again at the close."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    stream = open("/dev/full", "w")  # noqa: SIM115 -- the block under test closes it
+    with pytest.raises(ValueError, match="a row is wrong"), ending_with(stream.close):  # noqa: PT012 -- both in one block
+        stream.write("in the buffer")
+        raise ValueError("a row is wrong")
+    assert stream.closed
+    stream = open("/dev/full", "w")  # noqa: SIM115 -- the block under test closes it
+    with pytest.raises(OSError, match="No space left"), ending_with(stream.close):
+        stream.write("nothing has failed before")
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "a.txt") as partial:  # noqa: PT012 -- both in one block
+        os.dup2(os.open("/dev/full", os.O_WRONLY), partial.fileno())
+        partial.write("in the buffer")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk_at_the_last_moment_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,22 @@ def storage_cause(error: BaseException) -> str | None:
         return None
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{where}"
+
+
+@contextmanager
+def ending_with(close: Callable[[], object]) -> Iterator[None]:
+    """Call ``close`` after the block. What it raises never takes the place of the block's own error.
+
+    Closing a file writes what is still in its buffer: on a full disk it fails as the write before it did, and
+    a ``finally`` or ``with`` would show that error in place of the one with the file's name and the remedy.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            close()
+        raise
+    close()
 
 
 def fsync_path(path: Path) -> None:
@@ -116,14 +132,16 @@ def atomic_file(target: Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
     try:
-        with open(partial, mode, **kwargs) as stream:
+        stream = open(partial, mode, **kwargs)  # noqa: SIM115 -- closed in any case, by ending_with
+        with ending_with(stream.close):
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, target)
         fsync_path(target.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_json(target: Path, value: Any) -> None:

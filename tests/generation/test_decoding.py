@@ -382,7 +382,7 @@ def test_a_file_that_is_no_mapping(base: Path, tmp_path: Path):
 
 def test_work_of_other_settings_is_not_gone_on_with(base: Path, tmp_path: Path, monkeypatch, capsys):
     """A journal belongs to the settings, wherever they come from."""
-    from mdl_toolkit.infer.journal import Journal
+    from mdl_toolkit.infer.journal.journal import Journal
 
     folder = _with(base, tmp_path / "m", {})
     monkeypatch.chdir(tmp_path)

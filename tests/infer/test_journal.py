@@ -6,10 +6,12 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from mdl_toolkit.errors import MdlError, UserError
+from mdl_toolkit.infer.journal.journal import Journal
 from support.inference import make_table, predict, watch_rows
 from support.models.tiny import make_model_folder
 
@@ -67,8 +69,6 @@ def test_a_journal_that_is_damaged_is_not_trusted(folder: Path, model: Path, int
 
 
 def test_two_at_once_are_refused(folder: Path, model: Path, interrupted_after):
-    from mdl_toolkit.infer.journal import Journal
-
     make_table(folder)
     with interrupted_after(1):
         predict(folder, model)
@@ -85,8 +85,6 @@ def test_two_at_once_are_refused(folder: Path, model: Path, interrupted_after):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES, errno.ESTALE])
 def test_a_journal_that_can_t_be_locked_is_written_all_the_same(tmp_path: Path, monkeypatch, number: int):
-    from mdl_toolkit.infer.journal import Journal
-
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -98,32 +96,42 @@ def test_a_journal_that_can_t_be_locked_is_written_all_the_same(tmp_path: Path, 
     assert (journal.folder / "rank-0.jsonl").exists()
 
 
-def test_a_full_disk_keeps_what_is_done(folder: Path, model: Path, monkeypatch):
-    from mdl_toolkit.infer import journal as journal_module
+class _FullDisk:
+    """A journal's file on a disk with room for so many bytes more; it fails once more when it is closed."""
 
+    def __init__(self, stream: IO[bytes], room: int) -> None:
+        self._stream, self._room = stream, room
+
+    def write(self, data: memoryview) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = self._stream.write(data[: self._room])
+        self._room -= count
+        return count
+
+    def truncate(self, size: int) -> None:
+        self._stream.truncate(size)
+
+    def close(self) -> None:
+        self._stream.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_keeps_what_is_done_and_says_so(folder: Path, model: Path, monkeypatch):
+    """The file's second error, when it is closed, doesn't hide the first, which says what to do."""
     make_table(folder)
-    predict(folder, model, output=folder / "whole.csv")
-    written = []
-    original = journal_module.Journal._write
+    predict(folder, model, output=folder / "whole.csv", batch_size=1)
+    opened = Journal.open
 
-    def full(self, value):
-        if len(written) == 3:
-
-            class Full:
-                def write(self, data):
-                    raise OSError(errno.ENOSPC, "No space left on device")
-
-                def close(self):
-                    pass
-
-            self._stream.close()
-            self._stream = Full()
-        written.append(value)
-        original(self, value)
+    def on_a_full_disk(self: Journal) -> None:
+        opened(self)
+        self._stream = _FullDisk(self._stream, room=700)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal_module.Journal, "_write", full)
-        with pytest.raises(MdlError, match="No space left on device; what was done before is kept"):
-            predict(folder, model)
-    predict(folder, model)
+        patch.setattr(Journal, "open", on_a_full_disk)
+        with pytest.raises(MdlError, match=r"No space left on device; what was done .* is kept: make room"):
+            predict(folder, model, batch_size=1)
+    journal = folder / "out.csv.partial/rank-0.jsonl"
+    assert journal.stat().st_size == 700 and not journal.read_bytes().endswith(b"\n"), "a line is cut short"
+    predict(folder, model, batch_size=1)
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()

@@ -17,7 +17,7 @@ from mdl_toolkit.data.input.records import Row, read_records
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.infer.columns import output_columns
-from mdl_toolkit.infer.journal import Journal
+from mdl_toolkit.infer.journal.journal import Journal
 from mdl_toolkit.infer.run import inference
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.settings.checks import output_kind

@@ -19,7 +19,7 @@ from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer import work as work_module
-from mdl_toolkit.infer.peer import Peer
+from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.prompts import RowReader
 from mdl_toolkit.infer.run import inference
 from mdl_toolkit.model_folders.manifest import ModelManifest

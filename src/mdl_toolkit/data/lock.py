@@ -133,7 +133,8 @@ class _Lock:
         with contextlib.suppress(OSError):
             self._path.unlink()
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with contextlib.suppress(OSError):  # nothing was written through it
+                os.close(self._descriptor)
         elif self.marker is not None:
             self.marker.release()
 

@@ -25,7 +25,8 @@ from mdl_toolkit.infer.columns import (
     named,
     output_columns,
 )
-from mdl_toolkit.infer.journal import Journal, RowResult
+from mdl_toolkit.infer.journal.journal import Journal
+from mdl_toolkit.infer.journal.lines import RowResult
 from mdl_toolkit.infer.windows import read_windows
 from mdl_toolkit.settings.checks import output_kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdl_toolkit.data.input.records import read_header
 from mdl_toolkit.errors import SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.infer.peer import Peer
+from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.settings import InferenceSettings
 
 

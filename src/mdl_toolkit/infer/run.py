@@ -10,11 +10,12 @@ from mdl_toolkit.data.input.noticed import SILENT
 from mdl_toolkit.data.input.records import Row, read_layout, read_records
 from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
 from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.files import ending_with
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
-from mdl_toolkit.infer.journal import Journal
+from mdl_toolkit.infer.journal.journal import Journal
 from mdl_toolkit.infer.output import Written, write_output
-from mdl_toolkit.infer.peer import Peer
+from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.work import Work
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
@@ -57,10 +58,8 @@ def _inference(settings: InferenceSettings, peer: Peer) -> None:
     journal.open()
     if resumed:
         journal.forget_left()
-    try:
+    with ending_with(journal.close):
         _do(work, journal, rows, resumed)
-    finally:
-        journal.close()
 
 
 def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:

@@ -19,9 +19,9 @@ from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
 from mdl_toolkit.generation.decoding import in_force
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
-from mdl_toolkit.infer.journal import Journal
+from mdl_toolkit.infer.journal.journal import Journal
 from mdl_toolkit.infer.options import answer_limits, choose_decoding, describe_generation
-from mdl_toolkit.infer.peer import Peer
+from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader
 from mdl_toolkit.infer.windows import by_length, read_windows, window_rows
 from mdl_toolkit.memory import available_bytes

@@ -19,6 +19,7 @@ from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.distributed.group import Ranks, joined
 from mdl_toolkit.errors import MdlError
+from mdl_toolkit.files import ending_with
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
 from mdl_toolkit.model_folders.manifest import BaseRecord
 from mdl_toolkit.settings import TrainSettings
@@ -127,11 +128,8 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     with batches, evaluation_batches or nullcontext():
         batches.start()  # the data workers get ready while the model is loaded
         run = _assemble(settings, ranks, prepared, identity, start, batches, evaluation_batches)
-        try:
-            with StopSignals() as signals:
-                summary = _train_and_write(settings, ranks, prepared, run, signals)
-        finally:
-            run.reporter.close()
+        with ending_with(run.reporter.close), StopSignals() as signals:
+            summary = _train_and_write(settings, ranks, prepared, run, signals)
         print_summary(settings.output, summary)
 
 

@@ -67,7 +67,7 @@ def kind(line: str) -> str:
 def test_conversion_and_inference(shop: Path):
     for function, words in (
         ("mdl_toolkit.data.conversion.work.Conversion._write", ["convert-dataset", "train.csv", "--config"]),
-        ("mdl_toolkit.infer.journal.Journal.add", ["inference", "test.csv", "--model-name"]),
+        ("mdl_toolkit.infer.journal.journal.Journal.add", ["inference", "test.csv", "--model-name"]),
     ):
         name = words[0]
         words += ["convert.yaml"] if name == "convert-dataset" else ["alone/final"]

@@ -51,7 +51,7 @@ def test_a_conversion(number: signal.Signals, shop: Path):
 def test_an_inference_goes_on_with_the_same_command(number: signal.Signals, shop: Path):
     output = shop / f"stopped-{number.name}.csv"
     words = [*PREDICT[1:], output.name, "--batch-size", "1"]
-    finished = stopped(shop, "mdl_toolkit.infer.journal.Journal.add", words, number)
+    finished = stopped(shop, "mdl_toolkit.infer.journal.journal.Journal.add", words, number)
     assert finished.code == 128 + number, finished.output
     said = f"stopped by {number.name}: the answers so far are kept; the same command goes on with them"
     assert finished.lines[-1] == said and "Traceback" not in finished.output

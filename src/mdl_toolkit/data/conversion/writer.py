@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ class FolderWriter:
         self._clear()
 
     def abandon(self) -> None:
-        """Close the file without finishing it."""
-        self._file.close()
+        """Close the file without finishing it; what goes wrong then is of no interest any more."""
+        with suppress(OSError):
+            self._file.close()
 
     def finish(self) -> dict[str, int]:
         """Write the rest of the rows; returns the size of each data file in bytes."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mdl_toolkit.files import ending_with
 from mdl_toolkit.model_folders.tensorfiles.headers import DTYPES
 
 _CODES = {getattr(torch, name): code for code, (name, _) in DTYPES.items()}
@@ -49,7 +50,8 @@ def write_tensors(
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data begins aligned
     expected = iter(layout.items())
-    with open(path, "wb") as stream:
+    stream = open(path, "wb")  # noqa: SIM115 -- closed in any case, by ending_with
+    with ending_with(stream.close):
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
         for name, tensor in tensors:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from mdl_toolkit.files import ending_with
 from mdl_toolkit.memory import gib
 from mdl_toolkit.terminal.live_line import LIVE
 from mdl_toolkit.terminal.logs import get_logger
@@ -110,7 +112,6 @@ class Reporter:
 
     def close(self) -> None:
         """Close the file and finish the trackers."""
-        if self._log is not None:
-            self._log.close()
-        if self._trackers is not None:
-            self._trackers.close()
+        with ending_with(self._trackers.close) if self._trackers is not None else nullcontext():
+            if self._log is not None:
+                self._log.close()

@@ -11,60 +11,18 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.files import lock_if_possible, write_json
+from mdl_toolkit.infer.journal.lines import Place, RowResult, WindowLog, make_line, parse_line
 
 WORK_NAME = "work.json"
 #: Names of a journal's files, unfinished ones among them.
 _OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)")
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """The result of a row.
-
-    Attributes:
-        place: The row's place in the input, from 0.
-        prediction: The answer; empty where there is none.
-        error: Why there is no answer; ``None`` where there is one.
-        cut: Whether the limit ended the answer.
-    """
-
-    place: int
-    prediction: str = ""
-    error: str | None = None
-    cut: bool = False
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Where a line of a journal lies."""
-
-    file: Path
-    start: int
-    length: int
-
-    def read(self) -> Any:
-        with open(self.file, "rb") as stream:
-            stream.seek(self.start)
-            return _parse(stream.read(self.length))
-
-
-def _parse(line: bytes) -> Any:
-    """The value of a line, or ``None`` where it is not whole."""
-    if len(line) < 10 or not line.endswith(b"\n"):
-        return None
-    body = line[9:-1]
-    if line[:9] != b"%08x " % zlib.crc32(body):
-        return None
-    return json.loads(body)
 
 
 def partial_folder(output: Path) -> Path:
@@ -72,38 +30,21 @@ def partial_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-@dataclass
-class _WindowRecord:
-    """What a journal has of a window."""
-
-    lines: list[_Line] = field(default_factory=list)
-    rows: int = 0
-    errors: int = 0
-    cut: int = 0
-
-
-class Journal:
+class Journal(WindowLog):
     """The journal of one process, and what all of them have done.
 
     Args:
         output: The file that is being made.
         rank: The number of this process.
-
-    Attributes:
-        rows: Rows of finished windows.
-        errors: Those of them that failed.
-        cut: Those whose answers the length limit ended.
     """
 
     def __init__(self, output: Path, rank: int = 0) -> None:
+        super().__init__()
         self.output, self.folder = output, partial_folder(output)
         self._path = self.folder / f"rank-{rank}.jsonl"
         self._lock: Any = None
         self._stream: Any = None
-        self._open: dict[tuple[Path, int], _WindowRecord] = {}
-        self._done: dict[int, _WindowRecord] = {}
         self._read_to: dict[Path, int] = {}
-        self.rows = self.errors = self.cut = 0
 
     def prepare(self, work: Mapping[str, Any], window_rows: int, overwrite: bool) -> bool:
         """Make the folder, or find out whether what is there is the same work. One process alone does this.
@@ -204,7 +145,8 @@ class Journal:
             raise UserError(f"{self.folder}: can't be written: {error.strerror or error}") from None
         _lock(self._lock, self.output)
         self.refresh()
-        self._stream = open(self._path, "ab")  # noqa: SIM115 -- closed in close
+        # Without a buffer, so that nothing is left to be written when it is closed.
+        self._stream = open(self._path, "ab", buffering=0)  # noqa: SIM115 -- closed in close
         self._stream.truncate(self._read_to.get(self._path, 0))
 
     def refresh(self) -> None:
@@ -214,40 +156,12 @@ class Journal:
             with open(path, "rb") as stream:
                 stream.seek(position)
                 for line in stream:
-                    value = _parse(line)
+                    value = parse_line(line)
                     if value is None:  # cut short by a kill, or being written right now
                         break
-                    self._take(value, _Line(path, position, len(line)))
+                    self._take(value, Place(path, position, len(line)))
                     position += len(line)
             self._read_to[path] = position
-
-    def _take(self, value: Any, line: _Line) -> None:
-        number = value["window"]
-        key = (line.file, number)
-        if "begin" in value:
-            self._open[key] = _WindowRecord()
-        elif "rows" in value and key in self._open:
-            window = self._open[key]
-            window.lines.append(line)
-            window.rows += len(value["rows"])
-            window.errors += sum(row[2] is not None for row in value["rows"])
-            window.cut += sum(bool(row[3]) for row in value["rows"])
-        elif "done" in value and key in self._open:
-            window = self._open.pop(key)
-            if number not in self._done and window.rows == value["done"]:
-                self._done[number] = window
-                self.rows += window.rows
-                self.errors += window.errors
-                self.cut += window.cut
-
-    @property
-    def windows(self) -> int:
-        """Finished windows."""
-        return len(self._done)
-
-    def is_done(self, window: int) -> bool:
-        """Whether a window is finished."""
-        return window in self._done
 
     def results(self, window: int) -> dict[int, RowResult]:
         """Results of a finished window's rows by place."""
@@ -260,33 +174,18 @@ class Journal:
                 found[place] = RowResult(place, prediction, error, bool(cut))
         return found
 
-    def begin(self, window: int) -> None:
-        """Note that a window is begun; what an earlier run had of it is ignored from now on."""
-        self._write({"window": window, "begin": True})
-
-    def add(self, window: int, results: Sequence[RowResult]) -> None:
-        """Note results of a window."""
-        rows = [[r.place, r.prediction, r.error, int(r.cut)] for r in results]
-        self._write({"window": window, "rows": rows})
-
-    def finish(self, window: int) -> None:
-        """Note that a window is done: its results outlive a kill from here on."""
-        self._write({"window": window, "done": self._open[self._path, window].rows})
-
     def _write(self, value: Any) -> None:
-        body = json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        line = make_line(value)
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            append_whole(self._stream, line)
         except OSError as error:
-            raise MdlError(
-                f"{self._path}: can't be written: {error.strerror or error}; what was done before is kept: "
-                "start the same command again"
-            ) from None
+            raise cannot_write(self._path, error) from None
         start = self._read_to.get(self._path, 0)
-        self._take(value, _Line(self._path, start, len(line)))
+        self._take(value, Place(self._path, start, len(line)))
         self._read_to[self._path] = start + len(line)
+
+    def _rows_of_open(self, window: int) -> int:
+        return self._open[self._path, window].rows
 
     def leave(self) -> None:
         """Note that this process has nothing left to do: the folder may go."""
@@ -304,15 +203,35 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the files."""
-        for stream in (self._stream, self._lock):
-            if stream is not None:
-                stream.close()
-        self._stream = self._lock = None
+        with ExitStack() as stack:  # which closes the second where the first fails, too
+            for stream in (self._lock, self._stream):
+                if stream is not None:
+                    stack.callback(stream.close)
+            self._stream = self._lock = None
 
     def remove(self) -> None:
         """Remove the folder: the output is whole."""
         self.close()
         self._clear()
+
+
+def append_whole(stream: IO[bytes], line: bytes) -> None:
+    """Write all of a line to a file that has no buffer.
+
+    Raises:
+        OSError: It can't be written, or only a part of it can.
+    """
+    rest = memoryview(line)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
+
+
+def cannot_write(path: Path, error: OSError) -> MdlError:
+    """The error for a line that can't be added to a journal's file."""
+    return MdlError(
+        f"{path}: can't be written: {error.strerror or error}; what was done before is kept: make room, then "
+        "start the same command again"
+    )
 
 
 def _lock(stream: Any, output: Path) -> None:
