@@ -14,11 +14,17 @@ import torch
 from mdl_toolkit.distributed import rendezvous
 from mdl_toolkit.distributed.failure import Failure, FailureWatch, end_together, is_peer_loss
 from mdl_toolkit.distributed.group import Ranks, choose_device, joined
+from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import SettingsError, Stopped
 from support.processes.ranks import ROOT, start_ranks
 
 PEERS = str(ROOT / "tests" / "support" / "processes" / "peers.py")
+
+
+def named(rank: int) -> str:
+    """A process of this host in messages."""
+    return rank_on_host(rank, host_name())
 
 
 def lines(output: str) -> list[str]:
@@ -43,7 +49,7 @@ def test_processes_talk_and_accelerate_sees_them() -> None:
 def test_a_failure_ends_all_with_its_cause(what: str) -> None:
     (first_code, first), (second_code, second) = start_ranks([PEERS, what, "1"], 2)
     assert (first_code, second_code) == (2, 2)
-    assert lines(second) == ["error: rank 1: train.csv row 17 (a.wav): is empty"]
+    assert lines(second) == [f"error: {named(1)}: train.csv row 17 (a.wav): is empty"]
     assert lines(first) == []
 
 
@@ -51,7 +57,7 @@ def test_the_cause_outlives_the_process_that_keeps_the_meeting_point() -> None:
     """Rank 0 fails; the other one, which is busy, must still learn why."""
     (first_code, first), (second_code, second) = start_ranks([PEERS, "fail while another is busy", "0"], 2)
     assert (first_code, second_code) == (2, 2)
-    assert lines(first) == ["error: rank 0: train.csv row 17 (a.wav): is empty"]
+    assert lines(first) == [f"error: {named(0)}: train.csv row 17 (a.wav): is empty"]
     assert lines(second) == []
 
 
@@ -59,7 +65,7 @@ def test_another_machine_is_told_the_cause() -> None:
     (first_code, first), (second_code, second) = start_ranks([PEERS, "fail", "1"], 2, local_world_size=1)
     assert (first_code, second_code) == (2, 2)
     for output in (first, second):
-        assert lines(output) == ["error: rank 1: train.csv row 17 (a.wav): is empty"]
+        assert lines(output) == [f"error: {named(1)}: train.csv row 17 (a.wav): is empty"]
 
 
 def test_when_all_fail_one_says_so() -> None:
@@ -82,7 +88,7 @@ def test_a_killed_process_is_missed() -> None:
     assert first_code == 1
     assert (
         len(lines(first)) == 1
-        and "rank 0: another process of the run ended without an error message" in first
+        and f"{named(0)}: another process of the run ended without an error message" in first
     )
 
 
@@ -131,7 +137,7 @@ def test_torchrun_is_told_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     start_ranks([PEERS, "fail", "1"], 2)
     report = json.loads((tmp_path / "error.json").read_text())
-    assert report["message"]["message"] == "rank 1: train.csv row 17 (a.wav): is empty"
+    assert report["message"]["message"] == f"{named(1)}: train.csv row 17 (a.wav): is empty"
     assert "py_callstack" not in report["message"]["extraInfo"]
 
 
@@ -178,7 +184,10 @@ def test_processes_that_never_come_are_waited_for_in_vain(monkeypatch: pytest.Mo
     monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
     launch = Launch(rank=1, world_size=2, local_rank=1, local_world_size=2)
-    with pytest.raises(MdlError, match=r"rank 1: could not join .* at 127\.0\.0\.1:1: "), joined(launch):
+    with (
+        pytest.raises(MdlError, match=r"rank 1 \(host .+\): could not join .* at 127\.0\.0\.1:1: "),
+        joined(launch),
+    ):
         pass
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GLOO_SOCKET_IFNAME"):
         os.environ.pop(name, None)

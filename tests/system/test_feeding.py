@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -96,7 +97,8 @@ def test_a_dead_worker_of_one_rank_ends_both_with_all_saved(
     finished = run([*TWO, *harmed(words, "is killed", rank, output)], cwd=shop)
     assert finished.code == 1, "torchrun's own code, whatever that of its processes"
     causes = [line for line in finished.lines if line.startswith("error: ")]
-    assert len(causes) == 1 and causes[0].startswith(f"error: rank {rank}: data worker"), finished.output
+    assert len(causes) == 1, finished.output
+    assert re.match(rf"error: rank {rank} \(host \S+\): data worker", causes[0]), finished.output
     assert_all_saved(output, causes[0], "(SIGKILL)")
     finished = run([*TWO, *words, "--resume-from-checkpoint", "true"], cwd=shop)
     assert finished.code == 0, finished.output

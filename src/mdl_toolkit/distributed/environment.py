@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.errors import SettingsError
 
 # torchrun and everything that starts its agents, then MPI's names (accelerate starts mpirun for MULTI_CPU).
@@ -43,6 +44,11 @@ class ProcessRank:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+
+    @property
+    def name(self) -> str:
+        """This process as messages name it: ``rank 3 (host node-b)``."""
+        return rank_on_host(self.rank, host_name())
 
 
 def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:

@@ -160,7 +160,7 @@ class FailureWatch:
             return
         if failure is None:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            failure = Failure(-1, -1, 1, f"rank {self.launch.rank}: lost the run's rendezvous at {where}")
+            failure = Failure(-1, -1, 1, f"{self.launch.name}: lost the run's rendezvous at {where}")
         self.print_remote(failure)
         end_process(failure.code, exit_functions=False)
 
@@ -170,7 +170,7 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
     """Run the work of one process; its failure ends all processes, and another's failure ends it.
 
     Raises:
-        BaseException: The failure itself, in the process that failed first; its message begins with the rank.
+        BaseException: The failure itself, in the process that failed first, which its message names.
         SystemExit: Another process failed first; it has printed the cause.
     """
     rank = watch.launch.rank
@@ -188,7 +188,7 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         if isinstance(error, SystemExit) and not error.code:
             raise
         first = watch.first(5.0) if is_peer_loss(error) else None
-        cause, code = _cause(error, rank)
+        cause, code = _cause(error, watch.launch.name)
         if first is None:
             first = watch.report(code, cause)
         _end_for_sure(first.code if first else code)
@@ -232,23 +232,23 @@ def leave_group() -> None:
     end_process(code, exit_functions=True)
 
 
-def _cause(error: BaseException, rank: int) -> tuple[str, int]:
+def _cause(error: BaseException, name: str) -> tuple[str, int]:
+    """The line for a failure of the process of this name, and its exit code."""
     if is_peer_loss(error):
         detail = (str(error).splitlines() or [""])[0]
         return (
-            f"rank {rank}: another process of the run ended without an error message; it may have been "
+            f"{name}: another process of the run ended without an error message; it may have been "
             f"killed, by the machine's out-of-memory killer for example ({detail})"
         ), 1
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        return f"rank {rank}: stopped by {signal.Signals(number).name}", 128 + number
+        return f"{name}: stopped by {signal.Signals(number).name}", 128 + number
     if isinstance(error, SystemExit):
-        return f"rank {rank}: left with exit code {error.code}", error.code if isinstance(
-            error.code, int
-        ) else 1
+        code = error.code if isinstance(error.code, int) else 1
+        return f"{name}: left with exit code {error.code}", code
     if isinstance(error, MdlError):
-        return f"rank {rank}: {error}", error.exit_code
-    return f"rank {rank}: {type(error).__name__}: {error}", 1
+        return f"{name}: {error}", error.exit_code
+    return f"{name}: {type(error).__name__}: {error}", 1
 
 
 def _end_for_sure(code: int) -> None:

@@ -66,6 +66,11 @@ class Ranks:
         return rank_on_host(rank, self.hosts[rank] if rank < len(self.hosts) else host_name())
 
     @property
+    def prefix(self) -> str:
+        """What a message of this process alone begins with: its name and a colon; nothing in a run of one."""
+        return f"{self.name(self.rank)}: " if self.world_size > 1 else ""
+
+    @property
     def is_main(self) -> bool:
         """Whether this is rank 0, which prints and writes."""
         return self.rank == 0
@@ -193,7 +198,7 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
                 ]
             ) from None
         raise MdlError(
-            f"rank {launch.rank}: could not join the other processes of the run (of {launch.world_size}) at "
+            f"{launch.name}: could not join the other processes of the run (of {launch.world_size}) at "
             f"{address}: {cause}. Check that all were started and that this address can be reached"
         ) from error
     return store, restarted

@@ -59,8 +59,8 @@ class Peer(ProcessRank):
             if self.world_size > 1:
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, MdlError):
-                    error.args = (f"rank {self.rank}: {text}",)
-                report_failure(f"rank {self.rank}: {text}")
+                    error.args = (f"{self.name}: {text}",)
+                report_failure(f"{self.name}: {text}")
             raise
 
     @contextmanager

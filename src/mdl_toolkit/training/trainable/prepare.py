@@ -224,6 +224,6 @@ def _check_same(model: nn.Module, ranks: Ranks) -> None:
     different = [rank for rank, other in enumerate(found) if other != found[0]]
     if different:
         raise ModelError(
-            f"rank {different[0]} has loaded another model than rank 0: the machines' copies of the model "
-            "differ; give all of them the same folder or --revision"
+            f"{ranks.name(different[0])} has loaded another model than {ranks.name(0)}: the machines' copies "
+            "of the model differ; give all of them the same folder or --revision"
         )

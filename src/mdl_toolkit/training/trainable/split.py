@@ -70,12 +70,12 @@ class Splitter:
 
     Args:
         geometry: The audio geometry of the model.
-        rank: The rank of this process, for its messages.
+        prefix: What its messages begin with.
     """
 
-    def __init__(self, geometry: AudioGeometry, rank: int = 0) -> None:
+    def __init__(self, geometry: AudioGeometry, prefix: str = "") -> None:
         self.splits = 0
-        self._geometry, self._rank = geometry, rank
+        self._geometry, self._prefix = geometry, prefix
         self._failed: list[tuple[int, int]] = []
 
     def run(
@@ -129,7 +129,7 @@ class Splitter:
 
     def _warn(self, batch: PackedBatch) -> None:
         logger.warning(
-            f"rank {self._rank}: out of memory with {len(batch.rows)} clips of "
+            f"{self._prefix}out of memory with {len(batch.rows)} clips of "
             f"{sum(batch.sequence_lengths)} tokens in a micro-batch ({shown_rows(batch.rows)}): done in two "
             "parts, with the same result; a smaller --batch-size or --max-tokens is faster",
             extra=EVERYWHERE,

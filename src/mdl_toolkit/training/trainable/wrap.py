@@ -43,7 +43,7 @@ class Wrapped:
         self.trainable = trainable_parameters(model)
         self._device_type = ranks.device.type
         self._autocast = autocast
-        self._splitter = Splitter(model.geometry, ranks.rank)
+        self._splitter = Splitter(model.geometry, ranks.prefix)
         group = dist.group.WORLD if ranks.world_size > 1 else None
         self._reducer = GradientReducer(self.trainable.values(), group)
 
@@ -158,7 +158,7 @@ class Sharded(Wrapped):
         self.model, self.dtype = model, dtype
         self.trainable = trainable_parameters(model)
         self._device_type, self._autocast = ranks.device.type, False
-        self._splitter = Splitter(model.geometry, ranks.rank)
+        self._splitter = Splitter(model.geometry, ranks.prefix)
         # Whole gradients of adapters are small, and kept until the step's end they travel once; those of a
         # model are what sharding is there to avoid.
         self._reduce_each = settings.method == "full"
