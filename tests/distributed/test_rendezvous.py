@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from datetime import timedelta
 
 import pytest
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-from mdl_toolkit.distributed.rendezvous import agree_on_start, choose_interface
+from mdl_toolkit.distributed.rendezvous import agree_on_start
 
 SOON = timedelta(seconds=20)
 
@@ -73,13 +72,3 @@ def test_while_it_waits_it_says_for_how_many(server: TCPStore):
     others.join()
     second.join()
     assert missing[:3] == [2, 2, 2] and missing == sorted(missing, reverse=True)
-
-
-def test_the_interface_that_leads_to_the_rendezvous_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "to-be-removed")
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    choose_interface("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
-    choose_interface("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0"

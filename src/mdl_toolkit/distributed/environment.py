@@ -116,6 +116,11 @@ def is_started_by_torchrun(environ: Mapping[str, str] = os.environ) -> bool:
     return "TORCHELASTIC_RUN_ID" in environ
 
 
+def knows_local_size(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher has said how many processes this machine has; else it may have any number."""
+    return _first_set(environ, _LOCAL_WORLD) is not None
+
+
 def is_first_on_machine(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this process has local rank 0, or none: it prints what concerns its whole machine."""
     name = _first_set(environ, _LOCAL_RANK)

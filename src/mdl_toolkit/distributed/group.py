@@ -21,6 +21,8 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.network.interfaces import choose_interface
+from mdl_toolkit.distributed.network.reach import with_remark
 from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, agree_on_start, export_address, open_store
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import MdlError, SettingsError
@@ -175,11 +177,12 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
     """Join the default process group; the store of this start, and whether it is a restart."""
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
     address = export_address(launch)
-    waiting = WaitingMessage(f"at {address}", environ)
+    waiting = with_remark(WaitingMessage(f"at {address}", environ), launch, environ)
     try:
         store, restarted = agree_on_start(
             open_store(launch, waiting), launch.rank, launch.world_size, JOIN_TIMEOUT, waiting
         )
+        choose_interface(store, launch)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),
@@ -188,6 +191,8 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
             timeout=COLLECTIVE_TIMEOUT,
             device_id=device if device.type == "cuda" else None,
         )
+    except MdlError:
+        raise
     except (RuntimeError, ValueError, OSError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         if launch.rank == 0 and "EADDRINUSE" in cause:

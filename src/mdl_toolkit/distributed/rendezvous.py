@@ -13,7 +13,6 @@ lost a process counts the restart (``TORCHELASTIC_RESTART_COUNT``).
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -25,6 +24,8 @@ from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[att
 from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.environment import DEFAULT_PORT
 from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.network.addresses import bare, with_port
+from mdl_toolkit.distributed.network.reach import refusal
 from mdl_toolkit.errors import SettingsError
 
 #: How long the processes of a run wait for each other at its start.
@@ -53,8 +54,8 @@ def export_address(launch: Launch) -> str:
         raise SettingsError(
             ["several machines, but MASTER_ADDR is not set: set it to the address of rank 0's machine"]
         )
-    choose_interface(os.environ["MASTER_ADDR"])
-    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    os.environ["MASTER_ADDR"] = bare(os.environ["MASTER_ADDR"])
+    return with_port(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
 
 
 def open_store(launch: Launch, waiting: Waiting) -> Store:
@@ -166,46 +167,8 @@ def _wait_for_listener(address: str, port: int, waiting: Waiting) -> None:
         OSError: Nothing does.
     """
     until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=5.0).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
+    while (reason := refusal(address, port, 5.0)) is not None:
+        if time.monotonic() > until:
+            raise reason
         waiting(1)
         time.sleep(_CONNECT_SECONDS)
-
-
-def choose_interface(address: str) -> None:
-    """Let Gloo talk over the network interface that leads to an address; ``GLOO_SOCKET_IFNAME`` says which.
-
-    By itself Gloo takes the interface of the machine's host name, which often is the loopback or can't be
-    resolved.
-    """
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 1))
-            own = probe.getsockname()[0]
-        name = next((name for _, name in socket.if_nameindex() if _interface_address(name) == own), None)
-    except OSError:
-        return
-    if own.startswith("127."):
-        name = "lo"
-    if name is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
-def _interface_address(name: str) -> str | None:
-    import fcntl
-    import struct
-
-    request_address = 0x8915  # SIOCGIFADDR
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe.fileno(), request_address, struct.pack("256s", name.encode()[:15]))
-        except OSError:
-            return None
-    return socket.inet_ntoa(answer[20:24])

@@ -19,6 +19,10 @@ import pytest
 
 _PREFIX = "mdl-hosts-"
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
+#: Addresses of hosts that know IPv6 alone.
+ADDRESSES_6 = ("fd00:6d64::1", "fd00:6d64::2")
+#: What Debian writes into a host's own hosts file for its own name.
+DEBIANS_OWN = "127.0.1.1"
 
 
 @dataclass(frozen=True)
@@ -29,23 +33,36 @@ class Host:
         name: Its host name; both hosts know the address of both names.
         address: Its address; ``10.0.0.1`` is that of the first.
         prefix: Words to put before a command to run it there.
+        cable: The name of its network interface.
     """
 
     name: str
     address: str
     prefix: tuple[str, ...]
+    cable: str
+
+    def ip(self, *words: str) -> None:
+        """Change the host's network: what comes after ``ip``."""
+        subprocess.run([*self.prefix, "ip", *words], check=True, capture_output=True)
 
 
 @contextmanager
 def two_hosts(
-    folder: Path, names: tuple[str, str] = ("host-a", "host-b"), domain: str = ""
+    folder: Path,
+    names: tuple[str, str] = ("host-a", "host-b"),
+    domain: str = "",
+    addresses: tuple[str, str] = ADDRESSES,
+    own: str = "",
 ) -> Iterator[tuple[Host, Host]]:
     """Make two hosts joined by a cable, and take them away again.
 
     Args:
-        folder: For the hosts file that both see as ``/etc/hosts``.
+        folder: For the hosts files that they see as ``/etc/hosts``.
         names: Their host names.
         domain: Where given, the names with it are known too.
+        addresses: Their addresses, of IPv4 or IPv6; they have no others but the loopback's.
+        own: The address that each host's file gives for its own name, where it is another than all others
+            have for it.
     """
     for program in ("ip", "unshare", "mount", "hostname"):
         if shutil.which(program) is None:
@@ -54,14 +71,6 @@ def two_hosts(
     key = uuid.uuid4().hex[:6]
     spaces = [f"{_PREFIX}{os.getpid()}-{key}-{letter}" for letter in "ab"]
     cables = [f"mdl{key}{letter}" for letter in "ab"]
-    hosts_file = folder / f"hosts-{key}"
-    hosts_file.write_text(
-        "127.0.0.1 localhost\n"
-        + "".join(
-            f"{address} {f'{name}.{domain}' if domain else ''} {name}\n"
-            for address, name in zip(ADDRESSES, names, strict=True)
-        )
-    )
     try:
         for space in spaces:
             _permitted("ip", "netns", "add", space)
@@ -69,22 +78,31 @@ def two_hosts(
             "ip", "link", "add", cables[0], "netns", spaces[0], "type", "veth",
             "peer", "name", cables[1], "netns", spaces[1],
         )  # fmt: skip
-        for space, cable, address in zip(spaces, cables, ADDRESSES, strict=True):
+        hosts = []
+        for space, cable, name, address in zip(spaces, cables, names, addresses, strict=True):
+            # Without `nodad` an IPv6 address can't be used for the first second or two.
+            length = ("/64", "nodad") if ":" in address else ("/24",)
             for words in (
-                ("address", "add", f"{address}/24", "dev", cable),
+                ("address", "add", f"{address}{length[0]}", "dev", cable, *length[1:]),
                 ("link", "set", cable, "up"),
                 ("link", "set", "lo", "up"),
             ):
                 _permitted("ip", "-netns", space, *words)
-        hosts = [
-            Host(name, address, _inside(space, hosts_file, name))
-            for space, name, address in zip(spaces, names, ADDRESSES, strict=True)
-        ]
+            known = dict(zip(names, addresses, strict=True)) | ({name: own} if own else {})
+            hosts_file = folder / f"hosts-{key}-{name}"
+            hosts_file.write_text(_hosts_file(known, domain))
+            hosts.append(Host(name, address, _inside(space, hosts_file, name), cable))
         _permitted(*hosts[0].prefix, "true")
         yield hosts[0], hosts[1]
     finally:
         for space in spaces:
             subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
+
+
+def _hosts_file(known: dict[str, str], domain: str) -> str:
+    return "127.0.0.1 localhost\n::1 localhost ip6-localhost\n" + "".join(
+        f"{address} {f'{name}.{domain}' if domain else ''} {name}\n" for name, address in known.items()
+    )
 
 
 def _sweep() -> None:
