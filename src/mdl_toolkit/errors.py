@@ -37,6 +37,10 @@ class SettingsError(UserError):
         super().__init__("\n".join(self.problems))
 
 
+class HostsDisagreeError(SettingsError):
+    """Hosts of a run differ in what decides its result. Every process finds that, and the text names them."""
+
+
 class DataError(UserError):
     """A row, a recording or a dataset folder that can't be used."""
 

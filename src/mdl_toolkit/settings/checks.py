@@ -6,9 +6,12 @@ import difflib
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
 from mdl_toolkit.errors import printable
+from mdl_toolkit.settings.options import Settings, flag, given_names, options_where
 
 
 def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
@@ -38,6 +41,21 @@ def dataset_problems(name: str, value: Sequence[str] | str | None, output: Path)
     found += [f"{name} {printable(path)}: given twice; keep one" for path in repeated_paths(paths)]
     if output.resolve() in {path.resolve() for path in paths}:
         found.append(f"--output {printable(output)}: that is {name} itself; name another folder")
+    return found
+
+
+def problems_of_full_training(settings: Settings) -> list[str]:
+    """Options that were given and have no effect with ``--method full``."""
+    values: dict[str, Any] = vars(settings)
+    # --merge-lora true is what full training does anyway; --quantization has a line of its own.
+    harmless = {"merge_lora": True, "quantization": values["quantization"]}
+    found = [
+        f"{flag(name)} goes with --method lora only: full training has no adapters"
+        for name in options_where(type(settings), goes_with="--method lora")
+        if name in given_names(settings) and values[name] != harmless.get(name, MISSING)
+    ]
+    if values["quantization"]:
+        found.append("--quantization goes with --method lora only: it keeps the base weights as they are")
     return found
 
 

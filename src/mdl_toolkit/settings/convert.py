@@ -29,6 +29,7 @@ class ConvertOptions(Settings):
         group="model",
         metavar="MODEL",
         resume="derived",
+        hosts="derived",
         conversion="derived",
     )
     from_modelscope: bool = option(
@@ -36,6 +37,7 @@ class ConvertOptions(Settings):
         "Download the model from ModelScope instead of the Hugging Face Hub (needs the modelscope extra).",
         group="model",
         resume="derived",
+        hosts="derived",
         conversion="derived",
     )
     revision: str | None = option(
@@ -44,6 +46,7 @@ class ConvertOptions(Settings):
         group="model",
         metavar="NAME",
         resume="derived",
+        hosts="derived",
         conversion="derived",
     )
     tokenizing_batch_size: int = option(
@@ -52,6 +55,7 @@ class ConvertOptions(Settings):
         group="conversion",
         low=1,
         resume="free",
+        hosts="free",
         conversion="free",
     )
     num_workers: int = option(
@@ -60,6 +64,7 @@ class ConvertOptions(Settings):
         group="conversion",
         low=1,
         resume="free",
+        hosts="free",
         conversion="free",
     )
     system_prompt: str | None = option(
@@ -67,6 +72,7 @@ class ConvertOptions(Settings):
         "System prompt for rows without a system_prompt of their own.",
         group="prompt",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     user_prompt: str | None = option(
@@ -74,6 +80,7 @@ class ConvertOptions(Settings):
         "User prompt, such as a question, for rows without a user_prompt of their own.",
         group="prompt",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     prompt_order: str | None = option(
@@ -82,6 +89,7 @@ class ConvertOptions(Settings):
         group="prompt",
         choices=("audio-first", "text-first"),
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     base_dir: Path | None = option(
@@ -89,6 +97,7 @@ class ConvertOptions(Settings):
         "Folder that relative audio paths start from; the working directory if not given.",
         group="input",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     encoding: str = option(
@@ -97,6 +106,7 @@ class ConvertOptions(Settings):
         group="input",
         metavar="NAME",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     on_error: str = option(
@@ -106,6 +116,7 @@ class ConvertOptions(Settings):
         group="input",
         choices=("fail", "skip"),
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     max_audio_seconds: float = option(
@@ -115,6 +126,7 @@ class ConvertOptions(Settings):
         group="input",
         above=0,
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     allow_private_urls: bool = option(
@@ -122,6 +134,7 @@ class ConvertOptions(Settings):
         "Also fetch audio from private, loopback and link-local addresses, such as a server in your network.",
         group="input",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     allow_outside_base_dir: bool = option(
@@ -129,6 +142,7 @@ class ConvertOptions(Settings):
         "Also read audio files outside --base-dir.",
         group="input",
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
     url_timeout: float = option(
@@ -137,6 +151,7 @@ class ConvertOptions(Settings):
         group="input",
         above=0,
         resume="free",
+        hosts="derived",
         conversion="recorded",
     )
     url_max_mib: float = option(
@@ -145,6 +160,7 @@ class ConvertOptions(Settings):
         group="input",
         above=0,
         resume="free",
+        hosts="derived",
         conversion="recorded",
     )
     audio_storage: str = option(
@@ -154,6 +170,7 @@ class ConvertOptions(Settings):
         group="conversion",
         choices=("pcm16", "flac", "reference"),
         resume="derived",
+        hosts="derived",
         conversion="fingerprint",
     )
 

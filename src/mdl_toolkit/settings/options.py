@@ -38,6 +38,13 @@ ResumeRule = Literal["same", "warn", "free", "derived"]
 #: - ``free``: no bearing on the dataset.
 DatasetRule = Literal["fingerprint", "recorded", "derived", "free"]
 
+#: What an option means for the hosts of one training, which are each started with a command of their own.
+#:
+#: - ``same``: all must be given the same value, or none starts; repeated options may be in any order.
+#: - ``derived``: may differ; what it leads to (data, model, precision) is compared instead.
+#: - ``free``: may differ, as paths, workers and caches do, and what the host of rank 0 alone prints.
+HostRule = Literal["same", "derived", "free"]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -126,6 +133,7 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     commas: bool = True,
     resume: ResumeRule | None = None,
     conversion: DatasetRule | None = None,
+    hosts: HostRule | None = None,
     goes_with: str | None = None,
     generation: bool = False,
 ) -> Any:
@@ -146,19 +154,17 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
         commas: Whether ``a,b`` is two values of a repeated option; if not, whoever uses the text decides.
         resume: What another value means where work is resumed. Every option of train and inference says it.
         conversion: What it means for a converted dataset. Every option of convert-dataset says it.
+        hosts: Whether it may differ between the hosts of a run. Every option of train says it.
         goes_with: The option, as typed, without which this one has no effect: ``--do-sample``.
         generation: The model's own generation settings have one of this name, which this one replaces.
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "low": low, "high": high, "above": above,
         "positional": positional, "metavar": metavar, "bare": bare, "commas": commas,
-        "resume": resume, "conversion": conversion, "goes_with": goes_with, "generation": generation,
+        "resume": resume, "conversion": conversion, "hosts": hosts, "goes_with": goes_with,
+        "generation": generation,
     }  # fmt: skip
-    if factory is not MISSING:
-        return field(default_factory=factory, metadata=metadata)
-    if default is MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, default_factory=factory, metadata=metadata)
 
 
 def varied(base: type[Settings], name: str, **changes: Any) -> Any:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from mdl_toolkit.settings.checks import dataset_paths, dataset_problems, missing_extra
+from mdl_toolkit.settings.checks import (
+    dataset_paths,
+    dataset_problems,
+    missing_extra,
+    problems_of_full_training,
+)
 from mdl_toolkit.settings.convert import ConvertOptions
-from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
+from mdl_toolkit.settings.options import flag, option, varied
 
 TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
 
@@ -35,6 +40,7 @@ class TrainSettings(ConvertOptions):
         metavar="PATH",
         commas=False,
         resume="derived",
+        hosts="derived",
     )
     eval_dataset: list[str] | str | None = option(
         None,
@@ -43,17 +49,20 @@ class TrainSettings(ConvertOptions):
         metavar="PATH",
         commas=False,
         resume="derived",
+        hosts="derived",
     )
     output: Path = option(
         help="Folder of the run: checkpoints, metrics.jsonl, and the fine-tuned model in final/.",
         group="output",
         resume="free",
+        hosts="free",
     )
     cache_dir: Path | None = option(
         None,
         "Folder for the converted form of files given as datasets; OUTPUT/cache if not given.",
         group="data",
         resume="free",
+        hosts="free",
     )
 
     method: str = option(
@@ -62,6 +71,7 @@ class TrainSettings(ConvertOptions):
         group="what is trained",
         choices=("lora", "full"),
         resume="same",
+        hosts="same",
     )
     train_target: list[str] = option(
         factory=lambda: ["encoder", "projector", "decoder"],
@@ -70,6 +80,7 @@ class TrainSettings(ConvertOptions):
         group="what is trained",
         choices=TRAIN_TARGETS,
         resume="same",
+        hosts="same",
     )
     lora_rank: int = option(
         32,
@@ -77,6 +88,7 @@ class TrainSettings(ConvertOptions):
         group="what is trained",
         low=1,
         resume="same",
+        hosts="same",
         goes_with="--method lora",
     )
     lora_alpha: int = option(
@@ -85,6 +97,7 @@ class TrainSettings(ConvertOptions):
         group="what is trained",
         low=1,
         resume="same",
+        hosts="same",
         goes_with="--method lora",
     )
     lora_dropout: float = option(
@@ -94,6 +107,7 @@ class TrainSettings(ConvertOptions):
         low=0,
         high=0.999,
         resume="warn",
+        hosts="same",
         goes_with="--method lora",
     )
     lora_attention: bool = option(
@@ -102,6 +116,7 @@ class TrainSettings(ConvertOptions):
         "measured it.",
         group="what is trained",
         resume="same",
+        hosts="same",
         goes_with="--method lora",
     )
     rslora: bool = option(
@@ -109,6 +124,7 @@ class TrainSettings(ConvertOptions):
         "Scale the adapters by alpha/sqrt(rank) (rsLoRA); made for high ranks.",
         group="what is trained",
         resume="same",
+        hosts="same",
         goes_with="--method lora",
     )
     dora: bool = option(
@@ -116,6 +132,7 @@ class TrainSettings(ConvertOptions):
         "Split the adapters' updates into size and direction (DoRA): slower, sometimes more accurate.",
         group="what is trained",
         resume="same",
+        hosts="same",
         goes_with="--method lora",
     )
     quantization: str | None = option(
@@ -124,6 +141,7 @@ class TrainSettings(ConvertOptions):
         group="memory and speed",
         choices=("8bit", "4bit"),
         resume="warn",
+        hosts="same",
         goes_with="--method lora",
     )
 
@@ -133,6 +151,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         above=0,
         resume="warn",
+        hosts="same",
     )
     lr_scheduler: str = option(
         "linear",
@@ -140,6 +159,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         choices=("linear", "cosine", "constant"),
         resume="warn",
+        hosts="same",
     )
     warmup_steps: int = option(
         0,
@@ -147,6 +167,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=0,
         resume="warn",
+        hosts="same",
     )
     warmup_ratio: float | None = option(
         None,
@@ -155,6 +176,7 @@ class TrainSettings(ConvertOptions):
         low=0,
         high=1,
         resume="warn",
+        hosts="same",
     )
     weight_decay: float = option(
         0.0,
@@ -162,6 +184,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=0,
         resume="warn",
+        hosts="same",
     )
     max_grad_norm: float = option(
         1.0,
@@ -169,6 +192,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=0,
         resume="warn",
+        hosts="same",
     )
     num_epochs: float = option(
         1.0,
@@ -176,6 +200,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         above=0,
         resume="warn",
+        hosts="same",
     )
     max_steps: int | None = option(
         None,
@@ -183,6 +208,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=1,
         resume="warn",
+        hosts="same",
     )
     batch_size: int = option(
         8,
@@ -190,6 +216,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=1,
         resume="warn",
+        hosts="same",
     )
     max_tokens: int | None = option(
         None,
@@ -198,6 +225,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=1,
         resume="warn",
+        hosts="same",
     )
     gradient_accumulation_steps: int = option(
         1,
@@ -205,6 +233,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=1,
         resume="warn",
+        hosts="same",
     )
     seed: int = option(
         42,
@@ -212,6 +241,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         low=0,
         resume="warn",
+        hosts="same",
     )
 
     bf16: bool | None = option(
@@ -219,12 +249,14 @@ class TrainSettings(ConvertOptions):
         "Compute in bfloat16, which saves memory and time on a GPU; by default where the GPU supports it.",
         group="memory and speed",
         resume="warn",
+        hosts="derived",
     )
     gradient_checkpointing: bool | Literal["auto"] = option(
         "auto",
         "Recompute activations: less memory, slower steps. auto: only where the memory plan needs it.",
         group="memory and speed",
         resume="free",
+        hosts="same",
     )
     sharding: str = option(
         "auto",
@@ -233,12 +265,14 @@ class TrainSettings(ConvertOptions):
         group="memory and speed",
         choices=("auto", "none", "optimizer", "full", "hybrid"),
         resume="free",
+        hosts="same",
     )
     compile: bool = option(
         False,
         "Compile the model's blocks with torch.compile: a slower start, and faster steps on some GPUs.",
         group="memory and speed",
         resume="free",
+        hosts="same",
     )
     data_workers: int = option(
         2,
@@ -246,6 +280,7 @@ class TrainSettings(ConvertOptions):
         group="memory and speed",
         low=0,
         resume="free",
+        hosts="free",
     )
 
     eval_steps: float = option(
@@ -254,6 +289,7 @@ class TrainSettings(ConvertOptions):
         group="evaluation",
         above=0,
         resume="free",
+        hosts="same",
         goes_with="--eval-dataset",
     )
     eval_batch_size: int | None = option(
@@ -262,6 +298,7 @@ class TrainSettings(ConvertOptions):
         group="evaluation",
         low=1,
         resume="free",
+        hosts="same",
         goes_with="--eval-dataset",
     )
     eval_accumulation_steps: int | None = option(
@@ -270,6 +307,7 @@ class TrainSettings(ConvertOptions):
         group="evaluation",
         low=1,
         resume="free",
+        hosts="free",
     )
     report_to: list[str] = option(
         factory=list,
@@ -277,6 +315,7 @@ class TrainSettings(ConvertOptions):
         group="output",
         metavar="NAME",
         resume="free",
+        hosts="free",
     )
     logging_steps: int | None = option(
         None,
@@ -284,6 +323,7 @@ class TrainSettings(ConvertOptions):
         group="output",
         low=1,
         resume="free",
+        hosts="free",
     )
     save_steps: float = option(
         500,
@@ -291,6 +331,7 @@ class TrainSettings(ConvertOptions):
         group="output",
         above=0,
         resume="free",
+        hosts="same",
     )
     save_total_limit: int | None = option(
         None,
@@ -298,12 +339,14 @@ class TrainSettings(ConvertOptions):
         group="output",
         low=1,
         resume="free",
+        hosts="same",
     )
     merge_lora: bool = option(
         True,
         "Write final/ as a model that works alone; false: as the adapter only, which needs its base model.",
         group="output",
         resume="free",
+        hosts="same",
         goes_with="--method lora",
     )
     merge_onto: str | None = option(
@@ -313,6 +356,7 @@ class TrainSettings(ConvertOptions):
         group="output",
         choices=("quantized", "original"),
         resume="free",
+        hosts="same",
     )
     final_dtype: str = option(
         "auto",
@@ -321,6 +365,7 @@ class TrainSettings(ConvertOptions):
         group="output",
         choices=("auto", "base", "bfloat16", "float16", "float32"),
         resume="free",
+        hosts="same",
     )
     resume_from_checkpoint: str | None = option(
         None,
@@ -330,12 +375,14 @@ class TrainSettings(ConvertOptions):
         metavar="true|PATH",
         bare=True,
         resume="free",
+        hosts="same",
     )
     overwrite: bool = option(
         False,
         "Replace an earlier run at --output; without it that is refused.",
         group="output",
         resume="free",
+        hosts="same",
     )
     on_nonfinite: str = option(
         "stop",
@@ -343,6 +390,7 @@ class TrainSettings(ConvertOptions):
         group="optimisation",
         choices=("stop", "skip"),
         resume="free",
+        hosts="same",
     )
 
     def problems(self) -> list[str]:
@@ -360,21 +408,7 @@ class TrainSettings(ConvertOptions):
         if not self.train_target:
             found.append("--train-target: name at least one part to train")
         if self.method == "full":
-            there = given_names(self)
-            # --merge-lora true is what full training does anyway; --quantization has a line of its own.
-            harmless = {"merge_lora": True, "quantization": self.quantization}
-            idle = [
-                name
-                for name in options_where(type(self), goes_with="--method lora")
-                if name in there and getattr(self, name) != harmless.get(name, MISSING)
-            ]
-            found += [
-                f"{flag(name)} goes with --method lora only: full training has no adapters" for name in idle
-            ]
-            if self.quantization:
-                found.append(
-                    "--quantization goes with --method lora only: it keeps the base weights as they are"
-                )
+            found += problems_of_full_training(self)
         if self.quantization:
             found += missing_extra("bitsandbytes", "--quantization", "quantization")
         if self.merge_onto is not None and not (self.quantization and self.merge_lora):

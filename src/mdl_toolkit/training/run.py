@@ -28,6 +28,7 @@ from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.terminal.torchrun import report_failure
+from mdl_toolkit.training.agreement import require_agreement
 from mdl_toolkit.training.batches.example import describe_example
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import DataPosition, RunOrder
@@ -85,6 +86,7 @@ def train_ready(ready: Ready) -> None:
     with joined(ready.launch) as ranks:
         if prepared is None:
             raise problem or AssertionError
+        prepared.require_agreement(ready.settings, ranks)
         with output_lock(ready.settings.output) if ranks.is_main else nullcontext():
             _train(ready.settings, ranks, prepared)
 
@@ -111,6 +113,17 @@ class Prepared(Inputs):
             raise inputs
         base = BaseRecord.of(settings.model_name, inputs.model_folder, settings.revision)
         return cls(**vars(inputs), base=base)
+
+    def require_agreement(self, settings: TrainSettings, ranks: Ranks) -> None:
+        """Compare with the other processes what decides the result.
+
+        Raises:
+            HostsDisagreeError: Hosts differ.
+        """
+        data = {"training": self.data}
+        if self.evaluation is not None:
+            data["evaluation"] = self.evaluation
+        require_agreement(settings, ranks, self.model_folder, self.base.fingerprint or "", data)
 
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:

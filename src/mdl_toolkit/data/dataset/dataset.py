@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,20 @@ class ClipDataset:
         """A row's name for people: ``train.csv row 17 (clips/a.wav)``."""
         part, row = self._locate(index)
         return part.name(row)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders, in the order of their rows."""
+        return [part.folder for part in self._parts]
+
+    def spans(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[_ConvertedFolder | legacy.LegacyFolder, int, int]]:
+        """The folders that hold a run of rows: each, its first row of them, and the one after the last."""
+        for part, end in zip(self._parts, self._ends.tolist(), strict=True):
+            first, last = max(start - end + len(part), 0), min(stop - end + len(part), len(part))
+            if first < last:
+                yield part, first, last
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": [part.folder for part in self._parts]}

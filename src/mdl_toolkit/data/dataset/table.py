@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,27 @@ class Table:
         batch, place = self._locate(row)
         return batch.column(name)[place].as_buffer()
 
+    def contents(self, name: str, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """What a column of lists or of bytes holds in a run of rows, laid end to end, without a copy.
+
+        Args:
+            name: The name of the column.
+            start: The first row.
+            stop: The row after the last one.
+
+        Yields:
+            Numbers, or bytes as uint8; how many at a time depends on how the file is written.
+        """
+        ends = self._ends.tolist()
+        for batch, end in zip(self._batches, ends, strict=True):
+            first, last = max(start - end + len(batch), 0), min(stop - end + len(batch), len(batch))
+            if first >= last:
+                continue
+            column = batch.column(name)
+            places = _offsets(column)
+            values = _bytes_of(column) if "binary" in str(column.type) else _fixed(column.values)
+            yield values[places[first] : places[last]]
+
     def _locate(self, row: int) -> tuple[Any, int]:
         number = int(np.searchsorted(self._ends, row, side="right"))
         return self._batches[number], row - int(self._ends[number - 1] if number else 0)
@@ -136,6 +157,11 @@ def _fixed(column: Any) -> NDArray[Any]:
 def _numbers_of_lists(column: Any) -> NDArray[Any]:
     places = _offsets(column)
     return _fixed(column.values)[places[0] : places[-1]]
+
+
+def _bytes_of(column: Any) -> NDArray[np.uint8]:
+    data = column.buffers()[2]
+    return np.zeros(0, dtype=np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
 
 
 def _offsets(column: Any) -> NDArray[Any]:
