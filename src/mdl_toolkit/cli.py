@@ -13,7 +13,11 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, settings
-from mdl_toolkit.distributed.environment import is_first_on_machine, process_rank
+from mdl_toolkit.distributed.environment import (
+    is_first_on_machine,
+    is_started_by_torchrun,
+    process_rank,
+)
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
@@ -22,7 +26,7 @@ from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
 from mdl_toolkit.terminal.live_line import status
-from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
+from mdl_toolkit.terminal.torchrun import is_reported, let_cause_end_first, report_failure
 
 
 class Command(NamedTuple):
@@ -119,6 +123,9 @@ def run(argv: list[str]) -> int:
             return _report(error)
         except KeyboardInterrupt as interrupt:
             return _interrupted(interrupt, argv)
+        except Exception as error:
+            _prints_for_machine(f"{type(error).__name__}: {error}", 1)  # a traceback is printed in any case
+            raise
 
 
 def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
@@ -127,33 +134,41 @@ def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     # A program that started this command as one of its steps says itself how to go on.
     if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
         line += f": {COMMANDS[argv[0]].after_signal}"
-    if _prints_for_machine(line):
+    if _prints_for_machine(line, 128 + number):
         console.print_line(line)
     return 128 + number
 
 
-def _prints_for_machine(cause: str) -> bool:
-    """Report a cause that all processes of a launch know, and whether this process is to print it too.
+def _prints_for_machine(cause: str, exit_code: int) -> bool:
+    """Report a cause, unless one is reported already, and whether this process is to print it too.
 
-    Under torchrun one process on each machine prints it; alone, a process always does.
+    Where all processes of a launch know it, one on each machine prints it under torchrun; without, all do.
     """
-    return not report_failure(cause) or is_first_on_machine()
+    if not is_reported():
+        report_failure(cause, exit_code)
+    return not is_started_by_torchrun() or is_first_on_machine()
 
 
 def _report(error: MdlError) -> int:
     kind = "stopped" if error.exit_code > 2 else "error"
     lines = str(error).splitlines() or [type(error).__name__]
+    prints = _prints_for_machine("\n".join(lines), error.exit_code)
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
-        # and its end makes the launcher end the others.
-        if not _prints_for_machine("\n".join(lines)):
-            let_cause_end_first()
+        # and its end makes the launcher end the others. Those that have joined know whose error it is.
+        if not prints and not _has_joined() and let_cause_end_first():
             return error.exit_code
         for line in lines:
             console.print_line(f"{kind}: {line}")
     else:
         console.print_line(f"{kind}: " + "\n".join(lines))
     return error.exit_code
+
+
+def _has_joined() -> bool:
+    """Whether this process has joined the others of a run, which then end together."""
+    failure = sys.modules.get("mdl_toolkit.distributed.failure")
+    return failure is not None and failure.FailureWatch.started
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -157,9 +158,10 @@ def test_the_process_with_the_cause_is_seen_to_end_first(
     """torchrun reports whom it sees ended first; a peer that ended in the same moment would be named."""
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
-    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     if launcher == "torchrun":
-        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "unused")
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setattr(FailureWatch, "started", False)
     watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=1, world_size=2, local_world_size=2))  # type: ignore[attr-defined]
     watch.start()
@@ -170,7 +172,22 @@ def test_the_process_with_the_cause_is_seen_to_end_first(
         raise cause if isinstance(cause, Stopped) else RuntimeError("Connection closed by peer")
     watch.stop()
     assert left.value.code == (143 if stopped else 2)
-    assert (slept == [5.0]) == waits and len(slept) == waits
+    assert len(slept) == waits and all(seconds > 20 for seconds in slept)
+
+
+def test_without_memory_for_a_thread_it_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the failure that is being reported stays the one that is shown."""
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    alarms: list[int] = []
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr("signal.alarm", alarms.append)
+    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=0, world_size=1))  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError, match="no memory for the batch"), end_together(watch):
+        raise MemoryError("no memory for the batch")
+    assert len(alarms) == 1 and alarms[0] > 0
 
 
 def test_processes_that_never_come_are_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

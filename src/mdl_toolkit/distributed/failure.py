@@ -22,7 +22,7 @@ from mdl_toolkit.errors import HostsDisagreeError, MdlError, Stopped
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import Interrupted
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
-from mdl_toolkit.terminal.torchrun import let_cause_end_first, report_failure
+from mdl_toolkit.terminal.torchrun import head_start, let_cause_end_first, report_failure
 
 logger = get_logger(__name__)
 
@@ -156,11 +156,15 @@ class FailureWatch:
         else:
             return
         failure = self.first(0.0)
-        if (failure is not None and failure.rank == self.launch.rank) or self._ended.wait(GRACE):
+        if failure is not None and failure.rank == self.launch.rank:
+            return
+        patience = head_start() if failure is not None and failure.node == self.node else 0.0
+        if self._ended.wait(max(GRACE, patience)):
             return
         if failure is None:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             failure = Failure(-1, -1, 1, f"{self.launch.name}: lost the run's rendezvous at {where}")
+        report_failure(failure.message, failure.code, follows=True)
         self.print_remote(failure)
         end_process(failure.code, exit_functions=False)
 
@@ -178,8 +182,8 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         yield
     except Stopped as stopped:
         watch.stop()  # all processes have agreed to stop: no failure, and one of them says so
+        report_failure(str(stopped), stopped.exit_code, follows=rank != 0)
         if rank == 0:
-            report_failure(str(stopped))
             raise
         if watch.node == 0:
             let_cause_end_first()
@@ -187,17 +191,20 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
+        when = time.time()
         first = watch.first(5.0) if is_peer_loss(error) else None
         cause, code = _cause(error, watch.launch.name)
         if first is None:
             first = watch.report(code, cause)
-        _end_for_sure(first.code if first else code)
         if first is not None:
+            report_failure(first.message, first.code, follows=True)
             watch.print_remote(first)
             if first.node == watch.node:
                 let_cause_end_first()
+            _end_for_sure(first.code)
             raise SystemExit(first.code) from None
-        report_failure(cause)
+        report_failure(cause, code, follows=is_peer_loss(error), when=when)  # one that is gone was earlier
+        _end_for_sure(code)
         if is_peer_loss(error):
             raise MdlError(cause) from None
         if isinstance(error, MdlError):
@@ -255,8 +262,12 @@ def _cause(error: BaseException, name: str) -> tuple[str, int]:
 
 def _end_for_sure(code: int) -> None:
     """End the process soon even if the teardown of a broken group hangs."""
-    timer = threading.Timer(
-        20.0 if torch.cuda.is_available() else 10.0, end_process, (code,), {"exit_functions": False}
-    )
+    seconds = 20 if torch.cuda.is_available() else 10
+    timer = threading.Timer(seconds, end_process, (code,), {"exit_functions": False})
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:
+        # There is no memory, or no process id, for another thread. A signal needs neither; only the exit code
+        # is the signal's then.
+        signal.alarm(seconds)

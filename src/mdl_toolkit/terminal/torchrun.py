@@ -1,40 +1,89 @@
 """What torchrun is told of a failure, so that its own report, which comes last, names the cause.
 
-torchrun (and accelerate, which uses it) names a file for each process and reports what stands in that of the
-process that it sees ended first; then it ends the others.
+torchrun (and accelerate, which uses it) names a file for each process. When it sees that one has failed, it
+ends the others of its host, reads all of the files, and calls that one the root cause whose file has the
+earliest time, in whole seconds. A process without a file has the time at which its end was seen, and of equal
+times the process that was seen first counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from pathlib import Path
 
-#: Where torchrun looks for the cause of a process's failure.
+#: Where torchrun looks for the cause of a process's failure; empty where it keeps no reports.
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-#: Seconds that a process which failed because of another one waits, so that the other one is seen first.
-_HEAD_START_SECONDS = 5.0
+#: What torchrun sets in any case.
+_STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+#: Seconds that a process which failed because of another one waits, so that the other one is seen first: more
+#: than a process needs to end that is ended for sure (``distributed/failure.py``).
+_HEAD_START_SECONDS = 30.0
 
 
-def report_failure(cause: str) -> bool:
-    """Write the cause of a failure where torchrun looks for it.
+def report_failure(
+    cause: str, exit_code: int = 1, *, follows: bool = False, when: float | None = None
+) -> bool:
+    """Write the cause of a failure where torchrun looks for it, whole or not at all.
+
+    torchrun itself would end with a traceback if it found half a file.
+
+    Args:
+        cause: The message.
+        exit_code: The exit code of this process.
+        follows: Whether this process only ends because another one has failed, for that cause. What it has
+            reported already then stays, and the process with the cause counts as the earlier one.
+        when: The time of the failure, as ``time.time()``; now if it is ``None``.
 
     Returns:
         Whether torchrun will report it; ``False`` outside of torchrun.
     """
     path = os.environ.get(_ERROR_FILE)
-    if not path:
+    if not path or (os.path.exists(path) and not os.path.isfile(path)):
         return False
-    report = {"message": {"message": cause, "extraInfo": {"timestamp": str(int(time.time()))}}}
+    if follows and is_reported():
+        return True
+    seconds = int(time.time() if when is None else when) + follows
+    # torch itself has this place for an exit code.
+    message = {"message": cause, "errorCode": exit_code, "extraInfo": {"timestamp": str(seconds)}}
+    part = Path(f"{path}.{os.getpid()}")
     try:
-        with open(path, "w", encoding="utf-8") as stream:
-            json.dump(report, stream)
+        part.write_text(json.dumps({"message": message}), encoding="utf-8")
+        part.replace(path)
     except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
         return False
     return True
 
 
-def let_cause_end_first() -> None:
-    """Under torchrun, wait for the end that the process with the cause brings; elsewhere do nothing."""
-    if os.environ.get(_ERROR_FILE):
-        time.sleep(_HEAD_START_SECONDS)
+def is_reported() -> bool:
+    """Whether this process has reported a failure."""
+    path = os.environ.get(_ERROR_FILE)
+    return bool(path) and os.path.isfile(str(path))
+
+
+def head_start() -> float:
+    """Seconds that a process with the cause has before others of its host end because of it.
+
+    It is more than 0 under torchrun alone, which ends the others when it sees that one has ended.
+    """
+    return _HEAD_START_SECONDS if _STARTED_BY_TORCHRUN in os.environ else 0.0
+
+
+def let_cause_end_first() -> bool:
+    """Under torchrun, wait for the end that the process with the cause brings; elsewhere do nothing.
+
+    That end is a SIGTERM from torchrun. It ends the waiting, and this process has nothing to say of it.
+
+    Returns:
+        Whether it came.
+    """
+    try:
+        if seconds := head_start():
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        return True
+    return False
