@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from mdl_toolkit import __version__, settings
 from mdl_toolkit.distributed.environment import (
+    adopt_slurm_task,
     is_first_on_machine,
+    is_slurm_task,
     is_started_by_torchrun,
     process_rank,
 )
@@ -142,11 +144,13 @@ def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
 def _prints_for_machine(cause: str, exit_code: int) -> bool:
     """Report a cause, unless one is reported already, and whether this process is to print it too.
 
-    Where all processes of a launch know it, one on each machine prints it under torchrun; without, all do.
+    Where all processes of a launch know it, one on each machine prints it under torchrun and srun; without
+    them, all do.
     """
     if not is_reported():
         report_failure(cause, exit_code)
-    return not is_started_by_torchrun() or is_first_on_machine()
+    together = is_started_by_torchrun() or is_slurm_task()
+    return not together or is_first_on_machine()
 
 
 def _report(error: MdlError) -> int:
@@ -196,6 +200,7 @@ def _dispatch(argv: list[str]) -> int:
 def _execute(command: Command, words: list[str]) -> None:
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
+    adopt_slurm_task()
     process_rank(os.environ)  # a launcher's variable that makes no sense is told before anything else
     work: Any = make_settings(command.settings, flags, config, problems)
     _let_threads_sleep()

@@ -1,17 +1,18 @@
 """Rank and world size of this process, from the environment variables that its launcher has set.
 
-torchrun, accelerate and MPI's launchers set these variables. People set them too, and also leave them in a
-shell, where the next command finds them: so they are checked before any command begins. Standard library
-only.
+torchrun, accelerate and MPI's launchers set these variables; what Slurm says is read in ``slurm.py``. People
+set them too, and also leave them in a shell, where the next command finds them: so they are checked before
+any command begins. Standard library only.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
+from mdl_toolkit.distributed.slurm import TASK, slurm_variables
 from mdl_toolkit.errors import SettingsError
 
 # torchrun and everything that starts its agents, then MPI's names (accelerate starts mpirun for MULTI_CPU).
@@ -51,6 +52,19 @@ class ProcessRank:
         return rank_on_host(self.rank, host_name())
 
 
+def adopt_slurm_task(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the variables of a launcher where Slurm alone has started this process, as one of several tasks."""
+    environ.update(_of_slurm(environ))
+
+
+def _of_slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Slurm's stand for. A launcher's own win; srun itself sets PMI's for some MPIs."""
+    name = _first_set(environ, _RANK)
+    if name is None or (name == "PMI_RANK" and environ[name] == environ.get(TASK)):
+        return slurm_variables(environ)
+    return {}
+
+
 def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:
     """Read the rank of this process. Without a rank variable it is alone, whatever the others say.
 
@@ -58,6 +72,7 @@ def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:
         SettingsError: Where a variable is not a number, is out of its range, or contradicts another one; all
             such problems at once.
     """
+    environ = {**environ, **_of_slurm(environ)}
     problems: list[str] = []
 
     def number(names: tuple[str, ...], low: int, default: int) -> int:
@@ -127,13 +142,36 @@ def is_first_on_machine(environ: Mapping[str, str] = os.environ) -> bool:
     return name is None or environ[name] == "0"
 
 
+def is_slurm_task(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is a task of srun, one of several, and no other launcher has numbered it."""
+    if is_started_by_torchrun(environ):
+        return False
+    name = _first_set(environ, _RANK)
+    if name is not None and (name not in ("RANK", "PMI_RANK") or environ[name] != environ.get(TASK)):
+        return False
+    try:
+        return bool(slurm_variables(environ))
+    except SettingsError:
+        return True
+
+
+def has_gpu_to_itself(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether Slurm shows each task its own GPUs alone (``--gpus-per-task``), numbered from 0."""
+    return is_slurm_task(environ) and bool(environ.get("SLURM_GPUS_PER_TASK"))
+
+
 def set_here(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Names of the variables that are set."""
-    return [name for name in VARIABLES if environ.get(name)]
+    return [
+        *([TASK] if is_slurm_task(environ) else []),
+        *(name for name in VARIABLES if environ.get(name)),
+    ]
 
 
 def shown_rank(environ: Mapping[str, str] = os.environ) -> str:
     """Rank and world size and the variables that say so, for a message."""
+    if is_slurm_task(environ):
+        return f"srun ({TASK}={environ[TASK]} of {slurm_variables(environ)['WORLD_SIZE']} tasks)"
     rank, world = _first_set(environ, _RANK), _first_set(environ, _WORLD)
     return f"{rank}/{world} in the environment ({_assignment(environ, _RANK)} {_assignment(environ, _WORLD)})"
 

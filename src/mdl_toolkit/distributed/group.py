@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from mdl_toolkit.distributed.environment import has_gpu_to_itself
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
@@ -161,6 +162,9 @@ def choose_device(launch: Launch) -> torch.device:
         require_usable_gpu(launch.use_cpu)
         return torch.device("cpu")
     count = torch.cuda.device_count()
+    if has_gpu_to_itself():
+        torch.cuda.set_device(0)
+        return torch.device("cuda", 0)
     if launch.local_world_size > count:
         raise SettingsError(
             [

@@ -22,7 +22,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[attr-defined]
 
 from mdl_toolkit.compat.torchrun import agent_serves_store
-from mdl_toolkit.distributed.environment import DEFAULT_PORT
+from mdl_toolkit.distributed.environment import DEFAULT_PORT, adopt_slurm_task
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.addresses import bare, with_port
 from mdl_toolkit.distributed.network.reach import refusal
@@ -43,6 +43,7 @@ def export_address(launch: Launch) -> str:
     Raises:
         SettingsError: Where there are several machines and no ``MASTER_ADDR``.
     """
+    adopt_slurm_task()  # its rendezvous; a program of one's own has not come by the command line
     # MPI's launchers name the ranks in their own way; the rendezvous and accelerate read these.
     numbers = (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
     for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), numbers, strict=True):

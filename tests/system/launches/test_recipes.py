@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from support.processes.launch import environment, free_port, launched, run, run_together
 from support.processes.netns import Host, two_hosts
 from support.training.guide import ROOT, blocks, for_cpus
-from support.training.shop import assert_same_run, steps
+from support.training.shop import TRAIN, assert_same_run, steps
 
 pytestmark = pytest.mark.system
 
@@ -150,3 +151,47 @@ def test_kubeflow_job(shop: Path, tmp_path: Path):
         for finished in run_together(launches, cwd=shop, env={**variables, **operator}):
             assert finished.code == 0, finished.output
     assert_same_run(shop / "output", shop / "alone")
+
+
+#: `srun mdl-toolkit …` starts the command itself as often as there are tasks; nothing else numbers them.
+_STEP = {
+    "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "host-a,host-b",
+}  # fmt: skip
+
+
+def _task(rank: int, *, nodes: int, job: str) -> dict[str, str]:
+    """What srun tells one of two tasks, on one node or on two."""
+    return {
+        **_STEP, "SLURM_JOB_ID": job, "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank if nodes == 1 else 0), "SLURM_NODEID": str(0 if nodes == 1 else rank),
+        "SLURM_STEP_TASKS_PER_NODE": "2" if nodes == 1 else "1(x2)",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tasks_of_srun_are_one_run(nodes: int, shop: Path, hosts: tuple[Host, Host]):
+    output = f"srun-{nodes}/"
+    with ExitStack() as stack:
+        tasks = [
+            stack.enter_context(
+                launched(
+                    [*TRAIN, "--output", output],
+                    cwd=shop,
+                    prefix=hosts[rank if nodes == 2 else 0].prefix,
+                    env=_task(rank, nodes=nodes, job=f"77{nodes}"),
+                )
+            )
+            for rank in range(2)
+        ]
+        for finished in [task.wait() for task in tasks]:
+            assert finished.code == 0, finished.output
+    assert_same_run(shop / output, shop / "alone")
+
+
+def test_a_batch_script_that_starts_the_command_itself_is_alone(shop: Path):
+    job = {**_STEP, "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    job |= {"SLURM_STEP_ID": "4294967291"}
+    finished = run([*TRAIN, "--batch-size", "8", "--output", "batch/"], cwd=shop, env=job)
+    assert finished.code == 0, finished.output
+    assert_same_run(shop / "batch", shop / "alone")
