@@ -225,7 +225,7 @@ def test_processes_share_the_rows_and_one_writes(folder: Path, model: Path, monk
 
     def one(rank: int) -> None:
         try:
-            run_module._inference(settings, Peer(rank, processes))
+            run_module._inference(settings, Peer(rank, processes, local_world_size=processes), None)
         except BaseException as error:
             errors.append(error)
 

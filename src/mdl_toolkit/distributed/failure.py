@@ -76,7 +76,7 @@ class FailureWatch:
         self.launch = launch
         self._store = PrefixStore("mdl-toolkit", store)
         self._ended = threading.Event()
-        self._heard = False
+        self._heard: Failure | None = None
         self._said = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
 
@@ -108,7 +108,7 @@ class FailureWatch:
                 self._wait_until_heard()
                 return None
         except RuntimeError:
-            return None  # the store is gone: every process reports for itself what it knows
+            return self._heard  # the store is gone: every process reports for itself what it knows
         return self.first(5.0) or failure
 
     def first(self, patience: float) -> Failure | None:
@@ -119,21 +119,21 @@ class FailureWatch:
                 if self._store.check([_CAUSE]):
                     return self._hear()
             except RuntimeError:
-                return None
+                return self._heard
             if time.monotonic() >= until:
                 return None
             time.sleep(0.1)
 
     def _hear(self) -> Failure:
         failure = Failure(**json.loads(self._store.get(_CAUSE)))
-        if failure.rank != self.launch.rank and not self._heard:
-            self._heard = True
+        if failure.rank != self.launch.rank and self._heard is None:
+            self._heard = failure
             self._store.add(_HEARD, 1)
         return failure
 
     def _wait_until_heard(self) -> None:
-        """Wait until the others have read the report: without torchrun's agent the store ends with rank 0."""
-        if self.launch.rank != 0 or agent_serves_store():
+        """Wait until the others have read the report: the store may end with rank 0, or with its launcher."""
+        if self.launch.rank != 0 or (agent_serves_store() and self.launch.nodes == 1):
             return
         until = time.monotonic() + GRACE
         while self._store.add(_HEARD, 0) < self.launch.world_size - 1 and time.monotonic() < until:

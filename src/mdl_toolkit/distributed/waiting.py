@@ -30,12 +30,19 @@ class WaitingMessage:
     Args:
         what: Where the others are expected, or for what.
         environ: The environment in which this process learned of the others.
+
+    Attributes:
+        what: As given; it may change while this process waits.
     """
 
     def __init__(self, what: str, environ: Mapping[str, str] = os.environ) -> None:
-        self._what, self._environ = what, environ
+        self.what, self._environ = what, environ
         self._prints = is_first_on_machine(environ)
         self._due = time.monotonic() + (_EVERY if is_started_by_torchrun(environ) else _FIRST)
+
+    def is_due(self) -> bool:
+        """Whether it is time for the message."""
+        return time.monotonic() >= self._due
 
     def __call__(self, missing: int) -> None:
         """Print the message if it is time for it.
@@ -43,11 +50,11 @@ class WaitingMessage:
         Args:
             missing: Number of processes that have not come yet.
         """
-        if time.monotonic() < self._due:
+        if not self.is_due():
             return
         self.postpone()
         if self._prints:
-            logger.info(waiting_message(missing, self._what, self._environ), extra=EVERYWHERE)
+            logger.info(waiting_message(missing, self.what, self._environ), extra=EVERYWHERE)
 
     def postpone(self) -> None:
         """Print nothing for some time, because the others are known to be at work."""

@@ -13,8 +13,7 @@ from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.generator import Generator
-from mdl_toolkit.infer.journal.journal import Journal
-from mdl_toolkit.infer.journal.lines import RowResult
+from mdl_toolkit.infer.journal.lines import RowResult, WindowLog
 from mdl_toolkit.infer.prompts import PromptChoice, shown
 from mdl_toolkit.memory import free_memory, is_out_of_memory
 from mdl_toolkit.terminal.logs import get_logger
@@ -96,7 +95,7 @@ class WindowAnswers:
         window: int,
         loading: Iterable[LoadingRow],
         decode: Callable[[list[int]], str],
-        journal: Journal,
+        journal: WindowLog,
         progress: Progress,
         reporter: RowReporter,
     ) -> None:

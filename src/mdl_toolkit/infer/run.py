@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.noticed import SILENT
 from mdl_toolkit.data.input.records import Row, read_layout, read_records
-from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.files import ending_with
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.infer.begin import Begun, begin
 from mdl_toolkit.infer.journal.journal import Journal
 from mdl_toolkit.infer.output import Written, write_output
+from mdl_toolkit.infer.processes.link import Link, linked
 from mdl_toolkit.infer.processes.peer import Peer
+from mdl_toolkit.infer.processes.waiting import until
 from mdl_toolkit.infer.work import Work
 from mdl_toolkit.model_folders.folder import open_folder
 from mdl_toolkit.settings import InferenceSettings
@@ -27,8 +29,6 @@ logger = get_logger(__name__)
 
 #: Seconds that the main process waits at the end of resumed work for processes that start late.
 _LATE_START_SECONDS = 30.0
-#: Seconds without news of other processes after which this one gives up.
-_NO_NEWS_SECONDS = 7200.0
 
 
 def inference(settings: InferenceSettings) -> None:
@@ -42,24 +42,29 @@ def inference(settings: InferenceSettings) -> None:
         MdlError: Where the work can't go on; what is done is kept, and the same command continues it.
     """
     peer = Peer.of_environment()
-    with peer.named_errors():
-        _inference(settings, peer)
+    with linked(peer) as link:
+        _inference(settings, peer, link)
 
 
-def _inference(settings: InferenceSettings, peer: Peer) -> None:
-    with peer.main_error_first():
+def _inference(settings: InferenceSettings, peer: Peer, link: Link | None) -> None:
+    with nullcontext() if link else peer.main_error_first():
         work, rows = _set_up(settings, peer)
-    journal = Journal(settings.output, peer.rank)
-    description, resumed = work.description(), False
-    if not peer.is_main:
-        _until(lambda: journal.is_for(description), 1, "to begin", lambda: 0)
-    elif resumed := journal.prepare(description, work.window_rows(rows), settings.overwrite):
-        logger.info(f"resuming the unfinished {journal.folder}")
-    journal.open()
-    if resumed:
-        journal.forget_left()
-    with ending_with(journal.close):
-        _do(work, journal, rows, resumed)
+    begun = begin(settings, work, rows, link)
+    with ending_with(begun.close):
+        started, before = time.monotonic(), begun.log.rows
+        progress = Progress("inference", rows)
+        progress.done = work.bad + before
+        work.run(begun.log, progress)
+        if (silent := work.reader.silent).count:
+            logger.warning(
+                f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}",
+                extra=EVERYWHERE,
+            )
+        if peer.is_main:
+            _wait_for_all(work, begun, link, progress)
+            _finish(work, begun, link, rows, before, time.monotonic() - started, progress)
+        else:
+            _leave(work, begun, link)
 
 
 def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:
@@ -76,35 +81,68 @@ def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:
     return Work(settings, place, peer, bad), rows
 
 
-def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
-    """Answer this process's share and, on the first process, write the output when all shares are done."""
-    settings, bad = work.settings, work.bad
-    started, before = time.monotonic(), journal.rows
-    progress = Progress("inference", rows)
-    progress.done = bad + before
-    work.run(journal, progress)
-    if (silent := work.reader.silent).count:
-        logger.warning(
-            f"{silent.clips} {SILENT}; an answer can't be about them: {silent.names}",
+def _leave(work: Work, begun: Begun, link: Link | None) -> None:
+    """The end of a process that doesn't write the output."""
+    begun.log.leave()
+    if link is None:
+        return
+    begun.close()
+    peer = work.peer
+    link.tell(f"left/{peer.rank}", True)
+    output = link.hear_last_word()
+    if peer.local_rank == 0:
+        answered = sum(count for window, count in work.windows.items() if peer.mine(window))
+        logger.info(
+            f"done: {peer.name} had {answered} rows; {output} is on host {link.host(0)}",
             extra=EVERYWHERE,
         )
-    if not work.peer.is_main:
-        journal.leave()
-        return
+
+
+def _wait_for_all(work: Work, begun: Begun, link: Link | None, progress: Progress) -> None:
+    """On the first process: wait until the rows of all processes are answered."""
+    peer, log = work.peer, begun.log
 
     def all_done() -> bool:
-        journal.refresh()
-        progress.update(bad + journal.rows - progress.done)
-        return journal.windows == work.windows
+        begun.refresh()
+        if (done := work.bad + log.rows) != progress.done:
+            progress.update(done - progress.done)
+        return log.windows == len(work.windows)
 
-    others = max(1, work.peer.world_size - 1)
-    _until(all_done, others, "to finish", lambda: journal.rows)
+    def missing() -> list[int]:
+        return [rank for rank in work.open_rows(log) if rank]
+
+    def left(rank: int) -> str:
+        return f" has {work.open_rows(log).get(rank, 0)} rows to go"
+
+    def news() -> int:
+        return log.rows
+
+    if link is not None:
+        link.wait(all_done, missing, "to finish", left, news)
+        return
+
+    def who() -> list[str]:
+        return [f"{peer.name_of(rank)}{left(rank)}" for rank in missing()]
+
+    until(all_done, who, "to finish", news)
+
+
+def _finish(
+    work: Work,
+    begun: Begun,
+    link: Link | None,
+    rows: int,
+    before: int,
+    seconds: float,
+    progress: Progress,
+) -> None:
+    """On the first process: write the output, let the others end, and remove what was unfinished."""
+    settings, bad, journal = work.settings, work.bad, begun.journal
     if journal.rows != rows - bad:
         raise MdlError(
             f"{journal.folder} has {journal.rows} results for {rows - bad} rows: recordings were changed "
             "while the work went on; start anew with --overwrite"
         )
-    seconds = time.monotonic() - started
     progress.close(f"inference: {rows} rows in {duration(seconds)}")
     failed = journal.errors + bad
     written = write_output(
@@ -115,45 +153,29 @@ def _do(work: Work, journal: Journal, rows: int, resumed: bool) -> None:
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
     if work.choice.unseen_rows:
         logger.warning(f"{work.choice.unseen_rows} rows used prompts that were not in the training data")
-    # A process that is still starting would wait for work to begin that is over.
-    patience = time.monotonic() + _LATE_START_SECONDS
-
-    def all_left() -> bool:
-        # In resumed work a process may have seen the folder, and left, before this one was there.
-        return journal.left(work.peer.world_size) or (resumed and time.monotonic() > patience)
-
-    _until(all_left, others, "to start", lambda: 0)
+    _let_others_end(work, begun, link)
+    begun.close()
     journal.remove()
     if failed and (failed == rows or settings.on_error == "fail"):
         raise MdlError(_failure(settings, written, rows, failed))
 
 
-def _until(done: Callable[[], bool], missing: int, what: str, news: Callable[[], int]) -> None:
-    """Wait for other processes. The launcher ends this one where another has failed.
+def _let_others_end(work: Work, begun: Begun, link: Link | None) -> None:
+    """Wait until no other process uses the journal's folder, or will look for it."""
+    peer, journal = work.peer, begun.journal
+    if link is not None:
+        for rank in link.others:
+            link.hear(f"left/{rank}", rank, "to end")
+        link.last_word(str(work.settings.output))
+        return
+    # A process that is still starting would wait for work to begin that is over.
+    patience = time.monotonic() + _LATE_START_SECONDS
 
-    Args:
-        done: Whether what is waited for is there.
-        missing: The number of processes that are waited for.
-        what: What they are waited for to do, for the message that says so now and then.
-        news: Returns a number that changes as the others make progress.
+    def all_left() -> bool:
+        # In resumed work a process may have seen the folder, and left, before this one was there.
+        return journal.left(peer.world_size) or (begun.resumed and time.monotonic() > patience)
 
-    Raises:
-        MdlError: Where nothing was heard of them for long.
-    """
-    heard, since = news(), time.monotonic()
-    message = WaitingMessage(what)
-    while not done():
-        if news() != heard:
-            heard, since = news(), time.monotonic()
-            message.postpone()
-        message(missing)
-        if time.monotonic() - since > _NO_NEWS_SECONDS:
-            raise MdlError(
-                f"{waiting_message(missing, what)}: nothing was heard of them for "
-                f"{duration(_NO_NEWS_SECONDS)}; is --output on a file system that all of them share? What is "
-                "done is kept: start the same command again"
-            )
-        time.sleep(0.2)
+    until(all_left, lambda: [peer.name_of(rank) for rank in journal.not_left(peer.world_size)], "to start")
 
 
 def _check_output(settings: InferenceSettings) -> None:

@@ -19,7 +19,7 @@ from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
 from mdl_toolkit.generation.decoding import in_force
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
-from mdl_toolkit.infer.journal.journal import Journal
+from mdl_toolkit.infer.journal.lines import WindowLog
 from mdl_toolkit.infer.options import answer_limits, choose_decoding, describe_generation
 from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.prompts import PromptChoice, RowReader
@@ -60,8 +60,8 @@ class Work:
         limits = answer_limits(settings, self.generation_file, place.manifest, self.builder.max_tokens)
         self.reader = RowReader(self.builder, self.choice, limits, AudioLimits.of(settings))
         self.bad = bad
-        #: Windows of all processes together; known when :meth:`run` has ended.
-        self.windows = 0
+        #: Good rows of each window, of all processes together; known when :meth:`run` has ended.
+        self.windows: dict[int, int] = {}
 
     def window_rows(self, rows: int) -> int:
         """Rows of a window, where the work begins now."""
@@ -85,20 +85,29 @@ class Work:
             **in_force(self.decoding),
         }  # fmt: skip
 
-    def run(self, journal: Journal, progress: Progress) -> None:
+    def open_rows(self, log: WindowLog) -> dict[int, int]:
+        """Rows that are not answered yet, as far as it is known here, by the rank of their process."""
+        rows: dict[int, int] = {}
+        for window, count in self.windows.items():
+            if not log.is_done(window):
+                rank = window % self.peer.world_size
+                rows[rank] = rows.get(rank, 0) + count
+        return rows
+
+    def run(self, log: WindowLog, progress: Progress) -> None:
         """Answer the rows of this process's windows that are not answered yet."""
         generator: Generator | None = None
         decode = partial(self.builder.decode, skip_special=True)
         reporter = RowReporter(self.settings.input, self.choice)
         with _Pool(self.settings.num_workers) as pool:
             ahead = 2 * max(self.settings.batch_size, self.settings.num_workers)
-            rows = _read_ahead(self._rows(journal, pool), ahead)
+            rows = _read_ahead(self._rows(log, pool), ahead)
             for window, loading in groupby(rows, key=lambda item: item.window):
                 generator = generator or self._generator()
-                answers = WindowAnswers(window, loading, decode, journal, progress, reporter)
+                answers = WindowAnswers(window, loading, decode, log, progress, reporter)
                 answers.make(generator, self.settings.batch_size)
-                journal.refresh()
-                progress.update(self.bad + journal.rows - progress.done)
+                log.refresh()
+                progress.update(self.bad + log.rows - progress.done)
 
     def _generator(self) -> Generator:
         s = self.settings
@@ -116,13 +125,13 @@ class Work:
         """Tokens that end an answer."""
         return end_tokens(self.generation_file, self.builder.end_id)
 
-    def _rows(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[LoadingRow]:
+    def _rows(self, log: WindowLog, pool: ThreadPoolExecutor) -> Iterator[LoadingRow]:
         """The rows of this process's unfinished windows; loading begins when a row is taken."""
         s = self.settings
-        for window in read_windows(s.input, s.encoding, journal.window_rows):
-            good = window.good()
-            self.windows += bool(good)
-            if not good or not self.peer.mine(window.number) or journal.is_done(window.number):
+        for window in read_windows(s.input, s.encoding, log.window_rows):
+            if good := window.good():
+                self.windows[window.number] = len(good)
+            if not good or not self.peer.mine(window.number) or log.is_done(window.number):
                 continue
             for place in by_length(window, self.reader.audio, pool):
                 row = window.row(place)

@@ -22,7 +22,7 @@ from mdl_toolkit.infer.journal.lines import Place, RowResult, WindowLog, make_li
 
 WORK_NAME = "work.json"
 #: Names of a journal's files, unfinished ones among them.
-_OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)")
+_OURS = re.compile(r"(\.partial-)?work\.json(-\d+)?|rank-\d+\.(jsonl|lock|left)|start-[0-9a-f]+")
 
 
 def partial_folder(output: Path) -> Path:
@@ -39,9 +39,8 @@ class Journal(WindowLog):
     """
 
     def __init__(self, output: Path, rank: int = 0) -> None:
-        super().__init__()
         self.output, self.folder = output, partial_folder(output)
-        self._path = self.folder / f"rank-{rank}.jsonl"
+        super().__init__(self.file_of(rank))
         self._lock: Any = None
         self._stream: Any = None
         self._read_to: dict[Path, int] = {}
@@ -89,6 +88,24 @@ class Journal(WindowLog):
             raise UserError(f"{self.folder / WORK_NAME}: damaged; start anew with --overwrite")
         return size
 
+    def file_of(self, rank: int) -> Path:
+        """The file of a process's lines."""
+        return self.folder / f"rank-{rank}.jsonl"
+
+    def whole_bytes(self, path: Path) -> int:
+        """The number of bytes of a file that are whole lines, as far as they have been taken in."""
+        return self._read_to.get(path, 0)
+
+    def mark(self, name: str) -> None:
+        """Leave a mark by which other processes recognise the folder as the one that they share."""
+        for path in self.folder.glob("start-*"):
+            path.unlink(missing_ok=True)
+        (self.folder / f"start-{name}").touch()
+
+    def has_mark(self, name: str) -> bool:
+        """Whether the mark is seen from here. A list of names is fresher than a question for one, on NFS."""
+        return f"start-{name}" in {path.name for path in self._entries()}
+
     def _refuse_if_busy(self) -> None:
         for path in self.folder.glob("rank-*.lock"):
             with open(path, "a") as stream:
@@ -133,6 +150,11 @@ class Journal(WindowLog):
         """Whether the folder is there, and for this work."""
         return bool((self._read_work() or {}).get("work") == json.loads(json.dumps(work)))
 
+    def difference(self, work: Mapping[str, Any]) -> str:
+        """What differs between the work that the folder holds and another; empty where it holds none."""
+        before = self._read_work()
+        return "" if before is None else _difference(before.get("work"), json.loads(json.dumps(work)))
+
     def open(self) -> None:
         """Read what is done, and get ready to add to it.
 
@@ -140,14 +162,14 @@ class Journal(WindowLog):
             UserError: Where another process is using this journal.
         """
         try:
-            self._lock = open(self.folder / f"{self._path.stem}.lock", "a")  # noqa: SIM115 -- closed in close
+            self._lock = open(self.folder / f"{self._own.stem}.lock", "a")  # noqa: SIM115 -- closed in close
         except OSError as error:
             raise UserError(f"{self.folder}: can't be written: {error.strerror or error}") from None
         _lock(self._lock, self.output)
         self.refresh()
         # Without a buffer, so that nothing is left to be written when it is closed.
-        self._stream = open(self._path, "ab", buffering=0)  # noqa: SIM115 -- closed in close
-        self._stream.truncate(self._read_to.get(self._path, 0))
+        self._stream = open(self._own, "ab", buffering=0)  # noqa: SIM115 -- closed in close
+        self._stream.truncate(self.whole_bytes(self._own))
 
     def refresh(self) -> None:
         """Take in what has been added since the last time, by other processes too."""
@@ -179,22 +201,23 @@ class Journal(WindowLog):
         try:
             append_whole(self._stream, line)
         except OSError as error:
-            raise cannot_write(self._path, error) from None
-        start = self._read_to.get(self._path, 0)
-        self._take(value, Place(self._path, start, len(line)))
-        self._read_to[self._path] = start + len(line)
-
-    def _rows_of_open(self, window: int) -> int:
-        return self._open[self._path, window].rows
+            raise cannot_write(self._own, error) from None
+        start = self.whole_bytes(self._own)
+        self._take(value, Place(self._own, start, len(line)))
+        self._read_to[self._own] = start + len(line)
 
     def leave(self) -> None:
         """Note that this process has nothing left to do: the folder may go."""
         with suppress(OSError):
-            self._path.with_suffix(".left").touch()
+            self._own.with_suffix(".left").touch()
 
     def left(self, size: int) -> bool:
         """Whether all of ``size`` processes but the first have left."""
-        return all((self.folder / f"rank-{rank}.left").exists() for rank in range(1, size))
+        return not self.not_left(size)
+
+    def not_left(self, size: int) -> list[int]:
+        """Those of ``size`` processes but the first that have not left."""
+        return [rank for rank in range(1, size) if not (self.folder / f"rank-{rank}.left").exists()]
 
     def forget_left(self) -> None:
         """Forget which processes of an earlier launch had left."""
@@ -240,17 +263,23 @@ def _lock(stream: Any, output: Path) -> None:
         raise UserError(f"{output}: another inference is writing it; wait for it or end it")
 
 
+def differences(before: Any, now: Mapping[str, Any]) -> list[tuple[str, Any, Any, bool]]:
+    """What differs between two descriptions: a name, both values, and whether they tell a person much."""
+    found = []
+    for name in [*now, *(key for key in before if key not in now)]:
+        values = before.get(name), now.get(name)
+        if values[0] != values[1]:
+            short = all(isinstance(v, (str, int, float, type(None))) and len(str(v)) <= 40 for v in values)
+            found.append((name, *values, short and name not in ("input", "model")))
+    return found
+
+
 def _difference(before: Any, now: Mapping[str, Any]) -> str:
-    """What differs, for people: ``--max-new-tokens was 20, now 30``."""
+    """What differs from the work that was begun, for people: ``--max-new-tokens was 20, now 30``."""
     if not isinstance(before, dict) or not before:
         return "it can't be read"
-    parts = []
-    for name in [*now, *(key for key in before if key not in now)]:
-        old, new = before.get(name), now.get(name)
-        if old != new:
-            plain = all(
-                isinstance(v, (str, int, float, bool, type(None))) and len(str(v)) <= 40 for v in (old, new)
-            )
-            digest = name in ("input", "model")
-            parts.append(f"{name} was {old}, now {new}" if plain and not digest else f"another {name}")
-    return ", ".join(parts[:4])
+    told = [
+        f"{name} was {old}, now {new}" if tells else f"another {name}"
+        for name, old, new, tells in differences(before, now)
+    ]
+    return ", ".join(told[:4])

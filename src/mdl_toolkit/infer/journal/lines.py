@@ -72,13 +72,17 @@ class WindowRecord:
 class WindowLog(ABC):
     """Notes results of windows, and counts what all processes have noted as far as it is known here.
 
+    Args:
+        own: The file of this process's own lines.
+
     Attributes:
         rows: Rows of finished windows.
         errors: Those of them that failed.
         cut: Those whose answers the length limit ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: Path) -> None:
+        self._own = own
         self._open: dict[tuple[Path, int], WindowRecord] = {}
         self._done: dict[int, WindowRecord] = {}
         self.rows = self.errors = self.cut = 0
@@ -97,8 +101,12 @@ class WindowLog(ABC):
         """Note a line, so that it outlives this process, and take it in."""
 
     @abstractmethod
-    def _rows_of_open(self, window: int) -> int:
-        """Rows that this process has noted of a window that it has begun."""
+    def leave(self) -> None:
+        """Note that this process has nothing left to do."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files."""
 
     def begin(self, window: int) -> None:
         """Note that a window is begun; what an earlier run had of it is ignored from now on."""
@@ -111,7 +119,7 @@ class WindowLog(ABC):
 
     def finish(self, window: int) -> None:
         """Note that a window is done: its results outlive a kill from here on."""
-        self._write({"window": window, "done": self._rows_of_open(window)})
+        self._write({"window": window, "done": self._open[self._own, window].rows})
 
     def is_done(self, window: int) -> bool:
         """Whether a window is finished."""

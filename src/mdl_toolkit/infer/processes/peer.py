@@ -1,7 +1,8 @@
 """The processes of a launch, as inference needs them: which batches and which device this one has.
 
-There are no collectives: batches are divided by number, and results meet in the journal's files. So a
-launcher's restart, a late process or one that is gone can't leave the others in the middle of an exchange.
+There are no collectives: batches are divided by number, and results meet in the journal's files, to which
+``link.py`` brings those of other hosts. So a launcher's restart, a late process or one that is gone can't
+leave the others in the middle of an exchange.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdl_toolkit.distributed.environment import ProcessRank, process_rank
+from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal.torchrun import report_failure
 
@@ -31,6 +33,10 @@ class Peer(ProcessRank):
     def of_environment(cls) -> Peer:
         """The process that the launcher's variables (RANK, WORLD_SIZE, LOCAL_RANK) describe."""
         return cls(**vars(process_rank()))
+
+    def name_of(self, rank: int) -> str:
+        """Another process as messages name it; its host is known where all are on one."""
+        return rank_on_host(rank, host_name()) if self.local_world_size == self.world_size else f"rank {rank}"
 
     @property
     def is_main(self) -> bool:
@@ -60,7 +66,7 @@ class Peer(ProcessRank):
                 text = " ".join(str(error).split()) or type(error).__name__
                 if isinstance(error, MdlError):
                     error.args = (f"{self.name}: {text}",)
-                report_failure(f"{self.name}: {text}")
+                report_failure(f"{self.name}: {text}", getattr(error, "exit_code", 1))
             raise
 
     @contextmanager
