@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
 from mdl_toolkit import cli
-from mdl_toolkit.errors import DataError, Stopped
-from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted
+from mdl_toolkit.errors import DataError, ExitCode, NotSavedError, PeerLostError, Stopped, code_of_stop
+from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS, Interrupted
 
 
 @pytest.fixture
@@ -52,6 +53,43 @@ def test_a_step_of_another_command_leaves_it_to_that_to_say_how_to_go_on(
     assert cli.run(["convert-dataset", str(clips), "--output", "d"]) == 143
     said = "" if step else ": no half dataset is left; the same command starts again"
     assert capsys.readouterr().err.splitlines()[-1] == f"stopped by SIGTERM{said}"
+
+
+def test_every_exit_code_is_in_the_help_and_the_guides(capsys: pytest.CaptureFixture[str]):
+    """One table; whoever adds a code is told where it has to stand."""
+    docs = Path(__file__).parents[1] / "docs"
+    saved = {code_of_stop(number) for number in STOP_SIGNALS}
+    for command in cli.COMMANDS:
+        assert cli.run([command, "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.partition("exit codes: ")[2].split())
+        assert all(f"{code.value} {code.meaning}" in shown for code in ExitCode), shown
+        assert all(str(code) in shown for code in saved)
+    for language in ("en", "zh"):
+        guide = (docs / language / "guide.md").read_text(encoding="utf-8")
+        launches = (docs / language / "distributed.md").read_text(encoding="utf-8")
+        for code in ExitCode:
+            assert re.search(rf"(^|· ){code.value} ", guide, re.MULTILINE), (language, code)
+            assert re.search(rf"^\| {code.value} \|", launches, re.MULTILINE), (language, code)
+        assert all(str(code) in guide and str(code) in launches for code in saved)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_stop_that_loses_something_is_told_apart(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clips: Path
+):
+    """By its exit code and by the first words of its line; a Ctrl-C by these alone."""
+    import mdl_toolkit.data.conversion.command as convert
+
+    lost = 130 if number == signal.SIGINT else 4
+    for error, code, words in (
+        (Stopped(number, "saved"), 128 + number, "stopped: saved"),
+        (Stopped(number, "why", unsaved=True), lost, "stopped, not saved: why"),
+        (NotSavedError(number, "full"), lost, "stopped, not saved: full"),
+        (PeerLostError("rank 1 is gone"), 3, "error: rank 1 is gone"),
+    ):
+        monkeypatch.setattr(convert, "convert_dataset", lambda _, error=error: (_ for _ in ()).throw(error))
+        assert cli.run(["convert-dataset", str(clips), "--output", "d"]) == code
+        assert capsys.readouterr().err == f"{words}\n"
 
 
 def test_no_command_and_a_misspelt_one(capsys: pytest.CaptureFixture[str]):

@@ -20,13 +20,13 @@ from mdl_toolkit.distributed.environment import (
     is_started_by_torchrun,
     process_rank,
 )
-from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.errors import ExitCode, MdlError, SettingsError, describe_exit_codes
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
 from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener
+from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener, current, stop_code, stop_line
 from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.torchrun import is_reported, let_cause_end_first, report_failure
 
@@ -41,6 +41,7 @@ class Command(NamedTuple):
         after_signal: What is left after a signal has stopped it, and how to go on.
         example: A command line to copy.
         torch: Whether importing the function loads torch, which takes seconds.
+        unsaved: What a signal costs that comes before the work says so itself; see ``Listener.unsaved``.
         prepare: A function that is called first, before torch is loaded, as ``module:name``. It is given the
             settings, and the other function is given what it returns.
     """
@@ -51,6 +52,7 @@ class Command(NamedTuple):
     after_signal: str
     example: str
     torch: bool = False
+    unsaved: str = ""
     prepare: str = ""
 
 
@@ -70,6 +72,7 @@ COMMANDS = {
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,
+        unsaved="before the first step was finished",
         prepare="mdl_toolkit.training.ready:make_ready",
     ),
     "inference": Command(
@@ -90,18 +93,13 @@ COMMANDS = {
     ),
 }
 
-_EPILOG = (
-    "exit codes: 0 done, 1 failed, 2 wrong options or input, 128 + n stopped by signal n (130 Ctrl-C, 143 "
-    "SIGTERM, 129 SIGHUP)"
-)
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its exit code."""
     try:
         with console.guarded_streams():
             code = run(list(sys.argv[1:] if argv is None else argv))
-        if code > 128:
+        if code == ExitCode.NOT_SAVED or code > 128:
             end_process(code, exit_functions=True)  # it may have threads that wait for a slow server
         sys.exit(code)
     finally:
@@ -116,7 +114,7 @@ def run(argv: list[str]) -> int:
         argv: The words after the program's name.
 
     Returns:
-        0 done, 1 failed, 2 wrong options or input, 128 + n stopped by signal n.
+        An :class:`~mdl_toolkit.errors.ExitCode`, or 128 + n where signal n has stopped the command.
     """
     with console.messages_on_console(), Listener():
         try:
@@ -132,13 +130,12 @@ def run(argv: list[str]) -> int:
 
 def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:
     number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
-    line = f"stopped by {signal.Signals(number).name}"
     # A program that started this command as one of its steps says itself how to go on.
-    if argv and argv[0] in COMMANDS and FORWARDED not in os.environ:
-        line += f": {COMMANDS[argv[0]].after_signal}"
-    if _prints_for_machine(line, 128 + number):
+    tells = argv and argv[0] in COMMANDS and FORWARDED not in os.environ
+    line = stop_line(number, then=COMMANDS[argv[0]].after_signal if tells else "")
+    if _prints_for_machine(line, stop_code(number)):
         console.print_line(line)
-    return 128 + number
+    return stop_code(number)
 
 
 def _prints_for_machine(cause: str, exit_code: int) -> bool:
@@ -154,7 +151,6 @@ def _prints_for_machine(cause: str, exit_code: int) -> bool:
 
 
 def _report(error: MdlError) -> int:
-    kind = "stopped" if error.exit_code > 2 else "error"
     lines = str(error).splitlines() or [type(error).__name__]
     prints = _prints_for_machine("\n".join(lines), error.exit_code)
     if isinstance(error, SettingsError):
@@ -163,9 +159,9 @@ def _report(error: MdlError) -> int:
         if not prints and not _has_joined() and let_cause_end_first():
             return error.exit_code
         for line in lines:
-            console.print_line(f"{kind}: {line}")
+            console.print_line(f"{error.state}: {line}")
     else:
-        console.print_line(f"{kind}: " + "\n".join(lines))
+        console.print_line(f"{error.state}: " + "\n".join(lines))
     return error.exit_code
 
 
@@ -191,7 +187,9 @@ def _dispatch(argv: list[str]) -> int:
     if "-h" in words or "--help" in words:
         from mdl_toolkit.settings.help import command_help
 
-        console.print_result(command_help(name, command.settings, command.help, _EPILOG, command.example))
+        console.print_result(
+            command_help(name, command.settings, command.help, describe_exit_codes(), command.example)
+        )
     else:
         _execute(command, words)
     return 0
@@ -200,6 +198,8 @@ def _dispatch(argv: list[str]) -> int:
 def _execute(command: Command, words: list[str]) -> None:
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
+    if listener := current():
+        listener.unsaved = command.unsaved
     adopt_slurm_task()
     process_rank(os.environ)  # a launcher's variable that makes no sense is told before anything else
     work: Any = make_settings(command.settings, flags, config, problems)
@@ -247,8 +247,9 @@ def _overview() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
     examples = "\n".join(f"  {command.example}" for command in COMMANDS.values())
+    codes = wrapped(describe_exit_codes())
     return (
         f"mdl-toolkit {__version__}: fine-tune MiDashengLM on your own recordings\n\n"
         f"usage: mdl-toolkit COMMAND …\n\n{commands}\n\n"
-        f"mdl-toolkit COMMAND --help explains a command.\n\n{wrapped(_EPILOG)}\n\nexamples:\n{examples}"
+        f"mdl-toolkit COMMAND --help explains a command.\n\n{codes}\n\nexamples:\n{examples}"
     )

@@ -1,28 +1,83 @@
 """Errors that end a command with a message for a person and an exit code.
 
-A :class:`UserError` was caused by the user, who can correct it: a wrong option, a damaged file. It ends the
-command with exit code 2. All others were caused by the machine or by this package and end it with 1, but for
-a lost peer (3). After a signal the exit code is 128 plus the signal's number where everything was saved.
+A :class:`UserError` was caused by the user, who can correct it: a wrong option, a damaged file. All others
+were caused by the machine or by this package, but for :class:`Stopped`: somebody asked for that.
+:class:`ExitCode` has the exit codes of all commands.
 """
 
 from __future__ import annotations
 
+import enum
+import signal
 from collections.abc import Sequence
+
+#: What the last line of a command begins with that a signal has stopped, and where something is lost by that.
+STOPPED, STOPPED_UNSAVED = "stopped", "stopped, not saved"
+
+
+class ExitCode(enum.IntEnum):
+    """The exit codes of all commands; a stop that lost nothing has 128 plus the signal's number.
+
+    Attributes:
+        meaning: What it means, in a few words.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> ExitCode:  # noqa: D102 -- how an enumeration takes two values
+        member = int.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+    DONE = 0, "done"
+    FAILED = 1, "failed"
+    WRONG_INPUT = 2, "wrong options or input"
+    PEER_LOST = 3, "another process of the run was lost"
+    NOT_SAVED = 4, "training stopped by a signal, with something not saved"
+
+
+def code_of_stop(signal_number: int, *, unsaved: bool = False) -> int:
+    """The exit code of a command that a signal has stopped.
+
+    Args:
+        signal_number: The signal.
+        unsaved: Whether work is lost that could have been saved. A Ctrl-C makes no difference of it: whoever
+            presses it reads what is printed, and shells take 130 for nothing else.
+    """
+    if unsaved and signal_number != signal.SIGINT:
+        return ExitCode.NOT_SAVED
+    return 128 + signal_number
+
+
+def describe_exit_codes() -> str:
+    """All exit codes in a sentence, for ``--help``."""
+    codes = ", ".join(f"{code.value} {code.meaning}" for code in ExitCode)
+    names = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    saved = ", ".join(f"{code_of_stop(number)} {number.name}" for number in names)
+    return (
+        f"exit codes: {codes}, 128 + n stopped by signal n with all saved ({saved}; 130 is Ctrl-C, whatever "
+        "is saved)"
+    )
 
 
 class MdlError(Exception):
     """Base class of every error that this package raises on purpose.
 
     Its text is a complete message: what was found, where, and what to do about it.
+
+    Attributes:
+        exit_code: The exit code of a command that it ends.
+        state: What the command's last line begins with; scripts search for these words.
     """
 
-    exit_code = 1
+    exit_code: int = ExitCode.FAILED
+    state = "error"
 
 
 class UserError(MdlError, ValueError):
     """Wrong use or wrong input, which the user can correct. Exit code 2."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_INPUT
 
 
 class SettingsError(UserError):
@@ -64,21 +119,38 @@ class OutOfMemoryError(MdlError):
 class PeerLostError(MdlError):
     """Another process of the run is gone, frozen or can't be reached. Exit code 3."""
 
-    exit_code = 3
+    exit_code = ExitCode.PEER_LOST
 
 
 class Stopped(MdlError):  # noqa: N818 -- no failure: somebody asked for it
-    """A signal asked the run to stop, and everything was saved.
+    """A signal asked the command to stop, and all of its processes have agreed to.
 
     Args:
         signal_number: The signal. The exit code is 128 plus this number, as in shells: 130 for SIGINT, 143
-            for SIGTERM, 138 for SIGUSR1.
+            for SIGTERM, 138 for SIGUSR1; see :func:`code_of_stop`.
         message: What was saved, and how to continue.
+        unsaved: Whether something is lost that could have been saved.
     """
+
+    def __init__(self, signal_number: int, message: str, *, unsaved: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = code_of_stop(signal_number, unsaved=unsaved)
+        self.state = STOPPED_UNSAVED if unsaved else STOPPED
+
+
+class NotSavedError(MdlError):
+    """A signal asked the command to stop, and one of its processes could not save.
+
+    Args:
+        signal_number: The signal.
+        message: Why it could not be saved, and how to continue.
+    """
+
+    state = STOPPED_UNSAVED
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.exit_code = code_of_stop(signal_number, unsaved=True)
 
 
 def printable(value: object) -> str:

@@ -20,7 +20,7 @@ from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import HostsDisagreeError, MdlError, Stopped
 from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.interrupts import Interrupted
+from mdl_toolkit.terminal.interrupts import Interrupted, stop_code, stop_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.torchrun import head_start, let_cause_end_first, report_failure
 
@@ -249,7 +249,7 @@ def _cause(error: BaseException, name: str) -> tuple[str, int]:
         ), 1
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        return f"{name}: stopped by {signal.Signals(number).name}", 128 + number
+        return f"{name}: {stop_line(number)}", stop_code(number)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         return f"{name}: left with exit code {error.code}", code

@@ -7,11 +7,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from mdl_toolkit.errors import STOPPED, STOPPED_UNSAVED, code_of_stop
+from mdl_toolkit.terminal.console import print_line
+from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.live_line import LIVE
+from mdl_toolkit.terminal.logs import is_main_process
+from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.terminal.watchdog import SignalWatchdog
 
 #: A terminal's Ctrl-C, a scheduler's notices, and the end of the terminal or connection.
@@ -20,8 +26,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, si
 #: A launcher forwards a signal that the terminal or scheduler has sent to its children as well: what arrives
 #: within so many seconds under a launcher is the same request, not a second one.
 SAME_REQUEST_SECONDS = 2.0
-#: ``timeout`` sends SIGTERM to its child and then to the child's whole group.
-_SAME_TERM_SECONDS = 0.05
+#: Without a launcher, too, one request may come twice: a batch system signals a job's script, which passes it
+#: on, and the job's processes. But a Ctrl-C that comes again is a person's second one.
+_SAME_NOTICE_SECONDS = 1.0
 #: Seconds that the main thread gets to react to the first signal and to a second one, before the process is
 #: taken to be stuck in C.
 PATIENCE = (10.0, 1.0)
@@ -54,23 +61,28 @@ class Listener:
 
     Attributes:
         received: The first signal.
+        unsaved: What would be lost if the process ended now, to stand behind a signal's name: ``with step 8
+            unsaved``; empty where nothing would be.
         answer: Called with the first signal's number.
         again: Called with a second one's.
     """
 
     def __init__(self, launched: bool | None = None) -> None:
         self.received: int | None = None
+        self.unsaved = ""
+        self._interrupted = False
         self.answer: Callable[[int], None] = self.interrupt
-        self.again: Callable[[int], None] = _end_by_signal
-        known = "TORCHELASTIC_RUN_ID" in os.environ or FORWARDED in os.environ
-        self._launched = known if launched is None else launched
-        self._process, self._first = os.getpid(), 0.0
+        self.again: Callable[[int], None] = end_at_once
+        self._launched = _may_be_sent_twice() if launched is None else launched
+        self._process = os.getpid()
+        self._first: float | None = None
         self._first_watched: float | None = None
         self._before: dict[int, Any] = {}
         self._watchdog: SignalWatchdog | None = None
 
     def interrupt(self, number: int) -> None:
         """Raise :class:`Interrupted`: what the first signal does where nothing else was set."""
+        self._interrupted = True
         raise Interrupted(number)
 
     @contextmanager
@@ -97,7 +109,7 @@ class Listener:
             for number in STOP_SIGNALS:
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._on_signal)
-            self._watchdog = SignalWatchdog(self._patience)
+            self._watchdog = SignalWatchdog(self._patience, lambda: self._interrupted, _leave)
             self._outer, _current = _current, self
         return self
 
@@ -115,19 +127,19 @@ class Listener:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            _end_by_signal(number)  # a child that a library forked: not this process's to answer
+            _as_by_default(number)  # a child that a library forked: not this process's to answer
         now = time.monotonic()
         if self.received is None:
             self.received, self._first = number, now
             self.answer(number)
-        elif self._is_another(number, now - self._first):
+        elif self._is_another(number, now - (self._first or now)):
             self.again(number)
 
     def _is_another(self, number: int, later: float) -> bool:
         """Whether a signal so many seconds after the first is a request of its own."""
         if number == signal.SIGHUP or (self._launched and later < SAME_REQUEST_SECONDS):
             return False
-        return number != signal.SIGTERM or later > _SAME_TERM_SECONDS
+        return number == signal.SIGINT or later > _SAME_NOTICE_SECONDS
 
     def _patience(self, number: int) -> float | None:
         """How long the watchdog waits after a signal for the main thread; ``None`` where nothing is to end.
@@ -139,8 +151,23 @@ class Listener:
         now = time.monotonic()
         again = self._first_watched is not None and self._is_another(number, now - self._first_watched)
         self._first_watched = now if self._first_watched is None else self._first_watched
-        ends = self.again == _end_by_signal if again else self.answer == self.interrupt
+        ends = self.again == end_at_once if again else self.answer == self.interrupt
         return PATIENCE[again] if ends else None
+
+    def seconds(self) -> float:
+        """Seconds since the first signal came; 0 where none has."""
+        # The watchdog's thread sees a signal also while the main thread is busy in C.
+        times = [at for at in (self._first, self._first_watched) if at is not None]
+        return time.monotonic() - min(times) if times else 0.0
+
+
+def _may_be_sent_twice() -> bool:
+    """Whether another program may send this process a signal that it has got already."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or FORWARDED in os.environ:
+        return True
+    with suppress(OSError):  # timeout(1) signals its child, and then the group that the child is in
+        return Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8") == "timeout\n"
+    return False
 
 
 #: The innermost listener.
@@ -152,7 +179,49 @@ def current() -> Listener | None:
     return _current
 
 
-def _end_by_signal(number: int) -> None:
+def stop_code(number: int) -> int:
+    """The exit code of this process if a signal ends it now: whether something is lost decides it.
+
+    Args:
+        number: The signal.
+    """
+    return code_of_stop(number, unsaved=bool(_current and _current.unsaved))
+
+
+def stop_line(number: int, again: bool = False, then: str = "") -> str:
+    """The last line of this process if a signal ends it now.
+
+    Args:
+        number: The signal.
+        again: Whether it is the second one.
+        then: What is left, and how to go on.
+    """
+    which = f"{'a second ' if again else ''}{signal.Signals(number).name}"
+    unsaved = _current.unsaved if _current else ""
+    if unsaved:
+        return f"{STOPPED_UNSAVED}: by {which} {unsaved}" + (f"; {then}" if then else "")
+    return f"{STOPPED} by {which}" + (f": {then}" if then else "")
+
+
+def end_at_once(number: int) -> None:
+    """End the process here and now: what a second signal does where nothing else was set."""
+    if _current is not None and _current.unsaved:
+        _leave(number, again=True)
+    _as_by_default(number)
+
+
+def _leave(number: int, again: bool = False) -> None:
+    """End the process. Its line doesn't go through ``logging``, a lock of which may be held for ever."""
+    line = stop_line(number, again)
+    report_failure(line, stop_code(number))
+    if is_main_process():
+        print_line(line)
+    if number == signal.SIGINT and again:
+        _as_by_default(number)
+    end_process(stop_code(number), exit_functions=False)
+
+
+def _as_by_default(number: int) -> None:
     """The system's own way of ending a process also tells the parent which signal it was."""
     LIVE.clear()
     signal.signal(number, signal.SIG_DFL)

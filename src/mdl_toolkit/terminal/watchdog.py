@@ -1,21 +1,24 @@
-"""Ends a process whose main thread is stuck in C, where it can't react to signals.
+"""Ends a process that a signal should have ended, and that doesn't end.
 
 Python calls a signal's handler between two of its own instructions only, and a process that waits in C for
 another one makes none: the signal would do nothing, where the system's default would have ended the process.
+Nor does it end where the exception that the handler raised got lost (Python ignores all that is raised while
+it frees an object), or where what is left of the work waits for a thread of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 
-from mdl_toolkit.terminal.console import print_line
-from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.logs import is_main_process
-from mdl_toolkit.terminal.torchrun import report_failure
+#: Seconds that a process gets to end by itself, once a signal has ended its work: within them it removes what
+#: is half-written. A library may have taken the signal for an error of its own, or wait for a thread.
+ENDING_SECONDS = 20.0
 
 
 class SignalWatchdog:
@@ -27,10 +30,18 @@ class SignalWatchdog:
     Args:
         patience: Says for a signal's number how many seconds the main thread gets to answer; ``None`` where
             this signal doesn't end the process.
+        ending: Says whether a signal has ended the work of the main thread.
+        leave: Ends the process, given the signal's number.
     """
 
-    def __init__(self, patience: Callable[[int], float | None]) -> None:
-        self._patience, self._answered, self._closed = patience, threading.Event(), False
+    def __init__(
+        self,
+        patience: Callable[[int], float | None],
+        ending: Callable[[], bool],
+        leave: Callable[[int], None],
+    ) -> None:
+        self._patience, self._ending, self._leave = patience, ending, leave
+        self._answered, self._closed = threading.Event(), False
         self._main = threading.get_ident()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -48,11 +59,22 @@ class SignalWatchdog:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
-            while numbers := os.read(self._read, 64):
+            deadline, ended_by = None, 0
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not select.select([self._read], [], [], left)[0]:
+                    self._leave(ended_by)
+                numbers = os.read(self._read, 64)
+                if not numbers:
+                    break
                 for number in numbers:
                     seconds = self._patience(number)
-                    if seconds is not None and self._is_stuck(seconds):
-                        _leave(number)
+                    if seconds is None:
+                        continue
+                    if self._is_stuck(seconds):
+                        self._leave(number)
+                    if deadline is None and self._ending():
+                        deadline, ended_by = time.monotonic() + ENDING_SECONDS, number
         os.close(self._read)
 
     def _is_stuck(self, patience: float) -> bool:
@@ -61,12 +83,3 @@ class SignalWatchdog:
             return False
         signal.pthread_kill(self._main, signal.SIGURG)
         return not self._answered.wait(patience)
-
-
-def _leave(number: int) -> None:
-    """End the process. Its line doesn't go through ``logging``, a lock of which may be held for ever."""
-    line = f"stopped by {signal.Signals(number).name}"
-    report_failure(line)
-    if is_main_process():
-        print_line(line)
-    end_process(128 + number, exit_functions=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mdl_toolkit.training.checkpoints.output import foreign_file_in
 from mdl_toolkit.training.checkpoints.state import FINAL
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.signals import StopSignals
-from mdl_toolkit.training.steps.evaluate import Evaluation
+from mdl_toolkit.training.steps.evaluate import Evaluation, EvaluationDropped
 from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
 from mdl_toolkit.training.trainable.wrap import Wrapped
@@ -65,7 +66,7 @@ def write_final(
         StorageError: It could not be written.
     """
     target = settings.output / FINAL
-    message = f"stopped before {target} was written; resume with --resume-from-checkpoint true"
+    message = f"all steps are saved, {target} isn't written; resume with --resume-from-checkpoint true"
     merged = settings.method == "full" or settings.merge_lora
     form = _form(settings, ranks, wrapped) if merged else None
     stopped: Stopped | None = None
@@ -189,13 +190,17 @@ def evaluate_final(
         OutOfMemoryError: One of several processes ran out of memory, while the others were at work.
     """
     target = settings.output / FINAL
-    message = f"stopped: {target} is ready, its evaluation was left out"
+    message = f"all is saved; {target} is ready, its evaluation was left out"
     # All begin, or none.
     number = max(ranks.gather_objects(int(signals.received or 0)))
     if number:
         raise Stopped(number, message)
-    with signals.stop_at_once(message):
-        return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated)
+    try:
+        # Several processes stop together, before their next batch; one does so at whatever it is doing.
+        with signals.stop_at_once(message) if ranks.world_size == 1 else nullcontext():
+            return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated, signals)
+    except EvaluationDropped as dropped:
+        raise Stopped(dropped.number, message) from None
 
 
 def _evaluate_final(
@@ -205,6 +210,7 @@ def _evaluate_final(
     wrapped: Wrapped,
     evaluation: Evaluation,
     validated: float | None,
+    signals: StopSignals,
 ) -> dict[str, float]:
     if not all(ranks.gather_objects(target.is_dir())):
         logger.warning(f"{target} can't be seen from every machine: it isn't evaluated again")
@@ -221,10 +227,12 @@ def _evaluate_final(
         return {}
     began = time.monotonic()
     try:
-        loss = evaluation(open_for_evaluation(target, settings, ranks))
+        loss = evaluation(open_for_evaluation(target, settings, ranks), signals)
     except NoBatch as missing:
         logger.warning(f"{target} isn't evaluated again: {missing.cause or 'another process got no batch'}")
         return {}
+    except EvaluationDropped:
+        raise
     except Exception as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise

@@ -43,7 +43,7 @@ from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.metrics.trackers import Trackers
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
-from mdl_toolkit.training.signals import StopSignals
+from mdl_toolkit.training.signals import StopSignals, nothing_unsaved
 from mdl_toolkit.training.steps.evaluate import Evaluation
 from mdl_toolkit.training.steps.loop import Loop
 from mdl_toolkit.training.steps.optimizer import Optimizer
@@ -132,6 +132,7 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     start = choose_start(settings, ranks)
     if start is not None:
         identity.check(start.state, start.checkpoint)
+        nothing_unsaved()
     batches = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
     evaluation_batches = None
     if prepared.evaluation is not None:

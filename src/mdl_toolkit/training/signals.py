@@ -13,7 +13,10 @@ from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-__all__ = ["STOP_SIGNALS", "StopSignals", "agreed_signal"]
+__all__ = ["STOP_SIGNALS", "UNSAVED_AT_FIRST", "StopSignals", "agreed_signal", "nothing_unsaved"]
+
+#: What a signal costs at first; see :meth:`StopSignals.note_unsaved`.
+UNSAVED_AT_FIRST = "before the first step was finished"
 
 
 class StopSignals:
@@ -42,9 +45,22 @@ class StopSignals:
         """The first signal that was received, if any."""
         return self._listener.received
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since it came; 0 if there was none."""
+        return self._listener.seconds()
+
+    def note_unsaved(self, unsaved: str) -> None:
+        """Note what is lost if a second signal ends the process now.
+
+        Args:
+            unsaved: To stand behind a signal's name: ``with step 8 unsaved``; empty where nothing is lost.
+        """
+        self._listener.unsaved = unsaved
+
     def _note(self, number: int) -> None:
         if not self._steps:
-            raise Interrupted(number)
+            self._listener.interrupt(number)
         logger.info(f"{signal.Signals(number).name}: finishing this step, then saving (again: stop at once)")
 
     def flags(self) -> list[float]:
@@ -65,6 +81,12 @@ class StopSignals:
             yield
         except Interrupted as interrupt:
             raise Stopped(interrupt.number, message) from None
+
+
+def nothing_unsaved() -> None:
+    """Note that a run, which is resumed, has nothing to lose until its first step."""
+    if listener := current():
+        listener.unsaved = ""
 
 
 def agreed_signal(summed: list[float]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,10 +13,17 @@ import pytest
 
 from mdl_toolkit.training.checkpoints.storage import newest_complete
 from support.processes.altered import altered
-from support.processes.launch import Finished, environment, launched, run
-from support.training.shop import CONVERT, PREDICT, TRAIN
+from support.processes.launch import Finished, environment, launched, run, torchrun
+from support.training.shop import CONVERT, PREDICT, TRAIN, metrics
 
 pytestmark = pytest.mark.system
+
+#: Makes a batch of an evaluation last 0.1 s on rank 0 and five times as long on rank 1: 5.5 s in all.
+UNEVEN = """
+if len(calls) == 3:
+    print("evaluating on rank", os.environ["RANK"], file=sys.stderr, flush=True)
+time.sleep(0.5 if os.environ["RANK"] == "1" else 0.1)
+"""
 
 ENDLESS = [*TRAIN, "--num-epochs", "5000"]
 
@@ -91,3 +99,28 @@ def test_torchrun_passes_a_hangup_on_and_the_run_saves(shop: Path):
     assert "SIGHUP: finishing this step, then saving" in finished.output, finished.output
     newest = newest_complete(shop / "torchrun-hung-up")
     assert newest is not None and f"saved torchrun-hung-up/{newest.name}" in finished.output
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_told_in_an_evaluation_is_enough_for_all(rank: int, shop: Path):
+    """They drop it together, though one is slower than the other, and save the step that is made."""
+    output = shop / f"told-{rank}"
+    every_row = {"50": "2", "test-converted/": "train-converted/"}
+    training = [every_row.get(word, word) for word in ENDLESS[1:]]
+    words = [*training, "--eval-batch-size", "1", "--output", output.name]
+    program = altered("mdl_toolkit.training.trainable.wrap.Wrapped.loss_sum", UNEVEN, words)
+    with launched([*torchrun(), *program], cwd=shop) as launch:
+        launch.until(lambda: f"evaluating on rank {rank}" in launch.output, "the evaluation")
+        victim = launch.rank(rank)
+        assert victim is not None
+        os.kill(victim, signal.SIGUSR2)
+        finished = launch.wait()
+    assert newest_complete(output) == output / "checkpoint-2"
+    assert [line["step"] for line in metrics(output)] == [1, 2], "the evaluation is not reported"
+    said = rf"stopped: stopped at step 2; saved {output.name}/checkpoint-2, (\d+\.\d) s after SIGUSR2"
+    found = re.search(said, finished.output)
+    assert found, finished.output
+    # Two batches of the slower process, and the writing; the whole evaluation would take 5.5 s.
+    steps = [line["seconds"] for line in metrics(output)]
+    assert float(found[1]) < 2 * max(0.5, *steps) + 2
+    assert finished.code == 1 and "exitcode  : 140" in finished.output, finished.output

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mdl_toolkit.terminal.progress import Progress
+from mdl_toolkit.training.batches.loader import WaitEnded
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
+from mdl_toolkit.training.signals import StopSignals, agreed_signal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from mdl_toolkit.data.batching.collate import PackedBatch
     from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.errors import MdlError
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 
@@ -55,6 +58,18 @@ def share_of(batches: Sequence[tuple[int, ...]], rank: int, world_size: int) -> 
     return list(batches[rank::world_size])
 
 
+class EvaluationDropped(Exception):  # noqa: N818 -- no failure: somebody asked for it
+    """A signal asked to stop, so the evaluation isn't finished; all processes raise this at the same point.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"dropped for signal {number}")
+
+
 class Evaluation:
     """Evaluates on all rows of a dataset.
 
@@ -82,14 +97,16 @@ class Evaluation:
         self._filler = batches[-1]  # the shortest rows
         self._supervised = int(data.supervised.sum())
 
-    def __call__(self, wrapped: Wrapped, interrupted: Callable[[], bool] = lambda: False) -> float:
+    def __call__(self, wrapped: Wrapped, signals: StopSignals | None = None) -> float:
         """The mean cross-entropy of all supervised tokens, the same number on every process.
 
         Args:
             wrapped: The model.
-            interrupted: Says whether to end waiting for a batch.
+            signals: The signals that ask the run to stop. One that comes to any process ends the evaluation
+                on all of them, before their next batch.
 
         Raises:
+            EvaluationDropped: Such a signal came.
             NoBatch: A process has no further batch.
         """
         tasks = list(self._own)
@@ -98,23 +115,61 @@ class Evaluation:
             tasks += [self._filler] * (self._rounds - len(tasks))
         was_training = wrapped.model.training
         wrapped.model.eval()
-        losses: list[Tensor] = []
         try:
-            progress = Progress("evaluating", len(tasks), "batches", every=60.0)
-            with closing(self._load(tasks, interrupted)) as loading:
-                batches = SynchronizedBatches(loading, self._ranks)
-                for _ in tasks:
-                    batch = batches.take()
-                    if batches.cause is not None and not wrapped.lockstep:
-                        break
-                    losses.append(wrapped.loss_sum(batch))
-                    progress.update()
-            del losses[len(self._own) :]
-            progress.clear()
-            total = math.fsum(float(loss) for loss in losses)
+            losses, cause = self._losses(wrapped, tasks, signals)
+            total = math.fsum(float(loss) for loss in losses[: len(self._own)])
         finally:
             wrapped.model.train(was_training)
-        total, missing = self._ranks.sum([total, float(batches.cause is not None)])
-        if missing:
-            raise NoBatch(batches.cause)
-        return total / self._supervised
+        return self._agree(cause, signals, total, done=True) / self._supervised
+
+    def _losses(
+        self, wrapped: Wrapped, tasks: list[tuple[int, ...]], signals: StopSignals | None
+    ) -> tuple[list[Tensor], MdlError | None]:
+        """The losses of this process's batches, and why it has no more of them, if so."""
+        losses: list[Tensor] = []
+        progress = Progress("evaluating", len(tasks), "batches", every=60.0)
+        with closing(self._load(tasks, lambda: bool(signals and signals.received))) as loading:
+            try:
+                batches = SynchronizedBatches(loading, self._ranks)
+            except NoBatch as missing:
+                self._agree(missing.cause, signals, done=True)  # it may be for a signal
+                raise
+            for task in range(self._rounds):
+                # Where a pass is everyone's work, it is made to the end by all.
+                self._agree(batches.cause, signals, done=not wrapped.lockstep)
+                if task < len(tasks):
+                    batch = batches.take()
+                    if batches.cause is None or wrapped.lockstep:
+                        losses.append(wrapped.loss_sum(batch))
+                        progress.update()
+        progress.clear()
+        return losses, batches.cause
+
+    def _agree(
+        self, cause: MdlError | None, signals: StopSignals | None, total: float | None = None, *, done: bool
+    ) -> float:
+        """Exchange with all processes what keeps one from going on, and add up a number.
+
+        Args:
+            cause: Why this process has no further batch.
+            signals: The signals that ask the run to stop.
+            total: A number of this process; ``None`` while there are further batches.
+            done: Whether to end now where a process has no further batch.
+
+        Returns:
+            The sum of the numbers.
+
+        Raises:
+            EvaluationDropped: A process was asked to stop before all batches were done.
+            NoBatch: A process has no further batch.
+        """
+        failed = cause is not None and not isinstance(cause, WaitEnded)
+        flags = signals.flags() if signals is not None else []
+        mine = [total or 0.0, float(failed), float(cause is not None), *flags]
+        whole, failures, missing, *flags = self._ranks.sum(mine)
+        stop = agreed_signal(flags) if flags else None
+        if stop is not None and not failures and (missing or total is None):
+            raise EvaluationDropped(stop)
+        if missing and done:
+            raise NoBatch(cause)
+        return whole

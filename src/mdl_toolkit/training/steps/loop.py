@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from mdl_toolkit.errors import MdlError, NonFiniteError, Stopped
+from mdl_toolkit.errors import MdlError, NonFiniteError, NotSavedError, Stopped
 from mdl_toolkit.memory import peak_bytes
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
@@ -33,8 +34,8 @@ from mdl_toolkit.training.batches.order import RunOrder, Scheduled
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
-from mdl_toolkit.training.signals import StopSignals, agreed_signal
-from mdl_toolkit.training.steps.evaluate import Evaluation, Load
+from mdl_toolkit.training.signals import UNSAVED_AT_FIRST, StopSignals, agreed_signal
+from mdl_toolkit.training.steps.evaluate import Evaluation, EvaluationDropped, Load
 from mdl_toolkit.training.steps.optimizer import Optimizer
 from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.steps.schedule import LearningRates, interval
@@ -142,25 +143,23 @@ class Loop:
         self._lag = 1 if ranks.device.type == "cuda" else 0
         self._pending: deque[_PendingStep] = deque()
         self._held_back = torch.zeros((), device=ranks.device)
-        self._saved_at = progress.step
+        self._saved_at = self._resumed_at = progress.step
         self._clock = 0.0
 
     def run(self, signals: StopSignals) -> None:
         """Make all steps, with evaluations and checkpoints when they are due.
 
         Raises:
-            Stopped: A signal asked for it; everything is saved.
+            Stopped: A signal asked for it; every step that was made is saved.
+            NotSavedError: A signal asked for it, and the steps could not be saved.
             NonFiniteError: A loss or gradient is not finite; the weights are those before that step.
         """
         self.wrapped.model.train()
         self._clock = time.perf_counter()
+        if self.progress.step == 0:
+            signals.note_unsaved(UNSAVED_AT_FIRST)
         try:
-            if (
-                not len(self.order)
-                and self.evaluation is not None
-                and not self.reporter.evaluated(self.ranks)
-            ):
-                self._evaluate(self.progress.step, self.progress.position.epoch, signals)
+            self._make_up_evaluation(signals)
             with closing(self._load(self._tasks(), lambda: signals.received is not None)) as loading:
                 if len(self.order):
                     self._make_steps(SynchronizedBatches(loading, self.ranks), signals)
@@ -171,20 +170,36 @@ class Loop:
         for scheduled in self.order:
             self._pending.append(self._step(scheduled, batches))
             stop = self._read_results(signals, self._lag)
-            number, last = scheduled.number, scheduled.number == self.order.total_steps
-            evaluates = self.evaluation is not None and (last or number % self._eval_every == 0)
-            saves = last or number % self._save_every == 0
+            number = scheduled.number
+            evaluates = self._evaluates_after(number)
+            saves = number == self.order.total_steps or number % self._save_every == 0
             if stop is not None or evaluates or saves:
                 stop = self._read_results(signals, 0) or stop
             if stop is not None:
-                self._stop(stop)
+                self._stop(stop, signals)
             if evaluates:
-                self._evaluate(number, scheduled.epoch, signals)
-            if saves:
-                self._saved_at = number
-                logger.info(self._save(self.progress))
+                stop = self._evaluate(number, scheduled.epoch, signals)
+            if saves and stop is None:
+                logger.info(self._save_steps(signals))
             if evaluates or saves:
+                # They take long, so a signal may have come: then there is no further step to wait for.
+                stop = stop if stop is not None else agreed_signal(self.ranks.sum(signals.flags()))
+                if stop is not None:
+                    self._stop(stop, signals)
                 self._clock = time.perf_counter()  # no part of a step
+
+    def _evaluates_after(self, step: int) -> bool:
+        due = step == self.order.total_steps or step % self._eval_every == 0
+        return self.evaluation is not None and due
+
+    def _make_up_evaluation(self, signals: StopSignals) -> None:
+        """Evaluate after the step at which the run was resumed, if that was due and a signal prevented it."""
+        step, position = self.progress.step, self.progress.position
+        if step and self._evaluates_after(step) and not self.reporter.evaluated(self.ranks):
+            epoch = position.epoch + position.first_sample / len(self.dataset.tokens)
+            stop = self._evaluate(step, epoch, signals)
+            if stop is not None:
+                self._stop(stop, signals)
 
     def _tasks(self) -> Iterator[tuple[int, ...]]:
         """The rows of this process's micro-batches, in the order of the run."""
@@ -261,8 +276,9 @@ class Loop:
             loss = total / max(1, pending.scheduled.step.supervised)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
-                self._not_finite(pending, loss, norm, losses)
+                self._not_finite(pending, loss, norm, losses, signals)
             self._record(pending, loss, norm, 1 - real / computed if computed else 0.0, finite)
+            signals.note_unsaved(self._unsaved())
             stop = stop if stop is not None else agreed_signal(flags)
         if self.ranks.world_size == 1 and stop is None:
             stop = signals.received  # no one to agree with: no further step
@@ -304,13 +320,15 @@ class Loop:
             values["skipped"] = True
         self.reporter.step(values, self.order.total_steps)
 
-    def _not_finite(self, pending: _PendingStep, loss: float, norm: float, losses: list[float]) -> None:
+    def _not_finite(
+        self, pending: _PendingStep, loss: float, norm: float, losses: list[float], signals: StopSignals
+    ) -> None:
         """Name the rows whose loss is not finite; stop, or continue without this update."""
         suspects = [
             index
             for batch, value in zip(pending.batches, losses, strict=True)
             if batch is not None and not math.isfinite(value)
-            for index in find_nonfinite_rows(batch, self.wrapped)
+            for index in find_nonfinite_rows(batch, self.wrapped, lambda: signals.received is not None)
         ]
         everyones: list[list[int]] = self.ranks.gather_objects(suspects)
         rows = [index for indices in everyones for index in indices]
@@ -324,31 +342,56 @@ class Loop:
             logger.warning(f"{found}; this update is skipped")
             return
         self._pending.clear()  # they were held back as well
-        saved = self._save_before_failing()
+        saved = self._save_before_failing(signals)
         kept = f"; {saved} has them as they were before this step" if saved else ""
         raise NonFiniteError(
             f"{found}. The weights were not updated{kept}. Look at these rows, lower --lr, or skip "
             "such updates: --on-nonfinite skip --resume-from-checkpoint true"
         )
 
-    def _save_before_failing(self) -> str:
+    def _unsaved(self) -> str:
+        """The steps that are not saved yet, for a message; empty where all are."""
+        first, last = self._saved_at + 1, self.progress.step
+        if first > last:
+            return ""
+        return f"with step {last} unsaved" if first == last else f"with steps {first} to {last} unsaved"
+
+    def _save_steps(self, signals: StopSignals) -> str:
+        """Save all steps that were made.
+
+        Returns:
+            A message that says what was saved.
+        """
+        saved = self._save(self.progress)
+        self._saved_at = self.progress.step
+        signals.note_unsaved("")
+        return saved
+
+    def _save_before_failing(self, signals: StopSignals) -> str:
         """Save the last finished step if it is not saved yet.
 
         Returns:
             A message that says what was saved, or an empty one.
         """
-        if self.progress.step == self._saved_at:
-            return ""
-        return self._save(self.progress)
+        return self._save_steps(signals) if self._unsaved() else ""
 
-    def _stop(self, number: int) -> None:
-        if self.progress.step == 0:
-            raise Stopped(number, "stopped before the first step was finished; nothing is saved")
-        saved = self._save(self.progress)
-        raise Stopped(
-            number,
-            f"stopped at step {self.progress.step}; {saved}; resume with --resume-from-checkpoint true",
-        )
+    def _stop(self, number: int, signals: StopSignals) -> NoReturn:
+        """Save what isn't saved yet, and end for a signal; all processes call it at the same point."""
+        step, name = self.progress.step, signal.Signals(number).name
+        if step == 0:
+            message = f"stopped by {name} {UNSAVED_AT_FIRST}; nothing is saved"
+            raise Stopped(number, message, unsaved=True)
+        way_on = "resume with --resume-from-checkpoint true"
+        if not self._unsaved():
+            if step == self._resumed_at:
+                way_on = "the same command resumes it again"
+            raise Stopped(number, f"stopped at step {step}, which was saved already; {way_on}")
+        try:
+            saved = self._save_steps(signals)
+        except MdlError as error:
+            raise NotSavedError(number, f"stopped at step {step} by {name}, but {error}") from error
+        seconds = self.ranks.max([signals.seconds])[0]
+        raise Stopped(number, f"stopped at step {step}; {saved}, {seconds:.1f} s after {name}; {way_on}")
 
     def _end_early(self, cause: MdlError | None, signals: StopSignals) -> NoReturn:
         """Save the last finished step and end, because a process has no further micro-batch.
@@ -362,9 +405,9 @@ class Loop:
         failures, *flags = self.ranks.sum([float(failed), *signals.flags()])
         stop = agreed_signal(flags)
         if not failures and stop is not None:
-            self._stop(stop)
+            self._stop(stop, signals)
         try:
-            saved = self._save_before_failing()
+            saved = self._save_before_failing(signals)
             saved = f"; {saved}; resume with --resume-from-checkpoint true" if saved else ""
         except MdlError as error:
             saved = f"; and {error}"
@@ -374,10 +417,18 @@ class Loop:
         cause.args = (f"{cause}{saved}",)
         raise cause from None
 
-    def _evaluate(self, step: int, epoch: float, signals: StopSignals) -> None:
+    def _evaluate(self, step: int, epoch: float, signals: StopSignals) -> int | None:
+        """Evaluate after a step, and report it.
+
+        Returns:
+            The signal for which the evaluation was dropped, if so.
+        """
         assert self.evaluation is not None
         started = time.perf_counter()
-        loss = self.evaluation(self.wrapped, lambda: signals.received is not None)
+        try:
+            loss = self.evaluation(self.wrapped, signals)
+        except EvaluationDropped as dropped:
+            return dropped.number
         if self.ranks.is_main:
             self.reporter.evaluation(
                 {
@@ -388,3 +439,4 @@ class Loop:
                     "eval_seconds": round(time.perf_counter() - started, 6),
                 }
             )
+        return None
