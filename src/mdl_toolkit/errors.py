@@ -116,6 +116,10 @@ class OutOfMemoryError(MdlError):
     """A batch of a single clip that does not fit into memory."""
 
 
+class ReplicasDifferError(MdlError):
+    """Processes hold different copies of what is trained. Every process finds that, and nothing is saved."""
+
+
 class PeerLostError(MdlError):
     """Another process of the run is gone, frozen or can't be reached. Exit code 3."""
 

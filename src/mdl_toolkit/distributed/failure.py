@@ -18,7 +18,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.errors import HostsDisagreeError, MdlError, Stopped
+from mdl_toolkit.errors import HostsDisagreeError, MdlError, ReplicasDifferError, Stopped
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import Interrupted, stop_code, stop_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
@@ -253,7 +253,7 @@ def _cause(error: BaseException, name: str) -> tuple[str, int]:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         return f"{name}: left with exit code {error.code}", code
-    if isinstance(error, HostsDisagreeError):
+    if isinstance(error, HostsDisagreeError | ReplicasDifferError):  # every process finds it
         return str(error), error.exit_code
     if isinstance(error, MdlError):
         return f"{name}: {error}", error.exit_code

@@ -114,6 +114,21 @@ class GradientReducer:
         self._in_flight.append((flat, dist.all_reduce(flat, group=self._group, async_op=True)))
 
 
+def as_on_rank_0(number: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """A number that every process has computed, as rank 0 has rounded it.
+
+    All replicas have the same gradients, but another kind of GPU or processor may round their norm otherwise,
+    and scaled by it the replicas would part.
+
+    Args:
+        number: A scalar; it is overwritten.
+        group: The group of all processes; ``None`` if this is the only one.
+    """
+    if group is not None:
+        dist.broadcast(number, src=0, group=group)
+    return number
+
+
 def _buckets(parameters: list[nn.Parameter], limit: int) -> list[list[nn.Parameter]]:
     found: list[list[nn.Parameter]] = []
     size = limit

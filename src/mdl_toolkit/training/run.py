@@ -177,7 +177,7 @@ def _assemble(
     optimizer = Optimizer(wrapped.trainable, settings.weight_decay)
     order, progress, rates = _order(settings, plan, start)
     if start is not None:
-        restore(start.checkpoint, wrapped, optimizer)
+        restore(start.checkpoint, wrapped, optimizer, ranks)
         logger.info(f"resuming from {start.checkpoint}: step {progress.step} of {order.total_steps}")
     manifest = RunManifest(settings, prepared.base, prepared.data, wrapped.trainable)
     checkpointer = Checkpointer(

@@ -141,6 +141,7 @@ def _train(model: Path, options: dict[str, Any], ranks: Any) -> dict[str, Any]:
     weights = dict(trained_tensors(wrapped.model))
     moments = dict(optimizer.tensors())
     results: dict[str, Any] = {"losses": losses, "norms": norms, "weights": weights, "moments": moments}
+    results["drift"] = _drift(optimizer, ranks)
     results["splits"] = ranks.gather_objects(wrapped.splits)
     wrapped.model.eval()
     results["held_out"] = float(wrapped.loss_sum(_batch([100, 101, 102])))
@@ -150,6 +151,25 @@ def _train(model: Path, options: dict[str, Any], ranks: Any) -> dict[str, Any]:
     load_trained(wrapped.model, whole)
     results["reloaded"] = float(wrapped.loss_sum(_batch([100, 101, 102])))
     return results
+
+
+def _drift(optimizer: Any, ranks: Any) -> list[Any]:
+    """Whether replicas differ, as they are and with one bit of rank 1's first tensor flipped for a moment."""
+    import torch
+
+    from mdl_toolkit.distributed.sharding import local_part
+    from mdl_toolkit.training.trainable.replicas import find_drift
+
+    found = []
+    local = local_part(next(iter(optimizer.held().values()))).detach()
+    for flip in (0, 1):
+        if ranks.rank == 1:
+            local.view(torch.int32).view(-1)[:1] ^= flip
+        drift = find_drift(optimizer.held(), ranks)
+        found.append(drift and sorted([*drift.odd, *drift.others]))
+    if ranks.rank == 1:
+        local.view(torch.int32).view(-1)[:1] ^= 1
+    return found
 
 
 def _step(wrapped: Any, step: int, ranks: Any) -> tuple[float, float]:

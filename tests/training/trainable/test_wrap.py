@@ -110,6 +110,18 @@ def test_weights_and_optimizer_state_are_whole_and_load_again(
     assert found["reloaded"] == pytest.approx(found["held_out"], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_replicas_stay_the_same_and_one_flipped_bit_is_found(
+    name: str, two: dict[str, dict[str, Any]], four: dict[str, dict[str, Any]]
+) -> None:
+    """Of a model in parts there are replicas on other machines alone."""
+    whole = name == "lora/hybrid" or two[name]["drift"][1] is None
+    assert two[name]["drift"] == [None, None if whole else [0, 1]]
+    assert whole == ("/sharded" in name or name in ("lora/recomputed", "lora/hybrid", "full/optimizer"))
+    if name in four:
+        assert four[name]["drift"] == [None, [1, 3] if "hybrid" in name else [0, 1, 2, 3]]
+
+
 def test_only_the_process_without_memory_splits(two: dict[str, dict[str, Any]]) -> None:
     assert two["lora"]["splits"] == [0, 0]
     for where in ("forward", "backward"):
@@ -217,10 +229,20 @@ def test_an_adapter_folder_is_no_base(model: Path, tmp_path: Path) -> None:
 def test_processes_with_different_models_are_refused(model: Path) -> None:
     class Others(Ranks):
         def gather_objects(self, value: Any) -> list[Any]:
-            return [value, "another digest"]
+            if isinstance(value, dict) and "" in value:  # the digest of all tensors
+                return [value, {"": "another"}]
+            if isinstance(value, dict):
+                return [
+                    value,
+                    {name: number ^ (name.endswith("lm_head.weight")) for name, number in value.items()},
+                ]
+            return [value, value]
 
     ranks = Others(Launch(rank=0, world_size=2, local_world_size=2), torch.device("cpu"))
-    with pytest.raises(ModelError, match=r"rank 1 \(host .+\) has loaded another model than rank 0 \(host "):
+    said = (
+        r"models differ: rank 1 \(host .+\) differs from rank 0 \(host .+ on \(1 of \d+ tensors\): the hosts'"
+    )
+    with pytest.raises(ModelError, match=said):
         prepare(model, options(), ranks)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mdl_toolkit.distributed.group import Ranks
+from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model_folders.export import write_trained
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
@@ -37,6 +38,7 @@ from mdl_toolkit.training.trainable.adapters import (
     trained_tensors,
     trained_weights,
 )
+from mdl_toolkit.training.trainable.replicas import find_drift, refuse_drift, shown_drift
 from mdl_toolkit.training.trainable.wrap import Wrapped
 
 
@@ -85,8 +87,10 @@ class Checkpointer:
             A message that says what was saved.
 
         Raises:
+            ReplicasDifferError: The processes no longer hold the same weights, so there is nothing to write.
             MdlError: It could not be written; older checkpoints are intact.
         """
+        self.refuse_drift(f"step {progress.step}")
         path = self.output / f"checkpoint-{progress.step}"
         if self.ranks.is_main:
             with new_checkpoint(self.output, progress.step) as folder:
@@ -106,6 +110,20 @@ class Checkpointer:
         self.newest = path
         return f"saved {path}"
 
+    def refuse_drift(self, when: str) -> None:
+        """Refuse to go on with replicas that differ; every process makes this call.
+
+        Args:
+            when: When it is, for the message.
+
+        Raises:
+            ReplicasDifferError: They differ, in weights or in the optimizer's state.
+        """
+        intact = "there is no checkpoint before it: start anew"
+        if self.newest is not None:
+            intact = f"{self.newest} is intact: resume from it (--resume-from-checkpoint true)"
+        refuse_drift(self.optimizer.held(), self.ranks, when, intact)
+
     def _state(self, progress: RunProgress) -> RunState:
         return RunState(
             step=progress.step,
@@ -124,12 +142,18 @@ class Checkpointer:
         )
 
 
-def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer) -> None:
+def restore(checkpoint: Path, wrapped: Wrapped, optimizer: Optimizer, ranks: Ranks) -> None:
     """Put a checkpoint's weights and optimizer state into a run; every process reads its part of them.
 
     Raises:
-        ModelError: They don't fit what the run trains.
+        ModelError: They don't fit what the run trains, or hosts have different copies of the checkpoint.
     """
     load_trained(wrapped.model, TrainedWeights.read(checkpoint).named())
     files = WeightFiles(checkpoint, OPTIMIZER)
     optimizer.load({name: files.tensor(name) for name in files})
+    drift = find_drift(optimizer.held(), ranks)
+    if drift is not None:
+        raise ModelError(
+            f"{checkpoint}: the hosts' copies of it differ: {shown_drift(drift, ranks)}; let all hosts read "
+            "one --output, or copy the checkpoint from one host to the others"
+        )

@@ -66,6 +66,10 @@ class Optimizer:
             if whole is not None:
                 yield key, whole
 
+    def held(self) -> dict[str, Tensor]:
+        """What this process holds of the parameters and their state, by name; nothing is copied."""
+        return {**self.trainable, **dict(self._state())}
+
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.trainable.items():
             state = self._adamw.state.get(parameter)

@@ -7,7 +7,6 @@ files.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from mdl_toolkit.model_folders.names import is_adapter, published_name
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.trainable.adapters import initialise_adapters, make_trainable, trainable_parameters
+from mdl_toolkit.training.trainable.replicas import find_drift, shown_drift
 from mdl_toolkit.training.trainable.wrap import Sharded, Wrapped
 
 if TYPE_CHECKING:
@@ -207,23 +207,14 @@ def _restore_precision(model: MiDashengLMModel, folder: Path) -> None:
 
 
 def _check_same(model: nn.Module, ranks: Ranks) -> None:
-    """Compare a digest of every tensor's first values: machines may have different copies of a model.
+    """Compare the loaded weights, bit for bit: hosts may have different copies of a model, or damaged ones.
 
     Raises:
-        ModelError: A process has another model than rank 0.
+        ModelError: A process has loaded another model than others.
     """
-    if ranks.world_size == 1:
-        return
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        head = parameter.detach().flatten()[:8].cpu()
-        digest.update(
-            f"{published_name(name)} {parameter.dtype} {tuple(parameter.shape)} {head.tolist()}".encode()
-        )
-    found = ranks.gather_objects(digest.hexdigest())
-    different = [rank for rank, other in enumerate(found) if other != found[0]]
-    if different:
+    drift = find_drift({published_name(name): p for name, p in model.named_parameters()}, ranks)
+    if drift is not None:
         raise ModelError(
-            f"{ranks.name(different[0])} has loaded another model than {ranks.name(0)}: the machines' copies "
-            "of the model differ; give all of them the same folder or --revision"
+            f"the loaded models differ: {shown_drift(drift, ranks)}: the hosts' copies of the model differ, "
+            "or one is damaged; give all of them the same folder or --revision"
         )

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mdl_toolkit.distributed.gradients import GradientReducer
+from mdl_toolkit.distributed.gradients import GradientReducer, as_on_rank_0
 from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.sharding import local_bytes
 from mdl_toolkit.errors import OutOfMemoryError
@@ -44,8 +44,8 @@ class Wrapped:
         self._device_type = ranks.device.type
         self._autocast = autocast
         self._splitter = Splitter(model.geometry, ranks.prefix)
-        group = dist.group.WORLD if ranks.world_size > 1 else None
-        self._reducer = GradientReducer(self.trainable.values(), group)
+        self._group = dist.group.WORLD if ranks.world_size > 1 else None
+        self._reducer = GradientReducer(self.trainable.values(), self._group)
 
     @property
     def itemsize(self) -> int:
@@ -109,7 +109,7 @@ class Wrapped:
             Their norm before, over all parameters: a float32 scalar on the device. Nothing waits for it.
         """
         gradients = [p.grad for p in self.trainable.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = as_on_rank_0(torch.nn.utils.get_total_norm(gradients, foreach=True), self._group)
         if max_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.trainable.values(), max_norm, norm, foreach=True)
         return norm
@@ -158,6 +158,7 @@ class Sharded(Wrapped):
         self.model, self.dtype = model, dtype
         self.trainable = trainable_parameters(model)
         self._device_type, self._autocast = ranks.device.type, False
+        self._group = dist.group.WORLD if ranks.world_size > 1 else None
         self._splitter = Splitter(model.geometry, ranks.prefix)
         # Whole gradients of adapters are small, and kept until the step's end they travel once; those of a
         # model are what sharding is there to avoid.
@@ -191,6 +192,7 @@ class Sharded(Wrapped):
         gradients = [p.grad for p in self.trainable.values() if p.grad is not None]
         norm: Any = torch.nn.utils.get_total_norm(gradients, foreach=True)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = as_on_rank_0(norm, self._group)
         if max_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.trainable.values(), max_norm, norm, foreach=True)
         assert isinstance(norm, Tensor)
