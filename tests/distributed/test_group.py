@@ -54,6 +54,16 @@ def test_a_failure_ends_all_with_its_cause(what: str) -> None:
     assert lines(first) == []
 
 
+@pytest.mark.parametrize("one", [0, 1])
+def test_a_host_with_a_gpu_and_one_without_are_told_so(one: int) -> None:
+    """Each would make a group of another kind, and wait in it for the other."""
+    said = (
+        f"error: {named(one)} computes on a GPU and {named(1 - one)} on the CPU: all processes of a run need"
+    )
+    for code, output in start_ranks([PEERS, "a GPU on one", str(one)], 2, timeout=60):
+        assert code == 2 and lines(output)[-1].startswith(said) and output.count("error: ") == 1, output
+
+
 def test_the_cause_outlives_the_process_that_keeps_the_meeting_point() -> None:
     """Rank 0 fails; the other one, which is busy, must still learn why."""
     (first_code, first), (second_code, second) = start_ranks([PEERS, "fail while another is busy", "0"], 2)

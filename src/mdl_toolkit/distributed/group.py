@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -186,6 +187,7 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
         store, restarted = agree_on_start(
             open_store(launch, waiting), launch.rank, launch.world_size, JOIN_TIMEOUT, waiting
         )
+        _require_one_kind(store, launch, device)
         choose_interface(store, launch)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -211,6 +213,37 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
             f"{address}: {cause}. Check that all were started and that this address can be reached"
         ) from error
     return store, restarted
+
+
+def _require_one_kind(store: Store, launch: Launch, device: torch.device) -> None:
+    """Refuse hosts of which some compute on GPUs and others don't: each would wait for a group of its own.
+
+    Raises:
+        SettingsError: On every process; the message names one of each kind.
+    """
+    store.set(f"device/{device.type}", launch.name)
+    store.add("device", 1)
+    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while store.add("device", 0) < launch.world_size and time.monotonic() < until:
+        time.sleep(0.02)
+    found = {
+        kind: store.get(f"device/{kind}").decode()
+        for kind in ("cuda", "cpu")
+        if store.check([f"device/{kind}"])
+    }
+    store.add("device/seen", 1)
+    if len(found) == 1:
+        return
+    until = time.monotonic() + 5.0
+    while store.add("device/seen", 0) < launch.world_size and time.monotonic() < until:
+        time.sleep(0.02)  # without torchrun's agent the store ends with rank 0
+    raise SettingsError(
+        [
+            f"{found['cuda']} computes on a GPU and {found['cpu']} on the CPU: all processes of a run need "
+            "the same kind of device. Look at nvidia-smi there, or hide the GPUs of all hosts "
+            "(CUDA_VISIBLE_DEVICES='')"
+        ]
+    )
 
 
 def _register_with_accelerate(device: torch.device) -> None:

@@ -8,6 +8,9 @@ import sys
 import time
 from typing import Any
 
+import torch
+
+from mdl_toolkit.distributed import group
 from mdl_toolkit.distributed.failure import leave_group
 from mdl_toolkit.distributed.group import joined
 from mdl_toolkit.distributed.launch import read_launch
@@ -34,6 +37,8 @@ def fail(ranks: Any, chosen: int) -> None:
 
 
 def main(what: str, chosen: int) -> None:
+    if what == "a GPU on one" and os.environ["RANK"] == str(chosen):
+        group.choose_device = lambda launch: torch.device("cuda", 0)
     with joined(read_launch()) as ranks:
         ranks.barrier()
         if what == "talk":
