@@ -91,6 +91,13 @@ COMMANDS = {
         "the same command starts the demonstration anew",
         "mdl-toolkit demo --output mdl-demo",
     ),
+    "doctor": Command(
+        settings.OF_COMMAND["doctor"],
+        "mdl_toolkit.doctor.run:doctor",
+        "find what is wrong with this machine, or with all machines of a launch",
+        "nothing is left",
+        "mdl-toolkit doctor --output output/",
+    ),
 }
 
 

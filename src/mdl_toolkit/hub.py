@@ -150,7 +150,7 @@ def _download(name: str, revision: str | None, weights: bool, option: str) -> Pa
     from huggingface_hub import snapshot_download
 
     called = f"{name} at revision {revision}" if revision else name
-    if (offline := _offline()) is not None:
+    if (offline := offline_reason()) is not None:
         why = _unreachable(name, offline, option)
         raise ModelError(f"{called}: no local folder of this name, and {why}{_did_you_mean(Path(name))}")
     try:
@@ -221,7 +221,8 @@ def _unreachable(name: str, reason: str, option: str) -> str:
     return why
 
 
-def _offline() -> str | None:
+def offline_reason() -> str | None:
+    """Which variable keeps everything off the network, if one does."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
             return f"{variable} is set"

@@ -24,7 +24,7 @@ LEVELS = {
     "data": 4, "model": 4,
     "model_folders": 5,
     "distributed": 6, "generation": 6,
-    "training": 7, "infer": 7, "demo": 7,
+    "training": 7, "infer": 7, "demo": 7, "doctor": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 
@@ -126,7 +126,7 @@ def _modules_after(code: str) -> set[str]:
     return set(out.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", ["", "convert-dataset", "train", "inference", "demo"])
+@pytest.mark.parametrize("command", ["", "convert-dataset", "train", "inference", "demo", "doctor"])
 def test_help_loads_nothing_heavy(command: str):
     words = [command, "--help"] if command else ["--help"]
     loaded = _modules_after(f"from mdl_toolkit.cli import run; assert run({words!r}) == 0")

@@ -25,7 +25,7 @@ for path in sys.argv[2:]:
     with open(path, encoding="utf-8") as stream:
         compile(stream.read(), path, "exec")
 from mdl_toolkit.cli import main
-for command in ([], ["train"], ["inference"], ["convert-dataset"], ["demo"]):
+for command in ([], ["train"], ["inference"], ["convert-dataset"], ["demo"], ["doctor"]):
     try:
         main([*command, "--help"])
     except SystemExit as end:

@@ -59,17 +59,20 @@ def export_address(launch: Launch) -> str:
     return with_port(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
 
 
-def open_store(launch: Launch, waiting: Waiting) -> Store:
+def open_store(launch: Launch, waiting: Waiting, timeout: timedelta = JOIN_TIMEOUT) -> Store:
     """The launcher's key-value store, or one of our own in rank 0.
 
     torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
     when something listens at the address. Its server would wait for the others in the same way;
     :func:`agree_on_start` does that.
+
+    Raises:
+        OSError: Nothing listens at the address within the time.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     by_agent = agent_serves_store()
     if launch.rank != 0:
-        _wait_for_listener(address, port, waiting)
+        _wait_for_listener(address, port, waiting, timeout)
     if by_agent:
         store: Store = next(torch_rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[
             0
@@ -161,13 +164,13 @@ def _wait_for_key(store: Store, key: str, timeout: timedelta, waiting: Waiting, 
         time.sleep(_POLL_SECONDS)
 
 
-def _wait_for_listener(address: str, port: int, waiting: Waiting) -> None:
+def _wait_for_listener(address: str, port: int, waiting: Waiting, timeout: timedelta) -> None:
     """Wait until something listens at an address.
 
     Raises:
         OSError: Nothing does.
     """
-    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    until = time.monotonic() + timeout.total_seconds()
     while (reason := refusal(address, port, 5.0)) is not None:
         if time.monotonic() > until:
             raise reason

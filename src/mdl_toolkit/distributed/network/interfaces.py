@@ -10,15 +10,18 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import psutil
-from torch.distributed import Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.hosts import host_name
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.addresses import is_link_local, is_loopback, plain, way_to
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 logger = get_logger(__name__)
 
