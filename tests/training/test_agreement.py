@@ -22,12 +22,14 @@ import torch
 
 from mdl_toolkit.data.dataset import content
 from mdl_toolkit.data.dataset.dataset import ClipDataset
-from mdl_toolkit.errors import HostsDisagreeError
+from mdl_toolkit.errors import HostsDisagreeError, UserError
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import HostRule, options_where, settings_fields
 from mdl_toolkit.training import agreement
 from mdl_toolkit.training.agreement import require_agreement, shown_ranks
+from mdl_toolkit.training.checkpoints.identity import Identity
+from mdl_toolkit.training.checkpoints.state import RunState
 from support.training.runs import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -313,6 +315,18 @@ def test_one_process_compares_nothing(shop: Any) -> None:
 )
 def test_processes_are_named_by_host(group: list[int], shown: str) -> None:
     assert shown_ranks(group, ["a", "b", "b", "c", "d", "e", "f"]) == shown
+
+
+def test_a_run_is_resumed_by_any_of_its_hosts(tmp_path: Path) -> None:
+    """The same table, converted in another folder, has another fingerprint."""
+    state = RunState(
+        step=1, epoch=0, first_sample=8, schedule_position=1.0, schedule_total=9, counts={}, seconds=1.0,
+        world_size=2, dataset="on-a", eval_dataset=None, model="ab12", options={},
+    )  # fmt: skip
+    made_of: dict[str, Any] = {"eval_dataset": None, "model": "ab12", "options": {}}
+    Identity(dataset="on-b", on_hosts=("on-a", "on-b"), **made_of).check(state, tmp_path)
+    with pytest.raises(UserError, match="on another dataset"):
+        Identity(dataset="on-b", on_hosts=("on-b", "on-b"), **made_of).check(state, tmp_path)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

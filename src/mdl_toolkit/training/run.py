@@ -128,7 +128,7 @@ class Prepared(Inputs):
 
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     """Do all of the run: every process makes the same calls in the same order."""
-    identity = _identity(settings, prepared)
+    identity = _identity(settings, ranks, prepared)
     start = choose_start(settings, ranks)
     if start is not None:
         identity.check(start.state, start.checkpoint)
@@ -243,12 +243,13 @@ def _train_and_write(
     return summary
 
 
-def _identity(settings: TrainSettings, prepared: Prepared) -> Identity:
+def _identity(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> Identity:
     return Identity(
         dataset=prepared.data.fingerprint,
         eval_dataset=prepared.evaluation.fingerprint if prepared.evaluation else None,
         model=prepared.base.fingerprint or "",
         options=as_dict(settings),
+        on_hosts=ranks.gather_objects(prepared.data.fingerprint),
     )
 
 

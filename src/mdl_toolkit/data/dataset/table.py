@@ -127,11 +127,11 @@ class Table:
         Yields:
             Numbers, or bytes as uint8; how many at a time depends on how the file is written.
         """
-        ends = self._ends.tolist()
-        for batch, end in zip(self._batches, ends, strict=True):
-            first, last = max(start - end + len(batch), 0), min(stop - end + len(batch), len(batch))
-            if first >= last:
-                continue
+        number = int(np.searchsorted(self._ends, start, side="right"))
+        while start < stop:
+            batch, end = self._batches[number], int(self._ends[number])
+            first, last = start - end + len(batch), min(stop, end) - end + len(batch)
+            start, number = end, number + 1
             column = batch.column(name)
             places = _offsets(column)
             values = _bytes_of(column) if "binary" in str(column.type) else _fixed(column.values)

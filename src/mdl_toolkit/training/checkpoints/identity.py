@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ class Identity:
         eval_dataset: The fingerprint of the evaluation data.
         model: The fingerprint of the base model's weights.
         options: All settings.
+        on_hosts: The fingerprints of the training data on the run's hosts. They hold the same rows, but a
+            table that was converted in another folder has another fingerprint.
     """
 
     dataset: str
     eval_dataset: str | None
     model: str
     options: Mapping[str, Any]
+    on_hosts: Sequence[str] = ()
 
     def check(self, state: RunState, checkpoint: Path) -> None:
         """Refuse a checkpoint of another dataset, model or set of trained tensors; warn of changed options.
@@ -38,7 +41,7 @@ class Identity:
         Raises:
             UserError: The message names what differs.
         """
-        if state.dataset != self.dataset:
+        if state.dataset not in (self.dataset, *self.on_hosts):
             raise UserError(
                 f"{checkpoint} is of a run on another dataset ({state.dataset}, now {self.dataset}); resume "
                 "with the same data, or train anew with another --output"
