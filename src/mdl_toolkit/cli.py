@@ -28,7 +28,12 @@ from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener, current, stop_code, stop_line
 from mdl_toolkit.terminal.live_line import status
-from mdl_toolkit.terminal.torchrun import is_reported, let_cause_end_first, report_failure
+from mdl_toolkit.terminal.torchrun import (
+    earlier_refusal,
+    is_reported,
+    let_cause_end_first,
+    report_failure,
+)
 
 
 class Command(NamedTuple):
@@ -203,6 +208,8 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _execute(command: Command, words: list[str]) -> None:
+    if refusal := earlier_refusal():
+        raise SettingsError(refusal.splitlines())
     problems: list[str] = []
     flags, config = parse_flags(command.settings, words, problems)
     if listener := current():

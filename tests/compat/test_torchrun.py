@@ -1,4 +1,4 @@
-"""Where the processes of a launch find their key-value store."""
+"""What the processes of a launch know of it: its key-value store, its agent, and its attempts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.compat.torchrun import agent_serves_store
+from mdl_toolkit.compat.torchrun import agent_id, agent_serves_store, job_id, reports_of_failed_attempt
 
 SCRIPT = """
 import os
@@ -64,3 +64,39 @@ def test_else_something_listens_already(
 
 def test_alone_there_is_no_agent() -> None:
     assert not agent_serves_store()
+
+
+ATTEMPTS = """
+import os
+from mdl_toolkit.compat.torchrun import agent_id, job_id, reports_of_failed_attempt
+from mdl_toolkit.terminal.torchrun import report_failure
+count = os.environ["TORCHELASTIC_RESTART_COUNT"]
+print(count, agent_id(), job_id(), *(path.read_text() for path in reports_of_failed_attempt()), sep="|")
+report_failure(f"attempt {count}")
+raise SystemExit(1)
+"""
+
+
+@pytest.mark.system
+def test_attempts_have_their_agent_in_common_and_launches_have_not(tmp_path: Path) -> None:
+    (tmp_path / "say.py").write_text(ATTEMPTS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-id", "job"]
+    command += ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "1", "--max-restarts", "1"]
+    agents = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, str(tmp_path / "say.py")], capture_output=True, text=True, timeout=300
+        )
+        first, second = (line.split("|") for line in done.stdout.splitlines())
+        assert first[0] == "0" and first[2:] == ["job"], done.stdout
+        assert second[:3] == ["1", *first[1:]] and '"attempt 0"' in second[3], done.stdout
+        agents.append(first[1])
+    assert agents[0].startswith(f"{socket.gethostname()}:/") and agents[0] != agents[1]
+
+
+@pytest.mark.parametrize("file", [None, "", "/mine.json", "/run/attempt_x/0/error.json", "error.json"])
+def test_an_agent_that_keeps_no_files_is_not_known(file: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    if file is not None:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", file)
+    assert (agent_id(), job_id(), reports_of_failed_attempt()) == (None, None, [])

@@ -8,14 +8,16 @@ from datetime import timedelta
 import pytest
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-from mdl_toolkit.distributed.rendezvous import agree_on_start
+from mdl_toolkit.distributed import rendezvous
+from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.rendezvous import agree_on_start, ids_of_launch
 
 SOON = timedelta(seconds=20)
 
 
-def _start(port: int, world_size: int) -> list[tuple[Store, bool]]:
+def _start(port: int, world_size: int) -> list[Store]:
     """Let as many threads, each with a connection of its own, join."""
-    met: dict[int, tuple[Store, bool]] = {}
+    met: dict[int, Store] = {}
 
     def join(rank: int) -> None:
         met[rank] = agree_on_start(TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
@@ -35,19 +37,21 @@ def server() -> TCPStore:
 
 def test_each_start_has_a_store_of_its_own(server: TCPStore):
     first = _start(server.port, 3)
-    assert [restarted for _, restarted in first] == [False] * 3
-    first[0][0].set("cause", "rank 1 failed")
-    assert all(store.get("cause") == b"rank 1 failed" for store, _ in first)
+    first[0].set("cause", "rank 1 failed")
+    assert all(store.get("cause") == b"rank 1 failed" for store in first)
     second = _start(server.port, 3)
-    assert [restarted for _, restarted in second] == [True] * 3
-    assert not any(store.check(["cause"]) for store, _ in second)
+    second[0].set("after", "the failure")
+    assert all(store.get("after") == b"the failure" for store in second)
+    assert not any(store.check(["cause"]) for store in second)
 
 
 def test_requests_of_killed_processes_hold_no_one_up(server: TCPStore):
     """One was killed before it had written its token, one before it read the reply."""
     server.add("join_requests", 2)
     server.set("join_request/2", "the token of a process that is gone")
-    assert [restarted for _, restarted in _start(server.port, 4)] == [False] * 4
+    stores = _start(server.port, 4)
+    stores[3].set("met", "yes")
+    assert all(store.get("met") == b"yes" for store in stores)
 
 
 def test_who_does_not_come_is_waited_for_no_longer_than_told(server: TCPStore):
@@ -72,3 +76,24 @@ def test_while_it_waits_it_says_for_how_many(server: TCPStore):
     others.join()
     second.join()
     assert missing[:3] == [2, 2, 2] and missing == sorted(missing, reverse=True)
+
+
+@pytest.mark.parametrize("agent", ["host:/tmp/agent", None])
+@pytest.mark.parametrize("served", [True, False])
+def test_what_a_launch_is_known_by(
+    server: TCPStore, monkeypatch: pytest.MonkeyPatch, agent: str | None, served: bool
+) -> None:
+    """By its agent and its store; an agent without files is asked for its store by a lone process, too."""
+    monkeypatch.setattr(rendezvous, "agent_id", lambda: agent)
+    monkeypatch.setattr(rendezvous, "agent_serves_store", lambda: served)
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(server.port))):
+        monkeypatch.setenv(name, value)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("TORCHELASTIC_USE_AGENT_STORE", str(served))):
+        monkeypatch.setenv(name, value)
+    met = [set(ids_of_launch(Launch(), server)) for _ in range(2)]
+    alone = [set(ids_of_launch(Launch())) for _ in range(2)]
+    assert all((agent in ids) == (agent is not None) for ids in (*met, *alone))
+    assert bool(met[0] & met[1]) == bool(alone[0] & alone[1]) == (served or agent is not None)
+    assert len(met[0]) == (2 if served and agent else 1) and len(alone[0]) == 1
+    if served and not agent:
+        assert met[0] == alone[0]

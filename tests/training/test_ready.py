@@ -11,6 +11,7 @@ import pytest
 
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.training.checkpoints.record import RunRecord
 from mdl_toolkit.training.metrics.trackers import PACKAGES, check_trackers
 from mdl_toolkit.training.ready import Inputs, make_ready
 from mdl_toolkit.training.run import train
@@ -100,15 +101,30 @@ def test_another_process_takes_its_error_along(shop, tmp_path: Path, monkeypatch
     assert isinstance(late, MdlError) and "not a converted dataset" in str(late)
 
 
-@pytest.mark.parametrize(("nodes", "told"), [(1, True), (2, False)])
-def test_the_output_is_looked_at_by_the_main_process_of_one_machine(
-    shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, told: bool
+@pytest.mark.parametrize(
+    ("nodes", "job", "told"),
+    [
+        (1, None, True),  # no record
+        (2, None, True),
+        (1, "of another launch", True),
+        (2, "of another launch", True),
+        (1, "job", True),  # this host's agent would be in the record
+        (2, "job", False),  # the other host's agent may be in the record
+    ],
+)
+def test_the_main_process_looks_at_the_output_first(
+    shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, job: str | None, told: bool
 ):
-    """On several machines a restart is known only when they have met: there it is looked at later."""
+    """Where only all hosts together know whether the run there is their own, it is looked at later."""
     (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
+    if job is not None:
+        record = RunRecord(run="r", launch=frozenset({"b:/tmp/agent"}), job=job, began_from=None)
+        record.write(tmp_path / "run")
     settings = run_settings(shop.model, shop.data, tmp_path / "run")
     for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 2 // nodes)):
         monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "agent" / "attempt_0" / "0" / "error.json"))
     if told:
         with pytest.raises(SettingsError, match="has a run in it already"):
             make_ready(settings)

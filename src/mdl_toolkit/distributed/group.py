@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,13 @@ from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.interfaces import choose_interface
 from mdl_toolkit.distributed.network.reach import with_remark
-from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, agree_on_start, export_address, open_store
+from mdl_toolkit.distributed.rendezvous import (
+    JOIN_TIMEOUT,
+    agree_on_start,
+    export_address,
+    ids_of_launch,
+    open_store,
+)
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
@@ -48,7 +54,8 @@ class Ranks:
         local_rank: The number of this process on its machine.
         local_world_size: The number of processes on this machine.
         device: The device of this process, which no other process uses.
-        restarted: Whether the launcher has restarted these processes after it lost one.
+        launch_ids: What the launch is known by. An attempt that the launcher has started again has one of
+            these ids in common with the one before, and with no attempt of another launch.
         hosts: The names of the processes' hosts, in order of rank.
     """
 
@@ -57,13 +64,15 @@ class Ranks:
         launch: Launch,
         device: torch.device,
         group: dist.ProcessGroup | None = None,
-        restarted: bool = False,
+        launch_ids: Collection[str] = (),
     ) -> None:
         self.rank, self.world_size = launch.rank, launch.world_size
         self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
-        self.device, self.restarted = device, restarted
+        self.device = device
         self._group = group
-        self.hosts: tuple[str, ...] = tuple(self.gather_objects(host_name()))
+        told = self.gather_objects((host_name(), tuple(launch_ids)))
+        self.hosts: tuple[str, ...] = tuple(host for host, _ in told)
+        self.launch_ids = frozenset(each for _, ids in told for each in ids)
 
     def name(self, rank: int) -> str:
         """A process as messages name it: ``rank 3 (host node-b)``."""
@@ -138,9 +147,9 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     """
     device = choose_device(launch)
     if launch.world_size == 1:
-        yield Ranks(launch, device)
+        yield Ranks(launch, device, launch_ids=ids_of_launch(launch))
         return
-    store, restarted = _join_group(launch, device)
+    store, launch_ids = _join_group(launch, device)
     group = (
         dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         if device.type == "cuda"
@@ -150,7 +159,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     watch = FailureWatch(store, launch)
     watch.start()
     with end_together(watch):
-        ranks = Ranks(launch, device, group, restarted)
+        ranks = Ranks(launch, device, group, launch_ids)
         yield ranks
         ranks.barrier()
     watch.stop()
@@ -178,15 +187,15 @@ def choose_device(launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
-    """Join the default process group; the store of this start, and whether it is a restart."""
+def _join_group(launch: Launch, device: torch.device) -> tuple[Store, Sequence[str]]:
+    """Join the default process group; the store of this start, and what this process knows its launch by."""
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
     address = export_address(launch)
     waiting = with_remark(WaitingMessage(f"at {address}", environ), launch, environ)
     try:
-        store, restarted = agree_on_start(
-            open_store(launch, waiting), launch.rank, launch.world_size, JOIN_TIMEOUT, waiting
-        )
+        of_launch = open_store(launch, waiting)
+        launch_ids = ids_of_launch(launch, of_launch)
+        store = agree_on_start(of_launch, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
         _require_one_kind(store, launch, device)
         choose_interface(store, launch)
         dist.init_process_group(
@@ -212,7 +221,7 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, bool]:
             f"{launch.name}: could not join the other processes of the run (of {launch.world_size}) at "
             f"{address}: {cause}. Check that all were started and that this address can be reached"
         ) from error
-    return store, restarted
+    return store, launch_ids
 
 
 def _require_one_kind(store: Store, launch: Launch, device: torch.device) -> None:

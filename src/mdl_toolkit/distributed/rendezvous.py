@@ -7,11 +7,13 @@ process group is made with that part of the store (``group.py``).
 The id is needed because torchrun restarts processes with the store that they had before (seen in torch 2.13),
 which still has the keys of the processes that are gone: the addresses of their sockets, and the failure that
 ended them. Nor can a process tell by itself which start it belongs to: of several machines, only the one that
-lost a process counts the restart (``TORCHELASTIC_RESTART_COUNT``).
+lost a process counts the restart (``TORCHELASTIC_RESTART_COUNT``), and none counts it when a machine comes.
+What all starts of a launch have in common, the launch's ids, is told by :func:`ids_of_launch`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -21,7 +23,7 @@ from datetime import timedelta
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[attr-defined]
 
-from mdl_toolkit.compat.torchrun import agent_serves_store
+from mdl_toolkit.compat.torchrun import agent_id, agent_serves_store
 from mdl_toolkit.distributed.environment import DEFAULT_PORT, adopt_slurm_task
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.addresses import bare, with_port
@@ -94,9 +96,30 @@ def open_store(launch: Launch, waiting: Waiting, timeout: timedelta = JOIN_TIMEO
     return store
 
 
+def ids_of_launch(launch: Launch, store: Store | None = None) -> list[str]:
+    """What this process knows its launch by; the processes' ids together are those of the launch.
+
+    They are the id of the host's agent, where it can be told from others, and an id that the launch's
+    processes agree on in the store that torchrun serves. Hosts come and go in one launch, and with the first
+    host goes the store, so neither alone would do. What torchrun did not start is never started again by it,
+    and gets an id that no other process has.
+
+    Args:
+        launch: How this process was launched.
+        store: The launcher's store, if this process is connected to it already.
+    """
+    agent = agent_id()
+    ids = [agent] if agent is not None else []
+    if agent_serves_store() and (store is not None or agent is None):
+        with contextlib.suppress(RuntimeError, ValueError, OSError):
+            store = store or open_store(launch, lambda _: None)
+            ids.append(f"store:{store.compare_set('launch', '', uuid.uuid4().hex).decode()}")
+    return ids or [uuid.uuid4().hex]
+
+
 def agree_on_start(
     store: Store, rank: int, world_size: int, timeout: timedelta, waiting: Waiting = lambda _: None
-) -> tuple[Store, bool]:
+) -> Store:
     """Wait for the other processes, and agree with them on an id of this start.
 
     Rank 0 draws a random id. Each other process writes a join request that holds a random token of its own,
@@ -111,15 +134,13 @@ def agree_on_start(
         waiting: Called while waiting.
 
     Returns:
-        A part of the store that belongs to this start alone, and whether another start of the same launch
-        came before it.
+        A part of the store that belongs to this start alone.
 
     Raises:
         RuntimeError: Not all came in time, or the store can't be reached.
     """
     if rank == 0:
-        start, earlier = uuid.uuid4().hex, store.add("starts", 1) - 1
-        store.set(f"{start}/restart", "yes" if earlier else "no")
+        start = uuid.uuid4().hex
         _reply_to_requests(store, start, world_size, timeout, waiting)
         store.set(f"{start}/complete", "yes")
     else:
@@ -129,7 +150,7 @@ def agree_on_start(
         start = store.get(f"reply/{token}").decode()
         joined = store.add(f"{start}/joined", 1) + 1
         _wait_for_key(store, f"{start}/complete", timeout, waiting, missing=world_size - joined)
-    return PrefixStore(start, store), store.get(f"{start}/restart") == b"yes"
+    return PrefixStore(start, store)
 
 
 def _reply_to_requests(

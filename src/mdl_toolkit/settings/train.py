@@ -369,10 +369,10 @@ class TrainSettings(ConvertOptions):
     )
     resume_from_checkpoint: str | None = option(
         None,
-        "Continue a run. true: from OUTPUT's newest complete checkpoint, or the start if there is "
+        "Continue a run. true or latest: from OUTPUT's newest complete checkpoint, or the start if there is "
         "none; or its path.",
         group="output",
-        metavar="true|PATH",
+        metavar="true|latest|PATH",
         bare=True,
         resume="free",
         hosts="same",

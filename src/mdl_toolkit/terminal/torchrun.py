@@ -4,6 +4,9 @@ torchrun (and accelerate, which uses it) names a file for each process. When it 
 ends the others of its host, reads all of the files, and calls that one the root cause whose file has the
 earliest time, in whole seconds. A process without a file has the time at which its end was seen, and of equal
 times the process that was seen first counts.
+
+It can't be told that starting again is useless. Where that is so, the processes that it starts again repeat
+what the earlier ones have reported.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import json
 import os
 import time
 from pathlib import Path
+
+from mdl_toolkit.compat.torchrun import reports_of_failed_attempt
+from mdl_toolkit.errors import UserError
 
 #: Where torchrun looks for the cause of a process's failure; empty where it keeps no reports.
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
@@ -36,6 +42,10 @@ def report_failure(
         follows: Whether this process only ends because another one has failed, for that cause. What it has
             reported already then stays, and the process with the cause counts as the earlier one.
         when: The time of the failure, as ``time.time()``; now if it is ``None``.
+
+    Args:
+        cause: The message.
+        exit_code: The exit code of this process.
 
     Returns:
         Whether torchrun will report it; ``False`` outside of torchrun.
@@ -87,3 +97,22 @@ def let_cause_end_first() -> bool:
     except KeyboardInterrupt:
         return True
     return False
+
+
+def earlier_refusal() -> str | None:
+    """Why torchrun's attempt before this one was refused on this host, if that is how it failed.
+
+    Whatever it was refused for is still so: torchrun starts the same command line again within a second.
+
+    Returns:
+        The message of the process that failed first, where it ended with exit code 2; else ``None``.
+    """
+    found: list[tuple[int, bool, str]] = []
+    for path in reports_of_failed_attempt():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            message = json.loads(path.read_text(encoding="utf-8"))["message"]
+            refused = message["errorCode"] == UserError.exit_code
+            found.append((int(message["extraInfo"]["timestamp"]), not refused, str(message["message"])))
+    if not found or min(found)[1]:
+        return None
+    return min(found)[2]

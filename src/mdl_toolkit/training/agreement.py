@@ -35,7 +35,7 @@ from mdl_toolkit.model_folders.tensorfiles.headers import read_json
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import OptionType, flag, options_where, settings_fields, shown
 from mdl_toolkit.terminal.live_line import status
-from mdl_toolkit.training.checkpoints.resume import requested_checkpoint
+from mdl_toolkit.training.checkpoints.resume import NEWEST, requested_checkpoint
 from mdl_toolkit.training.trainable.prepare import compute_dtype
 
 if TYPE_CHECKING:
@@ -381,8 +381,8 @@ def _typed_option(name: str, kind: OptionType, value: Any) -> str:
 
 def _checkpoint(settings: TrainSettings) -> str | None:
     """What to resume from; of a folder its own name, as hosts may have it at different places."""
-    wanted = requested_checkpoint(settings, restarted=False)
-    return wanted if wanted in (None, "true") else Path(wanted).name
+    wanted = requested_checkpoint(settings)
+    return wanted if wanted in (None, NEWEST) else Path(wanted).name
 
 
 def _flat(config: Any) -> dict[str, str]:

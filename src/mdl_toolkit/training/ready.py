@@ -27,9 +27,10 @@ from mdl_toolkit.settings.options import flag, given_names, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.checkpoints.disk import check_disk
+from mdl_toolkit.training.checkpoints.record import RunRecord
 from mdl_toolkit.training.checkpoints.resume import (
-    launcher_restarted,
     refuse_used_output,
+    say_if_anew,
     with_model_of_earlier_run,
 )
 from mdl_toolkit.training.defaults import fit_to_base
@@ -100,7 +101,7 @@ def make_ready(settings: TrainSettings) -> Ready:
         return Ready(settings, launch, inputs)
     except MdlError as error:
         if launch.rank == 0:
-            report_failure(str(error))
+            report_failure(str(error), error.exit_code)
             raise
         return Ready(settings, launch, error)
 
@@ -109,13 +110,18 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     """Check all that takes no time, and report all problems together."""
     problems: list[str] = []
     trackers: list[str] = []
+    record = RunRecord.read(settings.output)
+    # None where the processes must have met to know it: then the output is looked at when they have.
+    goes_on = record is not None and record.is_of_launch(launch.nodes)
     if launch.rank == 0:
-        if launch.nodes == 1:
-            _collecting(problems, lambda: refuse_used_output(settings, launcher_restarted()))
+        if goes_on is not None:
+            _collecting(problems, lambda: refuse_used_output(settings, goes_on))
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _collecting(problems, lambda: reconcile_with_folders(settings))
+    if settled is not None and not problems and goes_on is False:
+        say_if_anew(settings, launch.nodes)
     if settings.eval_dataset is None:
         there = given_names(settings)
         for name in options_where(TrainSettings, goes_with="--eval-dataset"):
@@ -125,7 +131,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
     if settled is settings and "model_name" not in given_names(settings):  # the datasets named none
-        settled = with_model_of_earlier_run(settings, launcher_restarted())
+        settled = with_model_of_earlier_run(settings)
     return trackers, settled
 
 

@@ -35,7 +35,7 @@ from mdl_toolkit.training.batches.order import DataPosition, RunOrder
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import output_lock
-from mdl_toolkit.training.checkpoints.resume import Start, choose_start
+from mdl_toolkit.training.checkpoints.resume import Claim, Start, choose_start
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
@@ -80,7 +80,7 @@ def train_ready(ready: Ready) -> None:
         prepared = Prepared.of(ready)
     except MdlError as error:
         if ready.launch.rank == 0:
-            report_failure(str(error))
+            report_failure(str(error), error.exit_code)
             raise
         problem = error  # raised when the main process can hear of it
     with joined(ready.launch) as ranks:
@@ -129,9 +129,8 @@ class Prepared(Inputs):
 def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
     """Do all of the run: every process makes the same calls in the same order."""
     identity = _identity(settings, ranks, prepared)
-    start = choose_start(settings, ranks)
-    if start is not None:
-        identity.check(start.state, start.checkpoint)
+    claim = choose_start(settings, ranks, identity)
+    if claim.start is not None:
         nothing_unsaved()
     batches = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
     evaluation_batches = None
@@ -141,7 +140,7 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         )
     with batches, evaluation_batches or nullcontext():
         batches.start()  # the data workers get ready while the model is loaded
-        run = _assemble(settings, ranks, prepared, identity, start, batches, evaluation_batches)
+        run = _assemble(settings, ranks, prepared, identity, claim, batches, evaluation_batches)
         with ending_with(run.reporter.close), StopSignals() as signals:
             summary = _train_and_write(settings, ranks, prepared, run, signals)
         print_summary(settings.output, summary)
@@ -166,11 +165,12 @@ def _assemble(
     ranks: Ranks,
     prepared: Prepared,
     identity: Identity,
-    start: Start | None,
+    claim: Claim,
     batches: MicroBatches,
     evaluation_batches: MicroBatches | None,
 ) -> _Run:
     """Load the model and make everything that trains it, in the state of the checkpoint to resume from."""
+    start = claim.start
     wrapped, loading_peak = _load_model(settings, ranks, prepared)
     plan = _plan(settings, ranks, prepared.data, wrapped)
     _check_memory(settings, ranks, plan, wrapped, prepared)
@@ -189,6 +189,7 @@ def _assemble(
         identity,
         prepared.model_folder,
         manifest,
+        claim.run,
         newest=start.checkpoint if start is not None else None,
     )
     evaluation = _evaluation(settings, ranks, prepared, evaluation_batches)

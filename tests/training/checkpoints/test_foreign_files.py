@@ -95,7 +95,7 @@ def test_overwrite_takes_all_of_a_run_and_leaves_all_else(shop: Any, output: Pat
     (output / ".partial-checkpoint-9-77").mkdir()
     train(run_settings(shop.model, shop.data, output, max_steps=2, overwrite=True))
     assert sorted(path.name for path in output.iterdir()) == [
-        ".partial-thesis", "checkpoint-2", "final", "metrics.jsonl", "notes.txt", "runs",
+        ".mdl_run.json", ".partial-thesis", "checkpoint-2", "final", "metrics.jsonl", "notes.txt", "runs",
     ]  # fmt: skip
     assert set(_tree(output / "runs")) == {"another/events.out.tfevents.1", "out/plot.png"}
     assert [step["step"] for step in steps_of(output)] == [1, 2]
@@ -109,7 +109,7 @@ def test_a_damaged_run_is_a_run(output: Path) -> None:
         (output / "metrics.jsonl").write_text(cut)
         assert foreign_file_in(output / "metrics.jsonl") is None
     clear_run(output)
-    assert not list(output.iterdir())
+    assert [path.name for path in output.iterdir()] == [".mdl_run.json"], "the next run replaces its record"
 
 
 def test_a_foreign_final_alone_is_not_called_a_run(shop: Any, tmp_path: Path) -> None:

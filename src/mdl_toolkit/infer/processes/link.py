@@ -202,7 +202,7 @@ def _meet(launch: Launch) -> Store:
     waiting = WaitingMessage(f"at {address}", environ)
     try:
         store = open_store(launch, waiting)
-        return agree_on_start(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)[0]
+        return agree_on_start(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
     except (RuntimeError, ValueError, OSError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise MdlError(

@@ -54,6 +54,7 @@ class Checkpointer:
         identity: What the run is made of.
         base_folder: The folder of the base model.
         manifest: Makes the ``mdl_toolkit.json`` of a folder.
+        run: The id of the run.
         newest: The checkpoint that the run was resumed from.
 
     Attributes:
@@ -70,11 +71,12 @@ class Checkpointer:
         identity: Identity,
         base_folder: Path,
         manifest: RunManifest,
+        run: str,
         newest: Path | None = None,
     ) -> None:
         self.settings, self.output, self.ranks = settings, settings.output, ranks
         self.wrapped, self.optimizer, self.rates, self.identity = wrapped, optimizer, rates, identity
-        self._base_folder, self._manifest = base_folder, manifest
+        self._base_folder, self._manifest, self._run = base_folder, manifest, run
         self.newest = newest
 
     def save(self, progress: RunProgress) -> str:
@@ -139,6 +141,7 @@ class Checkpointer:
             model=self.identity.model,
             options=dict(self.identity.options),
             versions=package_versions(),
+            run=self._run,
         )
 
 

@@ -20,7 +20,8 @@ from mdl_toolkit.model_folders.names import HEAD, adapted_layers, is_front_end, 
 from mdl_toolkit.model_folders.tensorfiles.headers import Header, base_tensors
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
-from mdl_toolkit.training.checkpoints.resume import expected_start, launcher_restarted
+from mdl_toolkit.training.checkpoints.record import RunRecord
+from mdl_toolkit.training.checkpoints.resume import expected_start
 from mdl_toolkit.training.steps.schedule import interval
 
 logger = get_logger(__name__)
@@ -63,7 +64,7 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
     free = free_bytes(settings.output)
     if need is None or free is None:
         return
-    if settings.overwrite:
+    if settings.overwrite and _own(settings, launch) is None:
         free += _earlier(settings.output)
     if free < min(need.kept, 1) * need.checkpoint + need.final:
         final = f"final/ of {_size(need.final)}"
@@ -106,17 +107,23 @@ def _saves(settings: TrainSettings, launch: Launch, data: ClipDataset) -> int:
     else:
         epoch = math.ceil(len(data) / (settings.batch_size * slots))
     steps = settings.max_steps or max(1, math.ceil(epoch * settings.num_epochs))
-    every, done = interval(settings.save_steps, steps), _done(settings)
+    every, done = interval(settings.save_steps, steps), _done(settings, launch)
     if done >= steps:
         # Of batches in tokens there may be more steps than were counted.
         return int(bool(settings.max_tokens and not settings.max_steps))
     return math.ceil(steps / every) - done // every  # the last step saves too
 
 
-def _done(settings: TrainSettings) -> int:
+def _done(settings: TrainSettings, launch: Launch) -> int:
     """The number of steps that are made already."""
-    start = expected_start(settings, launcher_restarted())
+    start = expected_start(settings, _own(settings, launch))
     return start.state.step if start is not None else 0
+
+
+def _own(settings: TrainSettings, launch: Launch) -> RunRecord | None:
+    """The record of the run in the output folder, where it may be this launch's."""
+    record = RunRecord.read(settings.output)
+    return None if record is None or record.is_of_launch(launch.nodes) is False else record
 
 
 def _trained(settings: TrainSettings, tensors: Mapping[str, Header]) -> int:

@@ -13,12 +13,14 @@ from pathlib import Path
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, lock_if_possible
 from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, listed_files
+from mdl_toolkit.training.checkpoints.record import RUN_RECORD, is_record
 from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
 _LOCK = ".lock"
 _PARTIAL = re.compile(
-    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)})(-\d+)?"
+    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)}|{re.escape(RUN_RECORD)})"
+    r"(-\d+)?"
 )
 #: The beginning of each line of a run's metrics.
 _FIRST_KEY = '{"step": '
@@ -73,7 +75,7 @@ def refuse_foreign_files(paths: Iterable[Path]) -> None:
 
 
 def foreign_file_in(path: Path) -> Path | None:
-    """Find what no run has written in a checkpoint, in ``final/``, or in place of the metrics file.
+    """Find what no run has written in a checkpoint, in ``final/``, or in place of a run's other files.
 
     Args:
         path: Something that has the name of one of them, or nothing.
@@ -86,6 +88,8 @@ def foreign_file_in(path: Path) -> Path | None:
         return None
     if path.name == METRICS_FILE:
         return None if path.is_file() and not path.is_symlink() and _are_metrics(path) else path
+    if path.name == RUN_RECORD:
+        return None if is_record(path) else path
     if path.is_symlink() or not path.is_dir():
         return path
     if not any((path / mark).is_file() for mark in (MANIFEST_NAME, RUN_STATE, COMPLETE)):
@@ -110,6 +114,8 @@ def _are_metrics(path: Path) -> bool:
 
 def clear_run(output: Path) -> None:
     """Remove what an earlier run wrote into a folder; converted data and everything else stay.
+
+    Its record stays too, for the next one to replace: it belongs to no checkpoint any more.
 
     Raises:
         UserError: Something can't be removed, or isn't a run's; nothing has been removed then.

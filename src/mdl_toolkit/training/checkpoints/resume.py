@@ -1,17 +1,24 @@
-"""Where a run begins: at its first step, or resumed from a checkpoint."""
+"""Where a run begins: at its first step, resumed from a checkpoint, or where its launch was restarted.
+
+What a launcher starts again has the command line of its first attempt, and goes on only with the run that
+this first attempt has begun (``record.py``). Every other run in the folder is to it what it is to a first
+attempt: refused, resumed, or overwritten, as the options say.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl_toolkit.compat.torchrun import job_id
 from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import with_defaults
 from mdl_toolkit.settings.values import FALSE, TRUE
 from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import (
     clear_run,
     foreign_file_in,
@@ -19,13 +26,18 @@ from mdl_toolkit.training.checkpoints.output import (
     remove_unfinished,
     run_files,
 )
-from mdl_toolkit.training.checkpoints.state import RUN_STATE, RunState, checkpoints, step_of
+from mdl_toolkit.training.checkpoints.record import RUN_RECORD, RunRecord, own_record
+from mdl_toolkit.training.checkpoints.seen import Seen, check_newest, check_record, check_same
+from mdl_toolkit.training.checkpoints.state import RunState, checkpoints, step_of
 from mdl_toolkit.training.checkpoints.storage import why_incomplete
 
 if TYPE_CHECKING:  # what is said before torch is imported doesn't need it
     from mdl_toolkit.distributed.group import Ranks
 
 logger = get_logger(__name__)
+
+#: ``--resume-from-checkpoint`` for the newest complete checkpoint in the output folder, and its other name.
+NEWEST, _LATEST = "true", "latest"
 
 
 @dataclass(frozen=True)
@@ -36,47 +48,56 @@ class Start:
     state: RunState
 
 
-def launcher_restarted() -> bool:
-    """Whether the launcher on this machine has restarted this process (``torchrun --max-restarts``).
+@dataclass(frozen=True)
+class Claim:
+    """An output folder that a run has taken for itself.
 
-    With several machines, only the one that lost a process counts the restart; ``Ranks.restarted`` knows it
-    on all of them.
+    Attributes:
+        run: The id of the run.
+        start: The checkpoint to resume from; ``None`` to start anew.
     """
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") or 0) > 0
+
+    run: str
+    start: Start | None
 
 
-def requested_checkpoint(settings: TrainSettings, restarted: bool) -> str | None:
-    """What to resume from: ``"true"`` for the newest complete checkpoint, a path, or ``None`` to start anew.
-
-    A restarted run resumes from what it has saved itself, whatever it was told to resume from at first.
-    """
-    if restarted:
-        return "true"
+def requested_checkpoint(settings: TrainSettings) -> str | None:
+    """What a first attempt is to resume from: :data:`NEWEST`, a path, or ``None`` to start anew."""
     wanted = settings.resume_from_checkpoint
-    if wanted is not None and wanted.lower() in FALSE | {"none", "null", ""}:
-        wanted = None
-    if wanted is not None and wanted.lower() in TRUE:
-        wanted = "true"
-    return wanted
+    if wanted is None or wanted.lower() in FALSE | {"none", "null", ""}:
+        return None
+    return NEWEST if wanted.lower() in TRUE | {_LATEST} else wanted
 
 
-def expected_start(settings: TrainSettings, restarted: bool) -> Start | None:
+def expected_start(settings: TrainSettings, own: RunRecord | None) -> Start | None:
     """Where the run is likely to be resumed; that the checkpoint is complete isn't checked, which takes long.
+
+    Args:
+        settings: The settings of the run.
+        own: The record in the output folder, where it is of this launch.
 
     Returns:
         ``None`` to start anew, and where the checkpoint can't be read: resuming will tell what is wrong.
     """
-    wanted = requested_checkpoint(settings, restarted)
-    found = checkpoints(settings.output)[-1:] if wanted == "true" else [Path(wanted)] if wanted else []
-    try:
-        return Start(found[0], RunState.read(found[0])) if found else None
-    except ModelError:
-        return None
+    wanted, found = requested_checkpoint(settings), checkpoints(settings.output)
+    if own is not None:
+        found = [path for path in found if RunState.run_of(path) == own.run]
+        if not found and own.began_from is not None:
+            found = [settings.output / own.began_from]
+    elif wanted != NEWEST:
+        found = [Path(wanted)] if wanted else []
+    return _start(found[-1]) if found else None
 
 
-def with_model_of_earlier_run(settings: TrainSettings, restarted: bool) -> TrainSettings:
+def with_model_of_earlier_run(settings: TrainSettings) -> TrainSettings:
     """Use the base model of the run that is to be resumed, and print it; called where no model was given."""
-    start = expected_start(settings, restarted)
+    wanted = requested_checkpoint(settings)
+    if wanted is None:
+        return settings
+    # A restarted attempt may find that its run has removed the checkpoint that it once began from.
+    newest = checkpoints(settings.output)[-1:]
+    start = _start(Path(wanted)) if wanted != NEWEST else None
+    start = start or (_start(newest[0]) if newest else None)
     if start is None:
         return settings
     options = start.state.options
@@ -89,16 +110,20 @@ def with_model_of_earlier_run(settings: TrainSettings, restarted: bool) -> Train
     )
 
 
-def refuse_used_output(settings: TrainSettings, restarted: bool) -> None:
+def refuse_used_output(settings: TrainSettings, goes_on: bool) -> None:
     """Refuse an output folder that has an earlier run or foreign files in it, before anything costly.
+
+    Args:
+        settings: The settings of the run.
+        goes_on: Whether the run in the folder is this launch's own, which an earlier attempt has begun.
 
     Raises:
         UserError: OUTPUT has a run in it, and neither resuming nor replacing it was asked for; or something
-            that no run has written has the name of a checkpoint, of ``final/`` or of the metrics file.
+            that no run has written has the name of what a run writes.
     """
     if settings.output.exists() and not settings.output.is_dir():
         raise UserError(f"--output {settings.output}: a file; name a folder")
-    wanted = requested_checkpoint(settings, restarted)
+    wanted = NEWEST if goes_on else requested_checkpoint(settings)
     there = run_files(settings.output)
     if wanted is None and not settings.overwrite and any(foreign_file_in(path) != path for path in there):
         raise UserError(
@@ -106,64 +131,118 @@ def refuse_used_output(settings: TrainSettings, restarted: bool) -> None:
             "true), replace it (--overwrite), or name another folder"
         )
     # A resumed run writes later checkpoints only, and refuses those that are in its way when it does.
-    refuse_foreign_files(there if wanted is None else [path for path in there if step_of(path) < 0])
-    if wanted not in (None, "true"):
+    checked = there if wanted is None else [path for path in there if step_of(path) < 0]
+    refuse_foreign_files([*checked, settings.output / RUN_RECORD])
+    if wanted not in (None, NEWEST):
         _check_given(Path(wanted))
 
 
-def choose_start(settings: TrainSettings, ranks: Ranks) -> Start | None:
-    """Find the checkpoint to resume from; the main process chooses for all, and removes partial files.
+def say_if_anew(settings: TrainSettings, nodes: int) -> None:
+    """Say that the newest checkpoint is to be resumed and there is none, before anything else is printed.
 
-    Returns:
-        The checkpoint, or ``None`` to start anew.
+    Args:
+        settings: The settings of a first attempt.
+        nodes: The number of hosts; of several, another one may see a checkpoint.
+    """
+    if requested_checkpoint(settings) != NEWEST:
+        return
+    if all(why_incomplete(path, digests=False) for path in checkpoints(settings.output)):
+        unless = ", unless another host has one" if nodes > 1 else ""
+        logger.info(f"no complete checkpoint in {settings.output}: starting anew{unless}")
+
+
+def choose_start(settings: TrainSettings, ranks: Ranks, identity: Identity) -> Claim:
+    """Choose where the run begins, and take the output folder for it.
+
+    The main process chooses for all. Nothing is changed in the folder before it is certain that the run can
+    begin; then the main process removes partial files and what is to be overwritten, and writes the record.
 
     Raises:
-        UserError: OUTPUT has another run in it, or a checkpoint that was named is not complete or not visible
-            from every machine.
+        UserError: OUTPUT has another run in it; a checkpoint that was named is not complete, or not of such a
+            run; or not all hosts see the same.
+        StorageError: The record can't be written.
     """
-    restarted = ranks.restarted or launcher_restarted()
+    output = settings.output
+    own = own_record(output, ranks.launch_ids)
+    seen = ranks.gather_objects(Seen.by_this_process(output, own, requested_checkpoint(settings) == NEWEST))
+    check_record(seen, output, ranks)
     chosen = None
     if ranks.is_main:
-        refuse_used_output(settings, restarted)
-        chosen = _choose(settings, restarted)
-    chosen = ranks.broadcast_object(chosen)
-    if chosen is None:
+        refuse_used_output(settings, own is not None)
+        chosen = _choose(settings, own)
+    place = ranks.broadcast_object(None if chosen is None else _place(chosen, output))
+    check_newest(seen, place, output, ranks)
+    start = None
+    if place is not None:
+        checkpoint = _here(place, settings)
+        check_same(checkpoint, ranks)
+        start = Start(checkpoint, RunState.read(checkpoint))
+        identity.check(start.state, start.checkpoint)
+    run = None
+    if ranks.is_main:
+        run = _take(settings, own, place, ranks).run
+    return Claim(ranks.broadcast_object(run) or "", start)
+
+
+def _start(checkpoint: Path) -> Start | None:
+    try:
+        return Start(checkpoint, RunState.read(checkpoint))
+    except ModelError:
         return None
-    blind = [
-        rank for rank, sees in enumerate(ranks.gather_objects((chosen / RUN_STATE).is_file())) if not sees
-    ]
-    if blind:
-        raise UserError(
-            f"rank {blind[0]} doesn't see {chosen}: to resume on several machines --output has to be on a "
-            "file system that all of them share"
-        )
-    return Start(chosen, RunState.read(chosen))
 
 
-def _choose(settings: TrainSettings, restarted: bool) -> Path | None:
-    output, wanted = settings.output, requested_checkpoint(settings, restarted)
-    remove_unfinished(output)
+def _place(checkpoint: Path, output: Path) -> str:
+    """A checkpoint relative to the output folder, whose path other hosts may have another name for."""
+    if checkpoint.absolute().parent == output.absolute():
+        return checkpoint.name
+    return str(checkpoint.absolute())
+
+
+def _here(place: str, settings: TrainSettings) -> Path:
+    """Where this process has the checkpoint that the main process has chosen."""
+    wanted = requested_checkpoint(settings)
+    if Path(place).is_absolute() and wanted not in (None, NEWEST) and Path(wanted).name == Path(place).name:
+        return Path(wanted)  # named on each host as it lies there
+    return settings.output / place
+
+
+def _choose(settings: TrainSettings, own: RunRecord | None) -> Path | None:
+    """The checkpoint to resume from, which is complete; ``None`` to start anew."""
+    output, wanted = settings.output, requested_checkpoint(settings)
+    if own is not None:
+        found = _newest(output, own.run) or _begun_from(own, settings)
+        if found is None:
+            logger.info(f"restarted before its first checkpoint in {output}: starting anew")
+        return found
     if wanted is None:
-        if settings.overwrite:
-            clear_run(output)
         return None
-    if wanted != "true":
-        return _named(Path(wanted), output)
-    found = None
+    return _newest(output) if wanted == NEWEST else _named(Path(wanted), output)
+
+
+def _newest(output: Path, run: str | None = None) -> Path | None:
+    """The newest complete checkpoint; of one run, where its id is given."""
     for path in reversed(checkpoints(output)):
+        if run is not None and RunState.run_of(path) != run:
+            continue
         reason = why_incomplete(path)
         if reason is None:
-            found = path
-            break
+            return path
         logger.warning(f"{path} is skipped: {reason}")
-    named = requested_checkpoint(settings, restarted=False)
-    if found is None and named not in (None, "true"):
-        _check_given(Path(named))
-        return _named(Path(named), output)
-    if found is None:
-        logger.info(f"no complete checkpoint in {output}: starting anew")
-        clear_run(output)
-    return found
+    return None
+
+
+def _begun_from(own: RunRecord, settings: TrainSettings) -> Path | None:
+    """The checkpoint that this launch's run began from; it has no complete one of its own."""
+    if own.began_from is None:
+        return None
+    path = settings.output / own.began_from
+    reason = why_incomplete(path)
+    if reason is None:
+        logger.info(f"restarted before its first checkpoint: beginning again from {path}")
+        return path
+    if requested_checkpoint(settings) == NEWEST:
+        return _newest(settings.output)
+    raise UserError(f"{path}, from which this run began, is not a complete checkpoint any more: {reason}")
 
 
 def _check_given(path: Path) -> None:
@@ -184,3 +263,25 @@ def _named(path: Path, output: Path) -> Path:
             "choose it"
         )
     return path
+
+
+def _take(settings: TrainSettings, own: RunRecord | None, place: str | None, ranks: Ranks) -> RunRecord:
+    """On the main process: make the folder ready for the run, and write its record where it is a new one.
+
+    The record is written when nothing of another run is left that is to be overwritten. If the process is
+    killed before that, the next attempt is a first one again.
+    """
+    output, wanted = settings.output, requested_checkpoint(settings)
+    remove_unfinished(output)
+    if place is None:
+        if wanted == NEWEST and own is None and (ranks.nodes > 1 or checkpoints(output)):
+            logger.info(f"no complete checkpoint in {output}: starting anew")
+        if own is not None or wanted == NEWEST or settings.overwrite:
+            clear_run(output)
+    if own is not None:
+        record = replace(own, launch=frozenset(own.launch) | ranks.launch_ids)
+    else:
+        record = RunRecord(run=uuid.uuid4().hex, launch=ranks.launch_ids, job=job_id(), began_from=place)
+    if record != own:
+        record.write(output)
+    return record

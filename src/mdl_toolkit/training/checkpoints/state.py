@@ -41,6 +41,8 @@ class RunState:
         model: The fingerprint of the base model.
         options: The settings of the run.
         versions: The versions of the packages that made it.
+        run: The id of the run that saved it (``record.py``); ``None`` in checkpoints from before there was
+            one.
     """
 
     step: int
@@ -56,6 +58,7 @@ class RunState:
     model: str
     options: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    run: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
@@ -67,11 +70,20 @@ class RunState:
         path = folder / RUN_STATE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{f.name: values[f.name] for f in fields(cls)})
+            known = {f.name: values[f.name] for f in fields(cls) if f.name != "run"}
+            return cls(**known, run=values.get("run"))
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror}; is {folder} a checkpoint?") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is not the state of a run ({type(error).__name__}: {error})") from None
+
+    @classmethod
+    def run_of(cls, folder: Path) -> str | None:
+        """The id of the run that saved a checkpoint; ``None`` where it has none, or can't be read."""
+        try:
+            return cls.read(folder).run
+        except ModelError:
+            return None
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of a checkpoint."""
