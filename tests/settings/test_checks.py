@@ -8,6 +8,7 @@ import pytest
 
 from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.settings.checks import dataset_paths, dataset_problems
 from mdl_toolkit.settings.values import make_settings
 from support.command_lines import train_settings
 
@@ -117,3 +118,46 @@ def test_settings_that_contradict_each_other(clips: Path):
     with pytest.raises(SettingsError) as caught:
         train_settings(clips, "--method", "full", "--dora", "--quantization", "4bit", "--sharding", "full")
     assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "option", ["--base-dir", "--output", "--generation-config", "--model-name", "--base-model"]
+)
+def test_a_home_and_a_file_url_are_paths_in_every_option(tmp_path: Path, monkeypatch, option: str):
+    """Also behind an equals sign, where a shell leaves them as they are."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "in.csv").write_text("audio\na.wav\n")
+    given = {"input": "~/in.csv", "output": "~/out.csv", "model_name": "tiny"}
+    name = option[2:].replace("-", "_")
+    end = ".csv" if option == "--output" else ""
+    for text in (f"~/a b{end}", f"file://{tmp_path}/a%20b{end}", f"file://localhost{tmp_path}/a b{end}"):
+        made = make_settings(settings.InferenceSettings, {**given, name: text})
+        assert str(getattr(made, name)) == f"{tmp_path}/a b{end}"
+        assert made.input == tmp_path / "in.csv"
+    with pytest.raises(SettingsError, match=f"{option} file://server/a: a file URL of host server"):
+        make_settings(settings.InferenceSettings, {**given, name: "file://server/a"})
+
+
+def test_a_home_and_a_file_url_name_datasets(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b c"):
+        (tmp_path / name).mkdir()
+    folders = [tmp_path / "a", tmp_path / "b c"]
+    assert dataset_paths("~/a,~/b c") == folders == dataset_paths(["~/a", f"FILE://{tmp_path}/b%20c"])
+    assert dataset_problems("--train-dataset", ["~/a", "file:///nowhere"], tmp_path / "out") == [
+        "--train-dataset: no file or folder /nowhere"
+    ]
+    told = dataset_problems("--train-dataset", "file://server/a", tmp_path / "out")
+    assert len(told) == 1 and "--train-dataset file://server/a: a file URL of host server" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [(r"data\in.csv", "on this system: data/in.csv"), (r"C:\in.csv", "(drive C:)")]
+)
+def test_a_table_named_as_on_windows_says_so(tmp_path: Path, monkeypatch, text: str, told: str):
+    monkeypatch.chdir(tmp_path)
+    given = {"input": text, "output": "o.csv", "model_name": "tiny"}
+    with pytest.raises(SettingsError) as caught:
+        make_settings(settings.InferenceSettings, given)
+    assert told in str(caught.value)

@@ -13,7 +13,9 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from mdl_toolkit.data.input.compressed import unpacked_name
 from mdl_toolkit.data.input.csvfile import CsvWriter, cell_text, text_cell
+from mdl_toolkit.data.input.kinds import table_head
 from mdl_toolkit.data.input.records import BadRow, Row, TableLayout, read_layout
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import PARTIAL_PREFIX, atomic_file
@@ -110,7 +112,8 @@ def _separator(layout: TableLayout, source: Path, kind: str | None) -> str:
     """The separator of the output's cells: the input's, unless the file names ask for another one."""
     if kind == "tsv":
         return "\t"
-    return "," if layout.separator == "\t" and output_kind(source) == "tsv" else layout.separator
+    named_for_tabs = layout.separator == "\t" and output_kind(unpacked_name(source)) == "tsv"
+    return "," if named_for_tabs else layout.separator
 
 
 def _write_cells(
@@ -187,8 +190,7 @@ def output_encoding(source: Path, encoding: str) -> str:
         return "gb18030"
     if name.startswith("utf-16"):
         return "utf-16"
-    with open(source, "rb") as stream:
-        marked = stream.read(3) == b"\xef\xbb\xbf"
+    marked = table_head(source).startswith(b"\xef\xbb\xbf")
     return "utf-8-sig" if marked or name == "utf-8-sig" else "utf-8"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING
 from pathlib import Path
@@ -14,6 +15,30 @@ from mdl_toolkit.errors import printable
 from mdl_toolkit.settings.options import Settings, flag, given_names, options_where
 
 
+def local_path(text: str) -> str:
+    """A path as the system takes it: ``~`` is the home folder, ``file:///a%20b.wav`` is ``/a b.wav``.
+
+    Raises:
+        ValueError: A file URL of another host, or without a path.
+    """
+    if text[:6].lower() != "file:/":
+        return os.path.expanduser(text)  # that of pathlib raises where there is no such home
+    from urllib.parse import unquote
+
+    rest = text[len("file:") :]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise ValueError(
+                f"a file URL of host {printable(host)}: for a file of this machine write file:/// and the "
+                "whole path"
+            )
+        rest = slash + path
+    if not rest.strip("/"):
+        raise ValueError("a file URL without a path")
+    return unquote(rest, errors="surrogateescape")
+
+
 def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
     """The folders or files that ``--train-dataset`` names.
 
@@ -21,11 +46,23 @@ def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
         value: The option's texts. Each is a path, or several paths with commas between them. A text with a
             comma is one path if that exists.
     """
-    found: list[Path] = []
+    return [Path(_as_path(text)) for text in _dataset_texts(value)]
+
+
+def _dataset_texts(value: Sequence[str] | str | None) -> list[str]:
+    found: list[str] = []
     for text in [value] if isinstance(value, str) else value or []:
-        parts = [text] if os.path.exists(os.path.expanduser(text)) else text.split(",")
-        found += [Path(os.path.expanduser(part.strip())) for part in parts if part.strip()]
+        parts = [text] if os.path.exists(_as_path(text)) else text.split(",")
+        found += [part.strip() for part in parts if part.strip()]
     return found
+
+
+def _as_path(text: str) -> str:
+    """As :func:`local_path`; a file URL that can't be used stays as it is, and is reported elsewhere."""
+    try:
+        return local_path(text)
+    except ValueError:
+        return text
 
 
 def dataset_problems(name: str, value: Sequence[str] | str | None, output: Path) -> list[str]:
@@ -37,7 +74,14 @@ def dataset_problems(name: str, value: Sequence[str] | str | None, output: Path)
         output: The folder of the run.
     """
     paths = dataset_paths(value)
-    found = [problem for path in paths for problem in missing_file(path, name)]
+    found = []
+    for text, path in zip(_dataset_texts(value), paths, strict=True):
+        try:
+            local_path(text)
+        except ValueError as error:
+            found.append(f"{name} {printable(text)}: {error}")
+        else:
+            found += missing_file(path, name)
     found += [f"{name} {printable(path)}: given twice; keep one" for path in repeated_paths(paths)]
     if output.resolve() in {path.resolve() for path in paths}:
         found.append(f"--output {printable(output)}: that is {name} itself; name another folder")
@@ -118,8 +162,22 @@ def missing_file(path: Path, name: str) -> list[str]:
     if path.exists():
         return []
     near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
-    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+    hint = f"; did you mean {path.parent / near[0]}?" if near else foreign_path(str(path))
     return [f"{name}: no file or folder {printable(path)}{hint}"]
+
+
+def foreign_path(text: str) -> str:
+    """What to add to "no such file" where a path is written as on another system, or as no path at all."""
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        return f"; a path of Windows (drive {text[:2]}): write it as a path of this machine"
+    if "\\" in text:
+        here = printable(text.replace("\\", "/"))
+        return f"; written with backslashes (Windows); on this system: {here}"
+    if text.startswith("~") and os.path.expanduser(text) == text:
+        return f"; no home folder of {printable(text.partition('/')[0])} is known"
+    if text[:5].lower() == "file:" and text[5:6] != "/":
+        return "; a file URL begins with file:///"
+    return ""
 
 
 def _names_beside(path: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from mdl_toolkit import settings
 from mdl_toolkit.errors import printable
 from mdl_toolkit.settings import options
+from mdl_toolkit.settings.checks import local_path
 from mdl_toolkit.settings.options import OptionType, flag, settings_fields, shown
 from mdl_toolkit.settings.suggestions import suggestion
 from mdl_toolkit.settings.values import FALSE, TRUE, parse_value
@@ -33,7 +34,13 @@ def parse_flags(
     line.read()
     problems += line.problems
     config = line.flags.pop("config", None)
-    return line.flags, None if config is None else Path(config)
+    if config is None:
+        return line.flags, None
+    try:
+        return line.flags, Path(local_path(config))
+    except ValueError as error:
+        problems.append(f"--config {shown(config)}: {error}")
+        return line.flags, None
 
 
 class _CommandLine:

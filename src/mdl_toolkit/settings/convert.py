@@ -28,6 +28,7 @@ class ConvertOptions(Settings):
         "Model to convert for: a Hub id, a folder, or 'tiny' (the small base in this package).",
         group="model",
         metavar="MODEL",
+        path=True,
         resume="derived",
         hosts="derived",
         conversion="derived",

@@ -57,6 +57,7 @@ class InferenceSettings(ConvertOptions):
         "'tiny' (small base).",
         group="model",
         metavar="MODEL",
+        path=True,
         resume="derived",
     )
     system_prompt: str | None = varied(
@@ -83,6 +84,7 @@ class InferenceSettings(ConvertOptions):
         "Base model of an adapter; only needed if the one that the adapter's folder records has moved.",
         group="model",
         metavar="MODEL",
+        path=True,
         resume="derived",
     )
     quantization: str | None = option(
@@ -127,6 +129,7 @@ class InferenceSettings(ConvertOptions):
         "file, or none.",
         group="generation",
         metavar="model|none|FILE",
+        path=True,
         resume="derived",
     )
     do_sample: bool | None = option(

@@ -131,6 +131,7 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     metavar: str | None = None,
     bare: bool = False,
     commas: bool = True,
+    path: bool = False,
     resume: ResumeRule | None = None,
     conversion: DatasetRule | None = None,
     hosts: HostRule | None = None,
@@ -152,6 +153,7 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
         metavar: What the help shows in place of a value.
         bare: The flag may stand without a value, which means true, though the option takes texts.
         commas: Whether ``a,b`` is two values of a repeated option; if not, whoever uses the text decides.
+        path: Whether the text may be a path, in which ``~`` and ``file://`` mean what they mean everywhere.
         resume: What another value means where work is resumed. Every option of train and inference says it.
         conversion: What it means for a converted dataset. Every option of convert-dataset says it.
         hosts: Whether it may differ between the hosts of a run. Every option of train says it.
@@ -160,7 +162,7 @@ def option(  # noqa: PLR0913 -- all that can be said of an option, by name
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "low": low, "high": high, "above": above,
-        "positional": positional, "metavar": metavar, "bare": bare, "commas": commas,
+        "positional": positional, "metavar": metavar, "bare": bare, "commas": commas, "path": path,
         "resume": resume, "conversion": conversion, "hosts": hosts, "goes_with": goes_with,
         "generation": generation,
     }  # fmt: skip

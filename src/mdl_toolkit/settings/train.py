@@ -373,6 +373,7 @@ class TrainSettings(ConvertOptions):
         "none; or its path.",
         group="output",
         metavar="true|latest|PATH",
+        path=True,
         bare=True,
         resume="free",
         hosts="same",

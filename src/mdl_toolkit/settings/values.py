@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mdl_toolkit.errors import SettingsError, printable
+from mdl_toolkit.settings.checks import local_path
 from mdl_toolkit.settings.configfile import Scalar, read_config
 from mdl_toolkit.settings.options import OptionType, Settings, is_required, label, settings_fields, shown
 from mdl_toolkit.settings.suggestions import suggestion
@@ -49,9 +49,9 @@ def parse_value(text: str | Sequence[str], kind: OptionType, meta: Mapping[str, 
     elif kind.kind is Path:
         if not text:
             raise ValueError("a path expected")
-        value = Path(os.path.expanduser(text))  # that of pathlib raises where there is no such home
+        value = Path(local_path(text))
     else:
-        value = text
+        value = local_path(text) if meta.get("path") else text
     _check_bounds(value, meta)
     return value
 

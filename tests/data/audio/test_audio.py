@@ -260,7 +260,7 @@ def test_paths_stay_below_the_base_dir(tmp_path: Path):
 def test_things_that_are_no_files(tmp_path: Path):
     assert f"no such file in {tmp_path}" in _problem("a.wav", limits=AudioLimits(base_dir=str(tmp_path)))
     assert "is --base-dir missing?" in _problem("no-such-clip.wav")
-    assert "not a regular file" in _problem(tmp_path)
+    assert "a folder, not a recording" in _problem(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in _problem(tmp_path / "pipe")  # opening it would wait for ever
     assert "not a regular file" in _problem("/dev/zero")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+from mdl_toolkit.data.audio.load import AudioLimits, clip_seconds, load_waveform
 from mdl_toolkit.data.audio.path_lookup import find_existing
 from mdl_toolkit.data.conversion.command import convert_dataset
+from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.errors import DataError
 from support.data.clips import convert_settings, tone, write_csv, write_wav
 
@@ -79,3 +80,76 @@ def test_a_table_of_one_form_and_files_of_the_other(tmp_path: Path):
     for storage in ("pcm16", "reference"):
         dataset = convert_dataset(convert_settings(source, tmp_path / storage, audio_storage=storage))
         assert len(dataset[0].waveform) == 4800 and COMPOSED in dataset[0].row
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder, with a recording of a name that a URL has to write otherwise."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_wav(tmp_path / "home/my clips/é 100%.wav", tone(0.3))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "~/my clips/é 100%.wav",
+        "file://{home}/my%20clips/%C3%A9%20100%25.wav",
+        "FILE://{home}/my%20clips/%c3%a9 100%25.wav",
+        "file://localhost{home}/my%20clips/%C3%A9%20100%25.wav",
+        "file://LocalHost{home}/my clips/é 100%25.wav",
+        "file:{home}/my%20clips/%C3%A9%20100%25.wav",
+        "file://{home}/my%20clips/e%CC%81%20100%25.wav",
+    ],
+)
+def test_a_home_and_a_file_url_lead_to_the_file(home: Path, written: str):
+    written = written.format(home=home)
+    assert len(load_waveform(written)) == 4800
+    limits = AudioLimits(base_dir=str(home))
+    assert len(load_waveform(written, limits=limits)) == 4800
+    assert clip_seconds(written, limits=limits) == 0.3
+    (home / "data").mkdir()
+    with pytest.raises(DataError, match="leads out of --base-dir"):
+        load_waveform(written, limits=AudioLimits(base_dir=str(home / "data")))
+
+
+def test_a_folder_of_that_name_comes_before_the_home(home: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "~/my clips/é 100%.wav", tone(0.5))
+    assert len(load_waveform("~/my clips/é 100%.wav")) == 8000
+    assert len(load_waveform("~/my clips/é 100%.wav", limits=AudioLimits(base_dir=str(home)))) == 4800
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("file://server/clips/a.wav", r"^file://server/clips/a\.wav: a file URL of host server: .+ file:///"),
+        ("file://clips/a.wav", "a file URL of host clips"),
+        ("file:///", "a file URL without a path"),
+        ("file:clips/a.wav", r"no such file; a file URL begins with file:///"),
+        ("file:///nowhere/a.wav", r"^file:///nowhere/a\.wav: no such file$"),
+        ("file:///a%00b.wav", "can't be read"),
+        ("file:///tmp", "a folder, not a recording"),
+        ("~/nowhere.wav", r"^~/nowhere\.wav: no such file$"),
+        ("~nobody-of-this-name/a.wav", "no such file; no home folder of ~nobody-of-this-name is known"),
+        (r"clips\a.wav", r"no such file; written with backslashes \(Windows\); on this system: clips/a\.wav"),
+        (r"C:\clips\a.wav", r"no such file; a path of Windows \(drive C:\)"),
+        ("d:/clips/a.wav", r"no such file; a path of Windows \(drive d:\)"),
+        (r"\\server\share\a.wav", "on this system: //server/share/a"),
+    ],
+)
+def test_what_leads_nowhere_says_why(home: Path, written: str, told: str):
+    with pytest.raises(DataError, match=told):
+        load_waveform(written)
+    assert clip_seconds(written) is None
+
+
+def test_rows_kept_by_reference_lead_to_the_same_files(home: Path, tmp_path: Path):
+    rows = [("~/my clips/é 100%.wav", "a"), (f"file://{home}/my%20clips/%C3%A9%20100%25.wav", "b")]
+    source = write_csv(tmp_path / "t.csv", ["audio", "prediction"], rows)
+    convert_dataset(convert_settings(source, tmp_path / "out", audio_storage="reference"))
+    data = ClipDataset.open([tmp_path / "out"])
+    assert [len(data[row].waveform) for row in range(2)] == [4800, 4800]
+    (home / "my clips/é 100%.wav").unlink()
+    with pytest.raises(DataError, match="no such file"):
+        ClipDataset.open([tmp_path / "out"])

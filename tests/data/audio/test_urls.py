@@ -265,5 +265,6 @@ def test_secrets_of_a_url_are_not_repeated(server: str):
 
 
 def test_what_is_a_url():
-    assert is_url("http://a/b.wav") and is_url("file:///x") and is_url("s3://bucket/x")
-    assert not is_url("clips/a.wav") and not is_url("/a/b://c") and not is_url("C:\\a.wav")
+    assert is_url("http://a/b.wav") and is_url("HTTPS://a/b.wav") and is_url("s3://bucket/x")
+    for path in ("clips/a.wav", "/a/b://c", "C:\\a.wav", "C://a.wav", "file:///x", "FILE:///x", "~/a.wav"):
+        assert not is_url(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import os
 import tarfile
 import zipfile
@@ -59,7 +61,11 @@ FOREIGN = {
     "zip": (_zip("train.csv"), ["zip archive", "unpack it"]),
     "damaged zip": (_zip("train.csv")[:30], ["zip archive", "unpack it"]),
     "tar": (_tar(), ["tar archive", "unpack it"]),
-    "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), ["gzip", "unpack it"]),
+    "cut gzip": (gzip.compress(b"audio,prediction" * 9)[:20], ["gzip", "damaged or cut short", "fetch it"]),
+    "tar in gzip": (gzip.compress(_tar()), ["gzip", "a tar archive", "unpack it"]),
+    "gzip twice": (gzip.compress(gzip.compress(b"audio")), ["with gzip within that", "unpack it"]),
+    "recording in xz": (lzma.compress(wav_bytes(tone(0.1))), ["xz", "a recording, not a table"]),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(20), ["zstd", "unpack it"]),
     **{
         kind: (wav_bytes(tone(0.1), format=kind), ["a recording", "a line for each recording"])
         for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "RF64")

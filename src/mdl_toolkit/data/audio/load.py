@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdl_toolkit.data.audio.decode import Reading
-from mdl_toolkit.data.audio.path_lookup import find_existing
+from mdl_toolkit.data.audio.path_lookup import find_existing, is_file_url, path_of
 from mdl_toolkit.data.audio.unreadable import explain
 from mdl_toolkit.data.audio.urls import UrlLimits, fetch, is_url, shown
 from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.settings import ConvertOptions
+from mdl_toolkit.settings.checks import foreign_path
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +64,7 @@ def load_waveform(
     """Load a clip.
 
     Args:
-        source: Path (relative to ``limits.base_dir``) or http(s) URL.
+        source: Path (relative to ``limits.base_dir``), http(s) URL, or ``file://`` URL.
         start: Where the clip begins, in seconds.
         end: Where the clip ends, in seconds.
         limits: What the row may name.
@@ -127,9 +128,9 @@ def locate(source: str, limits: AudioLimits) -> str:
         DataError: The file isn't there, isn't a regular file, or lies outside of ``base_dir`` (symbolic links
             are followed first) though it mustn't.
     """
-    path, name = os.path.join(limits.base_dir, source) if limits.base_dir else source, _shown(source)
+    name = _shown(source)
     try:
-        path = find_existing(path)
+        path = find_existing(path_of(source, limits.base_dir))
         if limits.base_dir and not limits.outside:
             root, real = _real(limits.base_dir), os.path.realpath(path)
             if os.path.commonpath([root, real]) != root:
@@ -145,6 +146,8 @@ def locate(source: str, limits: AudioLimits) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{name}: can't be read ({reason})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{name}: a folder, not a recording")
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{name}: not a regular file")
     if status.st_size == 0:
@@ -158,7 +161,9 @@ def _real(folder: str) -> str:
 
 
 def _looked_in(source: str, limits: AudioLimits) -> str:
-    if os.path.isabs(source):
+    if hint := foreign_path(source):
+        return hint
+    if os.path.isabs(source) or source.startswith("~") or is_file_url(source):
         return ""
     return f" in {limits.base_dir}" if limits.base_dir else f" in {os.getcwd()} (is --base-dir missing?)"
 

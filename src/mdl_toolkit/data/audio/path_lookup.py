@@ -11,6 +11,35 @@ import unicodedata
 from collections import defaultdict
 from functools import lru_cache
 
+from mdl_toolkit.errors import DataError, printable
+from mdl_toolkit.settings.checks import local_path
+
+
+def path_of(source: str, folder: str | None = None) -> str:
+    """The path that a cell of a table means.
+
+    Args:
+        source: A path, from ``~`` on the home folder's, or a ``file://`` URL.
+        folder: The folder that relative paths start from.
+
+    Raises:
+        DataError: A file URL of another host, or without a path.
+    """
+    plain = os.path.join(folder, source) if folder else source
+    if source.startswith("~"):
+        return plain if os.path.lexists(plain) else os.path.join(folder or "", os.path.expanduser(source))
+    if not is_file_url(source):
+        return plain
+    try:
+        return local_path(source)
+    except ValueError as error:
+        raise DataError(f"{printable(source[:200])}: {error}") from error
+
+
+def is_file_url(source: str) -> bool:
+    """Whether a cell names a file of this machine by a URL."""
+    return source[:6].lower() == "file:/"
+
 
 def find_existing(path: str) -> str:
     """The path; where it doesn't exist, the existing one that another machine would write like that."""

@@ -75,9 +75,13 @@ class UrlLimits:
 
 
 def is_url(source: str) -> bool:
-    """Whether a cell names something by a scheme (``http://…``, ``file://…``) rather than a path."""
+    """Whether a cell names something elsewhere by a scheme (``http://…``), rather than a file.
+
+    ``file://…`` is a file of this machine, and ``C://…`` one of Windows.
+    """
     head, mark, _ = source.partition("://")
-    return bool(mark) and head.replace("+", "").replace("-", "").replace(".", "").isalnum()
+    plain = head.replace("+", "").replace("-", "").replace(".", "")
+    return bool(mark) and len(head) > 1 and plain.isalnum() and head.lower() != "file"
 
 
 def fetch(url: str, limits: UrlLimits) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mdl_toolkit.data.audio.load import AudioLimits
 from mdl_toolkit.data.dataset.manifest import FORMAT, ModelRecord
+from mdl_toolkit.data.input.compressed import unpacked_name
 from mdl_toolkit.data.input.kinds import table_head
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.records import BadRow, Row, TableLayout, check_table, read_records
@@ -106,7 +107,7 @@ class Request:
             **self.effective,
             "format": FORMAT,
             "base_dir": self.root,
-            "kind": self.input.suffix.lower(),
+            "kind": unpacked_name(self.input).suffix.lower(),
             "sha256": self.sha256,
             "processing": self.processing,
         }

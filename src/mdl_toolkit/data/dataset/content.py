@@ -14,11 +14,11 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mdl_toolkit.data.audio.path_lookup import path_of
 from mdl_toolkit.data.dataset.legacy import LegacyFolder
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _recordings(part: Any, rows: list[int], whole: bool) -> Iterator[Any]:
 
 def _of_file(part: Any, row: int) -> bytes:
     """Pieces of the recording that a row refers to, its size, and which seconds of it the row has."""
-    path = Path(part.manifest.base_dir or ".", str(part.table.value("source", row)))
+    path = path_of(str(part.table.value("source", row)), part.manifest.base_dir or ".")
     span = repr((part.table.value("start", row), part.table.value("end", row))).encode()
     try:
         with open(path, "rb") as stream:

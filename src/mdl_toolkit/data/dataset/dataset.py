@@ -120,8 +120,9 @@ class _ConvertedFolder:
 
     def _referenced(self, row: int) -> NDArray[np.float32]:
         from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
+        from mdl_toolkit.data.audio.path_lookup import path_of
 
-        source = os.path.join(self.manifest.base_dir or ".", str(self.table.value("source", row)))
+        source = path_of(str(self.table.value("source", row)), self.manifest.base_dir or ".")
         limits = AudioLimits(max_seconds=float("inf"))
         start, end = self.table.value("start", row), self.table.value("end", row)
         rate = self.manifest.geometry["sample_rate"]

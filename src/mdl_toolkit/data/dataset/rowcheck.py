@@ -7,7 +7,6 @@ which are checked when they are decoded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,6 +75,7 @@ def damaged_rows(
 def missing_recordings(table: Table, base_dir: str | None) -> list[tuple[int, str]]:
     """Rows of a ``reference`` folder whose recordings are not there any more, and what is wrong with each."""
     from mdl_toolkit.data.audio.load import AudioLimits, locate
+    from mdl_toolkit.data.audio.path_lookup import path_of
 
     rows: dict[str, list[int]] = {}
     for row in range(len(table)):
@@ -86,7 +86,7 @@ def missing_recordings(table: Table, base_dir: str | None) -> list[tuple[int, st
         found = []
         for source in sources[first : first + _QUESTIONS]:
             try:
-                locate(os.path.join(base_dir or ".", source), AudioLimits())
+                locate(path_of(source, base_dir or "."), AudioLimits())
             except DataError as error:
                 found += [(row, str(error)) for row in rows[source]]
         return found

@@ -47,9 +47,8 @@ def no_column(name: str, columns: Sequence[str]) -> str:
 
 def without_header(columns: Sequence[str]) -> str | None:
     """The cell by which a CSV's first line is data; ``None`` where it may be a header."""
-    return next(
-        (c for c in columns if c.lower().endswith(RECORDING_ENDINGS) or re.match(r"https?://\S", c)), None
-    )
+    url = re.compile(r"(https?|file)://\S", re.IGNORECASE)
+    return next((c for c in columns if c.lower().endswith(RECORDING_ENDINGS) or url.match(c)), None)
 
 
 def unread_columns(columns: Sequence[str]) -> list[str]:

@@ -26,6 +26,38 @@ class ArrayError(Exception):
         self.element = element
 
 
+class RepeatedKeyError(ValueError):
+    """An object that has a key twice, itself or one within it: which value is meant isn't known."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key[:40]!r} is there twice; keep one")
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes JSON, and notices keys that an object has twice: by itself Python takes the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self._repeated: str | None = None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs) and self._repeated is None:
+            keys = [key for key, _ in pairs]
+            self._repeated = next(key for key in keys if keys.count(key) > 1)
+        return value
+
+    def value(self, text: str, at: int) -> tuple[Any, int]:
+        """The value that begins at a place, or the error of a repeated key in it, and the place after it.
+
+        Raises:
+            ValueError: It is no JSON, or not all of it is there.
+        """
+        self._repeated = None
+        value, end = self.raw_decode(text, at)
+        return (value if self._repeated is None else RepeatedKeyError(self._repeated)), end
+
+
 def looks_like(start: str) -> str | None:
     """``lines`` or ``array`` by the beginning of a file; ``None``: no JSON that could be rows."""
     if _ARRAY.match(start):
@@ -35,17 +67,21 @@ def looks_like(start: str) -> str | None:
 
 def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, str, Any]]:
     """Line number, text and value of each line that isn't blank; instead of a value its error."""
+    decoder = _Decoder()
     for number, line in enumerate(lines, start=1):
         if line.strip():
+            text = line.strip(" \t\r\n")
             try:
-                value = json.loads(line)
+                value, end = decoder.value(text, 0)
+                if end != len(text):
+                    value = ValueError("something follows the value")
             except (ValueError, RecursionError) as error:
                 value = error
             yield number, line, value
 
 
 def read_array(stream: IO[str]) -> Iterator[tuple[int, Any]]:
-    """Elements of an array, from 1, one at a time.
+    """Elements of an array, from 1, one at a time; instead of one with a key twice its error.
 
     Raises:
         ArrayError: The array is cut short, damaged, or followed by something else.
@@ -79,7 +115,7 @@ class _Source:
     def __init__(self, stream: IO[str]) -> None:
         self.at = 0
         self._stream, self._text = stream, ""
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = _Decoder().value
 
     def next_mark(self) -> str:
         """Skip blanks; returns the character after them, or an empty text at the end of the file."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mdl_toolkit.compat.datasets_format import INFO_NAME, STATE_NAME
+from mdl_toolkit.data.input.compressed import DAMAGED, Compression, compression
 from mdl_toolkit.errors import DataError
 
 #: Bytes that are looked at; a tar archive says what it is at byte 257.
@@ -40,9 +41,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (257, b"ustar", f"a tar archive: {_UNPACK}"),
     (0, b"7z\xbc\xaf\x27\x1c", f"a 7z archive: {_UNPACK}"),
     (0, b"Rar!\x1a", f"a rar archive: {_UNPACK}"),
-    (0, b"\x1f\x8b", f"compressed with gzip: {_UNPACK}"),
-    (0, b"BZh", f"compressed with bzip2: {_UNPACK}"),
-    (0, b"\xfd7zXZ\0", f"compressed with xz: {_UNPACK}"),
     (0, b"\x28\xb5\x2f\xfd", f"compressed with zstd: {_UNPACK}"),
     (0, b"\xff\xff\xff\xff", "a part of a saved dataset (Arrow): name the folder that it is in"),
     (0, b"ARROW1\0", "an Arrow file: write it as Parquet and name that file"),
@@ -58,7 +56,9 @@ RECORDING_ENDINGS = (
     ".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".au",
     ".amr", ".wma", ".webm", ".sph", ".caf",
 )  # fmt: skip
-_TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_TABLE_ENDINGS = (
+    ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz",
+)  # fmt: skip
 
 
 def table_head(path: Path) -> bytes:
@@ -80,13 +80,51 @@ def table_head(path: Path) -> bytes:
         else:
             with open(path, "rb") as stream:
                 head = stream.read(HEAD_BYTES)
-            found = _foreign(path, head)
+            if packed := compression(head):
+                head = _unpacked_head(path, packed)
+                found = _foreign_packed(path, head, packed)
+            else:
+                found = _foreign(path, head)
+    except DataError:
+        raise  # a DataError is a ValueError too
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = error.strerror if isinstance(error, OSError) else None
         raise DataError(f"{path}: can't be read ({reason or error})") from error
     if found:
         raise DataError(f"{path}: {found}")
     return head
+
+
+def _unpacked_head(path: Path, packed: Compression) -> bytes:
+    """The first bytes of a compressed file, unpacked.
+
+    Raises:
+        DataError: It is damaged or cut short.
+    """
+    try:
+        with packed.open(path, "rb") as stream:
+            return bytes(stream.read(HEAD_BYTES))
+    except (*DAMAGED, OSError) as error:
+        raise DataError(damaged_message(path, packed, error)) from error
+
+
+def damaged_message(path: Path, packed: Compression, error: BaseException) -> str:
+    """What to say of a compressed file that can't be unpacked."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{path}: can't be read ({error.strerror})"
+    return (
+        f"{path}: compressed with {packed.name}, and damaged or cut short ({error}): copy or fetch it again"
+    )
+
+
+def _foreign_packed(path: Path, head: bytes, packed: Compression) -> str | None:
+    """What a compressed file holds that can't be a table, or can't be read without unpacking it."""
+    if again := compression(head):
+        return f"compressed with {packed.name}, and with {again.name} within that: {_UNPACK}"
+    if head.startswith(PARQUET):
+        return f"Parquet (which is compressed by itself) compressed with {packed.name}: {_UNPACK}"
+    found = _foreign(path, head)
+    return f"compressed with {packed.name}, and within that {found}" if found else None
 
 
 def _foreign(path: Path, head: bytes) -> str | None:
@@ -109,7 +147,7 @@ def _is_it(head: bytes, magic: bytes) -> bool:
         return head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM")
     if magic in (b"ftyp", b"ustar"):
         return b"\0" in head
-    return magic != b"BZh" or head[4:10] == b"\x31\x41\x59\x26\x53\x59"
+    return True
 
 
 def _zipped(path: Path) -> str:

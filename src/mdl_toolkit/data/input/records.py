@@ -16,6 +16,7 @@ from typing import Any
 
 from mdl_toolkit.data.input import jsonfile
 from mdl_toolkit.data.input.columns import FIELDS, TEXT_FIELDS, TIME_FIELDS, no_column, without_header
+from mdl_toolkit.data.input.compressed import unpacked_name
 from mdl_toolkit.data.input.csvfile import (
     SEPARATOR_NAMES,
     CsvError,
@@ -152,7 +153,7 @@ def check_table(path: Path, encoding: str) -> TableLayout:
 
 def _kind(path: Path, head: bytes, encoding: str) -> str:
     """By content, since names can be wrong; by name where the content could be anything."""
-    suffix = path.suffix.lower()
+    suffix = unpacked_name(path).suffix.lower()
     if head.startswith(PARQUET) or suffix in (".parquet", ".pq"):
         return "parquet"
     if head.startswith(_UTF16_MARKS) and "16" not in encoding:
@@ -165,7 +166,7 @@ def _kind(path: Path, head: bytes, encoding: str) -> str:
     if found == "lines" and suffix not in (".jsonl", ".ndjson"):
         with opened(path, encoding) as stream:
             _, _, value = next(jsonfile.read_lines(checked_lines(stream, path)))
-        if not isinstance(value, dict):
+        if not isinstance(value, (dict, jsonfile.RepeatedKeyError)):
             raise DataError(
                 f"{path} line 1: JSON, but neither an array of objects nor an object on each line: write it "
                 'as one of the two, each object with the keys "audio" and "prediction"'
@@ -252,6 +253,9 @@ class _Rows:
         """A row of typed values. Text stays as it is, numbers are written out, null is an empty cell."""
         cells = tuple(_cell(value.get(name)) for name in self._columns)
         for name in TEXT_FIELDS:
+            if isinstance(number_given := value.get(name), float) and not math.isfinite(number_given):
+                problem = f"{name} is {number_given}, which is no text; null says that there is none"
+                return BadRow(number, problem, cells, value)
             if isinstance(value.get(name), (dict, list, bytes, bool)):
                 what = type(value[name]).__name__
                 hint = "; it takes the path or URL of one recording" if name == "audio" else ""
@@ -312,7 +316,8 @@ def _json_values(path: Path, encoding: str, kind: str) -> Iterator[tuple[int, st
             return
         try:
             for number, value in jsonfile.read_array(stream):
-                yield number, "" if isinstance(value, dict) else json.dumps(value), value
+                plain = not isinstance(value, (dict, ValueError))
+                yield number, json.dumps(value) if plain else "", value
         except jsonfile.ArrayError as error:
             raise DataError(
                 f"{path} row {error.element}: the JSON array can't be read here ({error}); is the file cut "
@@ -322,9 +327,14 @@ def _json_values(path: Path, encoding: str, kind: str) -> Iterator[tuple[int, st
 
 def _json_columns(path: Path, encoding: str, kind: str) -> list[str]:
     found: dict[str, None] = {}
-    for _, _, value in _json_values(path, encoding, kind):
+    repeated = ""
+    for number, _, value in _json_values(path, encoding, kind):
         if isinstance(value, dict):
             found.update(dict.fromkeys(value))
+        elif isinstance(value, jsonfile.RepeatedKeyError):
+            repeated = repeated or f"{path} line {number}: {value}"
+    if repeated and not found:
+        raise DataError(repeated)
     if not found:
         raise DataError(f"{path}: no JSON object in it; each line is one, with at least the key audio")
     return list(found)
@@ -336,8 +346,14 @@ def _json_rows(path: Path, encoding: str, layout: TableLayout) -> Iterator[Row |
         if isinstance(value, dict):
             yield rows.typed_row(number, value)
         else:
-            what = "not JSON" if isinstance(value, Exception) else "not a JSON object"
-            yield BadRow(number, f"{what}: {text.strip()[:60]!r}")
+            yield BadRow(number, _not_an_object(value, text))
+
+
+def _not_an_object(value: Any, text: str) -> str:
+    if isinstance(value, jsonfile.RepeatedKeyError):
+        return str(value)
+    what = "not JSON" if isinstance(value, Exception) else "not a JSON object"
+    return f"{what}: {text.strip()[:60]!r}"
 
 
 def _parquet_file(path: Path) -> Any:
