@@ -199,3 +199,11 @@ def test_the_remedy_is_the_launchers():
     assert "--local-addr" in address_remedy({"TORCHELASTIC_RUN_ID": "x"})
     accelerate = {"TORCHELASTIC_RUN_ID": "x", "ACCELERATE_MIXED_PRECISION": "no"}
     assert "main_process_ip" in address_remedy(accelerate)
+
+
+def test_an_interface_with_a_link_local_address_alone_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setitem(HOST, "wlan0", ["fe80::7"])
+    assert _choose(monkeypatch, SECOND, {"node-a": "fe80::7"}, {}) == "wlan0"
+    assert "interface wlan0 has no address but fe80::7" in caplog.text

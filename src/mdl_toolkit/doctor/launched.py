@@ -40,7 +40,7 @@ def own_name(launch: Launch) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(
             WARNING, "own name", f"{name} can't be resolved ({error.strerror or error}), and torchrun fails",
-            remedy,
+            f"{remedy}; or --local-addr {outer or 'ADDRESS'} for torchrun",
         )  # fmt: skip
         return
     text = f"{name} is {', '.join(found)}"

@@ -48,16 +48,18 @@ def cores(launch: Launch, on_cpu: bool) -> Iterator[Finding]:
     if not on_cpu or not text.isdecimal():
         return
     threads = int(text) * launch.local_world_size
-    processes = f"{launch.local_world_size} processes" if launch.local_world_size > 1 else "one process"
+    shares = (
+        f"{launch.local_world_size} × {text} threads" if launch.local_world_size > 1 else f"{text} threads"
+    )
     fitting = max(1, count // launch.local_world_size)
     if threads > count:
         yield Finding(
-            WARNING, "cores", f"{processes} of {text} threads on {count} cores slow each other down",
+            WARNING, "cores", f"{shares} on {count} cores: they slow each other down",
             f"OMP_NUM_THREADS={fitting}",
         )  # fmt: skip
     elif threads <= count // 2:
         yield Finding(
-            WARNING, "cores", f"{processes} of {text} threads leave {count - threads} of {count} cores idle",
+            WARNING, "cores", f"{shares} on {count} cores: {count - threads} idle",
             f"OMP_NUM_THREADS={fitting}",
         )  # fmt: skip
 

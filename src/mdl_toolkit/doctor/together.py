@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.distributed.network.addresses import resolved, way_to
+from mdl_toolkit.distributed.network.addresses import is_link_local, resolved, way_to
 from mdl_toolkit.distributed.network.interfaces import choose_interface, interface_addresses
 from mdl_toolkit.doctor import pairs
 from mdl_toolkit.doctor.exchange import SECONDS as EXCHANGE_SECONDS
@@ -101,7 +102,11 @@ def _own_address(meeting: Meeting, own: Examined) -> str:
     with contextlib.suppress(MdlError):  # an interface that was asked for isn't there: "networks" says so
         name = choose_interface(meeting.store, meeting.launch)
     if name is not None:
-        address = interface_addresses()[name.split(",")[0]][0]
+        name = name.split(",")[0]
+        address = interface_addresses()[name][0]
+        if is_link_local(address) and ":" in address:
+            # Gloo sends the number of its own host's interface along, and the others take it for theirs.
+            address += f"%{socket.if_nametoindex(name)}"
         if meeting.launch.local_rank == 0:
             own.findings.append(Finding(OK, "interface", f"{name}, {address}", host=own.host))
         return address
