@@ -26,7 +26,15 @@ from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
 from mdl_toolkit.terminal import console
 from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.interrupts import FORWARDED, Interrupted, Listener, current, stop_code, stop_line
+from mdl_toolkit.terminal.interrupts import (
+    FORWARDED,
+    Interrupted,
+    Listener,
+    current,
+    end_undisturbed,
+    stop_code,
+    stop_line,
+)
 from mdl_toolkit.terminal.live_line import status
 from mdl_toolkit.terminal.torchrun import (
     earlier_refusal,
@@ -108,6 +116,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its exit code."""
+    end_undisturbed()
     try:
         with console.guarded_streams():
             code = run(list(sys.argv[1:] if argv is None else argv))

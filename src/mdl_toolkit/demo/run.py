@@ -10,6 +10,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from mdl_toolkit.data.dataset.manifest import versions_of
 from mdl_toolkit.demo.report import Answered, FinishedStep, Outcome, write_report
 from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.distributed.environment import VARIABLES
-from mdl_toolkit.errors import MdlError, Stopped, UserError
+from mdl_toolkit.errors import ExitCode, MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
 from mdl_toolkit.model_folders.names import is_statistic
 from mdl_toolkit.model_folders.tensorfiles.headers import read_headers
@@ -222,6 +223,8 @@ def run_command(folder: Path, command: StepCommand) -> FinishedStep:
         code = process.wait()
     seconds = time.monotonic() - began
     number = signals.received or (code - 128 if code > 128 else -code)
+    if code == ExitCode.NOT_SAVED and signals.received is None:
+        number = signal.SIGTERM  # the step alone was told to stop; its line has the signal's name
     if code and number in STOP_SIGNALS:
         raise Stopped(number, _how_to_go_on(folder, command))
     if code:

@@ -20,7 +20,7 @@ from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import HostsDisagreeError, MdlError, ReplicasDifferError, Stopped
 from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.interrupts import Interrupted, stop_code, stop_line
+from mdl_toolkit.terminal.interrupts import Interrupted, interrupted_anew, stop_code, stop_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.torchrun import head_start, let_cause_end_first, report_failure
 
@@ -186,7 +186,8 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
         if rank == 0:
             raise
         if watch.node == 0:
-            let_cause_end_first()
+            with interrupted_anew():
+                let_cause_end_first()
         raise SystemExit(stopped.exit_code) from None
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:

@@ -32,6 +32,8 @@ _SAME_NOTICE_SECONDS = 1.0
 #: Seconds that the main thread gets to react to the first signal and to a second one, before the process is
 #: taken to be stuck in C.
 PATIENCE = (10.0, 1.0)
+#: Seconds after the work in which further signals do nothing: the process is ending, with its own exit code.
+_LATE_SECONDS = 5.0
 #: Environment variable of children to which signals are forwarded that they may have got themselves.
 FORWARDED = "MDL_TOOLKIT_SIGNALS_FORWARDED"
 
@@ -103,6 +105,13 @@ class Listener:
             finally:
                 self.answer, self.again = before
 
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Forget the first signal; the next one within the block raises :class:`Interrupted`."""
+        self.received = self._first = self._first_watched = None
+        with self.answered_by(self.interrupt):
+            yield
+
     def __enter__(self) -> Listener:
         global _current
         if threading.current_thread() is threading.main_thread():
@@ -116,7 +125,7 @@ class Listener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current
+        global _current, _listened_until
         if self._watchdog is None:
             return
         for number, handler in self._before.items():
@@ -124,6 +133,8 @@ class Listener:
         self._before.clear()
         self._watchdog.close()
         self._watchdog, _current = None, self._outer
+        if _current is None:
+            _listened_until = time.monotonic()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -172,11 +183,36 @@ def _may_be_sent_twice() -> bool:
 
 #: The innermost listener.
 _current: Listener | None = None
+#: When this process last listened.
+_listened_until = float("-inf")
+
+
+def end_undisturbed() -> None:
+    """Let signals that come when this process has just listened do nothing; call it before it listens.
+
+    They are further ones of a request that was answered: a scheduler sends many to many processes. They must
+    not change the exit code of a process that is ending.
+    """
+
+    def late(number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() - _listened_until > _LATE_SECONDS:
+            _as_by_default(number)
+
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, late)
 
 
 def current() -> Listener | None:
     """The listener of this process, if it has one."""
     return _current
+
+
+@contextmanager
+def interrupted_anew() -> Iterator[None]:
+    """Within the block a signal raises :class:`Interrupted`, also where others came before it."""
+    with _current.anew() if _current is not None else nullcontext():
+        yield
 
 
 def stop_code(number: int) -> int:

@@ -113,8 +113,10 @@ def test_one_process_told_in_an_evaluation_is_enough_for_all(rank: int, shop: Pa
         launch.until(lambda: f"evaluating on rank {rank}" in launch.output, "the evaluation")
         victim = launch.rank(rank)
         assert victim is not None
+        began = time.monotonic()
         os.kill(victim, signal.SIGUSR2)
         finished = launch.wait()
+    assert time.monotonic() - began < 25, "no process waits for another one that has nothing more to do"
     assert newest_complete(output) == output / "checkpoint-2"
     assert [line["step"] for line in metrics(output)] == [1, 2], "the evaluation is not reported"
     said = rf"stopped: stopped at step 2; saved {output.name}/checkpoint-2, (\d+\.\d) s after SIGUSR2"
