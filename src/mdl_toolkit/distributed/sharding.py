@@ -59,6 +59,19 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+@torch.no_grad()
+def copy_first_replica(tensor: Tensor) -> None:
+    """Overwrite a tensor by what the first process holds that holds the same of it; a collective."""
+    local = local_part(tensor).detach()
+    if not isinstance(tensor, DTensor):
+        dist.broadcast(local, src=0)
+        return
+    for dimension, placement in enumerate(tensor.placements):
+        if not isinstance(placement, Shard):
+            group = tensor.device_mesh.get_group(dimension)
+            dist.broadcast(local, src=dist.get_global_rank(group, 0), group=group)
+
+
 def local_bytes(tensor: Tensor) -> int:
     """The number of bytes that this process holds of a tensor."""
     local = local_part(tensor)

@@ -125,6 +125,8 @@ def _train(model: Path, options: dict[str, Any], ranks: Any) -> dict[str, Any]:
     settings = TrainSettings(**{**values, **options})
     if ranks.world_size == 1:
         settings.sharding = "none"
+    if inject.get("other adapters"):  # as another processor may compute them
+        settings.seed += ranks.rank // ranks.local_world_size if ranks.nodes > 1 else ranks.rank
     wrapped = prepare(model, settings, ranks)
     optimizer = Optimizer(wrapped.trainable)
     limit = inject.get("limit", {}).get(str(ranks.rank))

@@ -135,7 +135,7 @@ def test_what_is_said() -> None:
     assert message(held(2)) == (
         "step 40: the replicas of what is trained have drifted apart: rank 2 (host node-b) differs from the "
         "3 others, from decoder.b on (2 of 3 tensors). Nothing was saved of them; run/checkpoint-20 is "
-        "intact. Test memory and cards of host node-b first (dmesg, nvidia-smi -q -d ECC)"
+        "intact. First test memory and cards of host node-b (dmesg, nvidia-smi -q -d ECC)"
     )
     two = message([tensors | {"decoder.b": torch.ones(40, 40)} for tensors in held(1, count=2)])
     assert (
@@ -145,8 +145,9 @@ def test_what_is_said() -> None:
     assert "from the optimizer's exp_avg of decoder.b on (1 of 3 tensors)" in two
     mixed = message(held(1, count=2), ["AVX2", "AVX512"])
     assert mixed.endswith(
-        "; or their processors round differently (AVX2 on host node-a, AVX512 on host node-a): "
-        "ATEN_CPU_CAPABILITY=avx2 on all hosts lets them compute alike"
+        "run/checkpoint-20 is intact. Their processors round differently (AVX2 on host node-a, AVX512 on "
+        "host node-a): with ATEN_CPU_CAPABILITY=avx2 on all hosts they compute alike. If it isn't that, test "
+        "memory and cards of host node-a (dmesg, nvidia-smi -q -d ECC)"
     )
 
 

@@ -31,6 +31,7 @@ LORA: dict[str, dict[str, Any]] = {
     "lora/sharded": {"sharding": "full"},
     "lora/recomputed": {"sharding": "full", "gradient_checkpointing": True},
     "lora/hybrid": {"sharding": "hybrid"},
+    "lora/on other processors": {"inject": {"other adapters": True}},
     "lora/short of memory in the forward pass": {"inject": SHORT},
     "lora/short of memory in the backward pass": {"inject": {**SHORT, "where": "backward"}},
     "lora/short of memory everywhere": {
@@ -70,6 +71,7 @@ def two(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
 @pytest.fixture(scope="module")
 def four(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     scenarios = {name: ALL[name] for name in ("lora", "lora/hybrid")}
+    scenarios["lora/hybrid on other processors"] = {"sharding": "hybrid", "inject": {"other adapters": True}}
     scenarios["full/hybrid"] = {"method": "full", "sharding": "hybrid"}
     return run_scenarios(model, scenarios, tmp_path_factory.mktemp("four"), world_size=4, local_world_size=2)
 
@@ -91,7 +93,7 @@ def test_two_processes_train_as_one(
     assert_same(two[name], alone[name.partition("/")[0]])
 
 
-@pytest.mark.parametrize("name", ["lora", "lora/hybrid", "full/hybrid"])
+@pytest.mark.parametrize("name", ["lora", "lora/hybrid", "lora/hybrid on other processors", "full/hybrid"])
 def test_four_processes_on_two_machines_train_as_one(
     name: str, four: dict[str, dict[str, Any]], alone: dict[str, dict[str, Any]]
 ) -> None:

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from mdl_toolkit.distributed.group import Ranks
-from mdl_toolkit.distributed.sharding import load_full, local_part, own_rows
+from mdl_toolkit.distributed.sharding import copy_first_replica, load_full, local_part, own_rows
 from mdl_toolkit.errors import ModelError, SettingsError
 from mdl_toolkit.memory import available_bytes
 from mdl_toolkit.model.kernels.linear import lay_out
@@ -65,7 +65,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
         make_trainable(model, settings)
         _restore_precision(model, folder)
         _recompute_and_compile(model, settings)
-        _check_same(model, ranks)
+        _start_alike(model, ranks)
         if settings.method == "lora" and ranks.device.type == "cpu" and not settings.compile:
             lay_out(model, available_bytes(ranks.device, ranks.local_world_size), backward=True)
         return Wrapped(model, ranks, dtype, autocast=dtype != torch.float32 and settings.method == "full")
@@ -77,6 +77,7 @@ def prepare(folder: Path, settings: TrainSettings, ranks: Ranks) -> Wrapped:
     load_shards(model, folder, ranks.device)
     if settings.method == "lora":
         initialise_adapters(model, settings.seed)
+    _start_alike(model, ranks)
     return Sharded(model, ranks, settings, dtype)
 
 
@@ -206,15 +207,23 @@ def _restore_precision(model: MiDashengLMModel, folder: Path) -> None:
             load_full(parameter, files.tensor(name))
 
 
-def _check_same(model: nn.Module, ranks: Ranks) -> None:
-    """Compare the loaded weights, bit for bit: hosts may have different copies of a model, or damaged ones.
+def _start_alike(model: nn.Module, ranks: Ranks) -> None:
+    """Compare the loaded weights, bit for bit, and let replicas begin with the same adapters.
+
+    Adapters are computed from the seed, which another kind of processor may round otherwise: where that is
+    so, the first replica's count.
 
     Raises:
-        ModelError: A process has loaded another model than others.
+        ModelError: Hosts have different copies of the base model, or damaged ones.
     """
-    drift = find_drift({published_name(name): p for name, p in model.named_parameters()}, ranks)
+    parameters = {published_name(name): parameter for name, parameter in model.named_parameters()}
+    adapters = {name: parameter for name, parameter in parameters.items() if is_adapter(name)}
+    drift = find_drift({name: p for name, p in parameters.items() if name not in adapters}, ranks)
     if drift is not None:
         raise ModelError(
             f"the loaded models differ: {shown_drift(drift, ranks)}: the hosts' copies of the model differ, "
             "or one is damaged; give all of them the same folder or --revision"
         )
+    if find_drift(adapters, ranks) is not None:
+        for parameter in adapters.values():
+            copy_first_replica(parameter)

@@ -120,27 +120,29 @@ def refuse_drift(tensors: Mapping[str, Tensor], ranks: Ranks, when: str, intact:
     suspects = drift.odd if drift.majority else (*drift.odd, *drift.others)
     hosts = list(dict.fromkeys(ranks.hosts[rank] for rank in suspects))
     listed = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
+    test = (
+        f"test memory and cards of host{'s' if len(hosts) > 1 else ''} {listed} (dmesg, nvidia-smi -q -d ECC)"
+    )
+    processors = _different_processors(ranks)
+    advice = f"{processors}. If it isn't that, {test}" if processors else f"First {test}"
     raise ReplicasDifferError(
         f"{when}: the replicas of what is trained have drifted apart: {shown_drift(drift, ranks)}. Nothing "
-        f"was saved of them; {intact}. Test memory and cards of host{'s' if len(hosts) > 1 else ''} {listed} "
-        f"first (dmesg, nvidia-smi -q -d ECC){_about_processors(ranks)}"
+        f"was saved of them; {intact}. {advice}"
     )
 
 
-def _about_processors(ranks: Ranks) -> str:
-    """That different processors can be the reason, where they differ; every process makes this call."""
+def _different_processors(ranks: Ranks) -> str:
+    """That processors round differently, where they differ, and what to do; every process makes this call."""
     kinds = ranks.gather_objects(_processor(ranks.device))
     found = {kind: ranks.hosts[rank] for rank, kind in reversed([*enumerate(kinds)])}
     if len(found) == 1:
         return ""
     listed = ", ".join(f"{kind} on host {host}" for kind, host in sorted(found.items())[:4])
     known = [kind for kind in _CAPABILITIES if kind in found]
-    remedy = (
-        f"ATEN_CPU_CAPABILITY={known[0].lower()} on all hosts lets them compute alike"
-        if known and ranks.device.type == "cpu"
-        else "take machines of one kind"
-    )
-    return f"; or their processors round differently ({listed}): {remedy}"
+    remedy = "machines of one kind compute alike"
+    if known and ranks.device.type == "cpu":
+        remedy = f"with ATEN_CPU_CAPABILITY={known[0].lower()} on all hosts they compute alike"
+    return f"Their processors round differently ({listed}): {remedy}"
 
 
 def _processor(device: torch.device) -> str:
