@@ -3,7 +3,8 @@
     python -m benchmarks.run [--list] [--only startup balance …] [--save results.jsonl]
 
 What needs a GPU or a folder of recordings is left out where that isn't at hand. The comparison with the
-public version (against_public.py) needs its installation and is started by itself.
+public version (against_public.py) needs its installation and is started by itself, and so are the many starts
+of reliability/starts.py.
 """
 
 from __future__ import annotations

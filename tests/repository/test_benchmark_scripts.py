@@ -1,4 +1,4 @@
-"""The benchmarks of training run: the GPU's in its small shape, and growth in few doublings."""
+"""The benchmarks of training run: the GPU's in its small shape, growth in few doublings, and two starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks.reliability import starts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +62,28 @@ def test_growth() -> None:
         "dividing a step",
     ]
     assert all(isinstance(line["exponent"], float) for line in found)
+
+
+def test_starts_that_end_alike() -> None:
+    (found,) = lines("reliability.starts", "--forked", "--starts", "2", "--steps", "1")
+    assert (found["starts"], found["results"], found["usual"], found["others"]) == (2, 1, 2, [])
+
+
+def test_a_start_that_ends_otherwise_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = [
+        {"losses": [5.0, 4.0], "weights": "a"},
+        {"losses": [5.0, 4.0], "weights": "b"},
+        {"losses": [5.0, 4.5], "weights": "c"},
+    ]
+    pieces = iter([[0, 0], [0, 1, 2]])
+    monkeypatch.setattr(
+        starts, "results", lambda args, folder: [json.dumps(ends[number]) for number in next(pieces)]
+    )
+    words = ["--keep", str(tmp_path / "kept.jsonl"), "--starts"]
+    assert [starts.main([*words, "2"]), starts.main([*words, "3"])] == [0, 1]
+    alike, otherwise = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (alike["starts"], alike["results"], otherwise["starts"], otherwise["usual"]) == (2, 1, 5, 3)
+    assert alike["share_below"] < 1 and otherwise["share_below"] is None
+    assert [each["first_difference"] for each in otherwise["others"]] == ["weights", "loss of step 2"]
