@@ -20,6 +20,7 @@ from mdl_toolkit.distributed.environment import (
     is_started_by_torchrun,
     process_rank,
 )
+from mdl_toolkit.distributed.joining.early import has_begun_joining, tell_others
 from mdl_toolkit.errors import ExitCode, MdlError, SettingsError, describe_exit_codes
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
@@ -54,6 +55,7 @@ class Command(NamedTuple):
         after_signal: What is left after a signal has stopped it, and how to go on.
         example: A command line to copy.
         torch: Whether importing the function loads torch, which takes seconds.
+        meets: Whether the processes of a launch join each other.
         unsaved: What a signal costs that comes before the work says so itself; see ``Listener.unsaved``.
         prepare: A function that is called first, before torch is loaded, as ``module:name``. It is given the
             settings, and the other function is given what it returns.
@@ -65,6 +67,7 @@ class Command(NamedTuple):
     after_signal: str
     example: str
     torch: bool = False
+    meets: bool = False
     unsaved: str = ""
     prepare: str = ""
 
@@ -85,6 +88,7 @@ COMMANDS = {
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,
+        meets=True,
         unsaved="before the first step was finished",
         prepare="mdl_toolkit.training.ready:make_ready",
     ),
@@ -141,11 +145,16 @@ def run(argv: list[str]) -> int:
         try:
             return _dispatch(argv)
         except MdlError as error:
-            return _report(error)
+            code = _report(error)
+            _tell_others(error, argv)
+            return code
         except KeyboardInterrupt as interrupt:
-            return _interrupted(interrupt, argv)
+            code = _interrupted(interrupt, argv)
+            _tell_others(interrupt, argv)
+            return code
         except Exception as error:
             _prints_for_machine(f"{type(error).__name__}: {error}", 1)  # a traceback is printed in any case
+            _tell_others(error, argv)
             raise
 
 
@@ -177,7 +186,8 @@ def _report(error: MdlError) -> int:
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
         # and its end makes the launcher end the others. Those that have joined know whose error it is.
-        if not prints and not _has_joined() and let_cause_end_first():
+        says_it = prints or has_begun_joining() or (is_started_by_torchrun() and not let_cause_end_first())
+        if not says_it:
             return error.exit_code
         for line in lines:
             console.print_line(f"{error.state}: {line}")
@@ -186,10 +196,10 @@ def _report(error: MdlError) -> int:
     return error.exit_code
 
 
-def _has_joined() -> bool:
-    """Whether this process has joined the others of a run, which then end together."""
-    failure = sys.modules.get("mdl_toolkit.distributed.failure")
-    return failure is not None and failure.FailureWatch.started
+def _tell_others(error: BaseException, argv: list[str]) -> None:
+    """Tell the other processes of the launch why this one ends, where the command's processes meet."""
+    if argv and argv[0] in COMMANDS and COMMANDS[argv[0]].meets:
+        tell_others(error)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import timedelta
 
@@ -9,8 +10,9 @@ import pytest
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed import rendezvous
+from mdl_toolkit.distributed.environment import ProcessRank
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.distributed.rendezvous import agree_on_start, ids_of_launch
+from mdl_toolkit.distributed.rendezvous import NotComeError, agree_on_start, ids_of_launch
 
 SOON = timedelta(seconds=20)
 
@@ -20,7 +22,9 @@ def _start(port: int, world_size: int) -> list[Store]:
     met: dict[int, Store] = {}
 
     def join(rank: int) -> None:
-        met[rank] = agree_on_start(TCPStore("127.0.0.1", port, timeout=SOON), rank, world_size, SOON)
+        met[rank] = agree_on_start(
+            TCPStore("127.0.0.1", port, timeout=SOON), ProcessRank(rank, world_size), SOON
+        )
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(world_size)]
     for thread in threads:
@@ -48,15 +52,16 @@ def test_each_start_has_a_store_of_its_own(server: TCPStore):
 def test_requests_of_killed_processes_hold_no_one_up(server: TCPStore):
     """One was killed before it had written its token, one before it read the reply."""
     server.add("join_requests", 2)
-    server.set("join_request/2", "the token of a process that is gone")
+    gone = {"token": "of a process that is gone", "rank": 1, "of": 4, "host": "a"}
+    server.set("join_request/2", json.dumps(gone))
     stores = _start(server.port, 4)
     stores[3].set("met", "yes")
     assert all(store.get("met") == b"yes" for store in stores)
 
 
 def test_who_does_not_come_is_waited_for_no_longer_than_told(server: TCPStore):
-    with pytest.raises(RuntimeError, match="1 of 2 processes came"):
-        agree_on_start(server, 0, 2, timedelta(seconds=0.1))
+    with pytest.raises(NotComeError, match=r"not all processes came within 0\.1 s"):
+        agree_on_start(server, ProcessRank(0, 2), timedelta(seconds=0.1))
 
 
 def test_while_it_waits_it_says_for_how_many(server: TCPStore):
@@ -68,11 +73,11 @@ def test_while_it_waits_it_says_for_how_many(server: TCPStore):
             others.start()
 
     def join(rank: int) -> None:
-        agree_on_start(TCPStore("127.0.0.1", server.port, timeout=SOON), rank, 3, SOON)
+        agree_on_start(TCPStore("127.0.0.1", server.port, timeout=SOON), ProcessRank(rank, 3), SOON)
 
     second = threading.Thread(target=join, args=(1,))
     others = threading.Thread(target=lambda: (second.start(), join(2)))
-    agree_on_start(server, 0, 3, SOON, waiting)
+    agree_on_start(server, ProcessRank(0, 3), SOON, waiting)
     others.join()
     second.join()
     assert missing[:3] == [2, 2, 2] and missing == sorted(missing, reverse=True)

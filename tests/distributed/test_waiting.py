@@ -15,3 +15,5 @@ def test_who_waits_says_for_whom_and_why() -> None:
     assert waiting_message(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}) == (
         "waiting for 1 other process at n1:29500"
     )
+    told = waiting_message(1, "at n1:29500", {**left, "TORCHELASTIC_RUN_ID": "1"}, "1 of 2 processes (…)")
+    assert told == "waiting for 1 of 2 processes (…) at n1:29500"

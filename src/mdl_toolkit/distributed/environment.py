@@ -51,6 +51,11 @@ class ProcessRank:
         """This process as messages name it: ``rank 3 (host node-b)``."""
         return rank_on_host(self.rank, host_name())
 
+    @property
+    def nodes(self) -> int:
+        """The number of machines, counted as if each had as many processes as this one."""
+        return max(1, self.world_size // self.local_world_size)
+
 
 def adopt_slurm_task(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set the variables of a launcher where Slurm alone has started this process, as one of several tasks."""

@@ -22,16 +22,12 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from mdl_toolkit.distributed.environment import has_gpu_to_itself
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
+from mdl_toolkit.distributed.joining.early import begin_joining
+from mdl_toolkit.distributed.joining.meeting import meet, meeting
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.interfaces import choose_interface
 from mdl_toolkit.distributed.network.reach import with_remark
-from mdl_toolkit.distributed.rendezvous import (
-    JOIN_TIMEOUT,
-    agree_on_start,
-    export_address,
-    ids_of_launch,
-    open_store,
-)
+from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, export_address, ids_of_launch
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
@@ -133,10 +129,14 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch) -> Iterator[Ranks]:
+def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
     """Join the other processes and end with them: when one fails, all end at once with its cause.
 
     The device of this process is set before the group exists, so that nothing lands on another's GPU.
+
+    Args:
+        launch: The ranks of this process.
+        problem: Why this process can't take part. The others are told of it, and it is raised.
 
     Yields:
         The processes of the run.
@@ -144,12 +144,16 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     Raises:
         SettingsError: More processes on a machine than it has GPUs, or GPUs that torch can't use.
         MdlError: The others could not be reached.
+        SystemExit: Another process has ended before it joined; the cause is printed.
     """
     device = choose_device(launch)
     if launch.world_size == 1:
+        if problem is not None:
+            raise problem
         yield Ranks(launch, device, launch_ids=ids_of_launch(launch))
         return
-    store, launch_ids = _join_group(launch, device)
+    begin_joining()
+    store, launch_ids = _join_group(launch, device, problem)
     group = (
         dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         if device.type == "cuda"
@@ -187,15 +191,24 @@ def choose_device(launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def _join_group(launch: Launch, device: torch.device) -> tuple[Store, Sequence[str]]:
-    """Join the default process group; the store of this start, and what this process knows its launch by."""
+def _join_group(
+    launch: Launch, device: torch.device, problem: MdlError | None = None
+) -> tuple[Store, Sequence[str]]:
+    """Join the default process group; the store of this start, and what this process knows its launch by.
+
+    Args:
+        launch: The ranks of this process.
+        device: Its device.
+        problem: Why this process can't take part; the others are told, and it is raised.
+    """
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
     address = export_address(launch)
-    waiting = with_remark(WaitingMessage(f"at {address}", environ), launch, environ)
-    try:
-        of_launch = open_store(launch, waiting)
-        launch_ids = ids_of_launch(launch, of_launch)
-        store = agree_on_start(of_launch, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
+    message = WaitingMessage(f"at {address}", environ)
+    if launch.rank != 0:
+        message.others = lambda: "rank 0"
+    waiting = with_remark(message, launch, environ)
+    with meeting(launch, address):
+        store, launch_ids = meet(launch, message, waiting, problem)
         _require_one_kind(store, launch, device)
         choose_interface(store, launch)
         dist.init_process_group(
@@ -206,21 +219,6 @@ def _join_group(launch: Launch, device: torch.device) -> tuple[Store, Sequence[s
             timeout=COLLECTIVE_TIMEOUT,
             device_id=device if device.type == "cuda" else None,
         )
-    except MdlError:
-        raise
-    except (RuntimeError, ValueError, OSError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        if launch.rank == 0 and "EADDRINUSE" in cause:
-            raise SettingsError(
-                [
-                    f"MASTER_PORT={os.environ['MASTER_PORT']}: another program listens there, perhaps "
-                    "another run; give all processes of this one a free port"
-                ]
-            ) from None
-        raise MdlError(
-            f"{launch.name}: could not join the other processes of the run (of {launch.world_size}) at "
-            f"{address}: {cause}. Check that all were started and that this address can be reached"
-        ) from error
     return store, launch_ids
 
 

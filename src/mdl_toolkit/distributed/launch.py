@@ -46,11 +46,6 @@ class Launch(ProcessRank):
     clipping: float | None = None
     remarks: tuple[str, ...] = ()
 
-    @property
-    def nodes(self) -> int:
-        """The number of machines, counted as if each had as many processes as this one."""
-        return max(1, self.world_size // self.local_world_size)
-
 
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read the launcher's environment.

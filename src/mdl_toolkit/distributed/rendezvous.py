@@ -14,21 +14,24 @@ What all starts of a launch have in common, the launch's ids, is told by :func:`
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed import rendezvous as torch_rendezvous  # type: ignore[attr-defined]
 
 from mdl_toolkit.compat.torchrun import agent_id, agent_serves_store
-from mdl_toolkit.distributed.environment import DEFAULT_PORT, adopt_slurm_task
-from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.distributed.network.addresses import bare, with_port
+from mdl_toolkit.distributed.environment import DEFAULT_PORT, ProcessRank, adopt_slurm_task
+from mdl_toolkit.distributed.hosts import host_name, rank_on_host
+from mdl_toolkit.distributed.network.addresses import bare, is_loopback, resolved, with_port
+from mdl_toolkit.distributed.network.interfaces import interface_addresses
 from mdl_toolkit.distributed.network.reach import refusal
-from mdl_toolkit.errors import SettingsError
+from mdl_toolkit.errors import MdlError, SettingsError
 
 #: How long the processes of a run wait for each other at its start.
 JOIN_TIMEOUT = timedelta(minutes=10)
@@ -39,7 +42,11 @@ _POLL_SECONDS, _CONNECT_SECONDS = 0.02, 0.2
 Waiting = Callable[[int], None]
 
 
-def export_address(launch: Launch) -> str:
+class NotComeError(MdlError):
+    """Some processes of a run did not come to join the others in time."""
+
+
+def export_address(launch: ProcessRank) -> str:
     """Set the environment variables that torch and accelerate read, and return the rendezvous's address.
 
     Raises:
@@ -61,24 +68,29 @@ def export_address(launch: Launch) -> str:
     return with_port(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
 
 
-def open_store(launch: Launch, waiting: Waiting, timeout: timedelta = JOIN_TIMEOUT) -> Store:
+def open_store(launch: ProcessRank, waiting: Waiting, timeout: timedelta | None = None) -> Store:
     """The launcher's key-value store, or one of our own in rank 0.
 
     torch's own client prints a stack of warnings for each attempt and hears no signal, so it is made only
     when something listens at the address. Its server would wait for the others in the same way;
     :func:`agree_on_start` does that.
 
+    Args:
+        launch: The ranks of this process.
+        waiting: Called while waiting for something to listen at the address.
+        timeout: How long to wait for it; :data:`JOIN_TIMEOUT` if it is ``None``.
+
     Raises:
-        OSError: Nothing listens at the address within the time.
+        OSError: Nothing listens there.
+        RuntimeError: What listens there is no store, or this process can't listen there.
     """
+    timeout = timeout or JOIN_TIMEOUT
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     by_agent = agent_serves_store()
-    if launch.rank != 0:
+    if launch.rank != 0 or by_agent:
         _wait_for_listener(address, port, waiting, timeout)
     if by_agent:
-        store: Store = next(torch_rendezvous("env://", launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))[
-            0
-        ]
+        store: Store = next(torch_rendezvous("env://", launch.rank, launch.world_size, timeout=timeout))[0]
     else:
         # The server listens on all interfaces. Its own process doesn't need the address that the others have
         # for it, which may be another machine's or none at all, left over in a shell: the client would wait
@@ -88,15 +100,15 @@ def open_store(launch: Launch, waiting: Waiting, timeout: timedelta = JOIN_TIMEO
             port,
             launch.world_size,
             is_master=launch.rank == 0,
-            timeout=JOIN_TIMEOUT,
+            timeout=timeout,
             wait_for_workers=False,
             multi_tenant=True,
         )
-    store.set_timeout(JOIN_TIMEOUT)
+    store.set_timeout(timeout)
     return store
 
 
-def ids_of_launch(launch: Launch, store: Store | None = None) -> list[str]:
+def ids_of_launch(launch: ProcessRank, store: Store | None = None) -> list[str]:
     """What this process knows its launch by; the processes' ids together are those of the launch.
 
     They are the id of the host's agent, where it can be told from others, and an id that the launch's
@@ -117,8 +129,24 @@ def ids_of_launch(launch: Launch, store: Store | None = None) -> list[str]:
     return ids or [uuid.uuid4().hex]
 
 
+def serves_here(launch: ProcessRank) -> bool:
+    """Whether the store is on this host, and may be gone when this process ends."""
+    if not agent_serves_store():
+        return launch.rank == 0
+    own = {address for addresses in interface_addresses().values() for address in addresses}
+    try:
+        return any(is_loopback(address) or address in own for address in resolved(os.environ["MASTER_ADDR"]))
+    except OSError:
+        return False
+
+
 def agree_on_start(
-    store: Store, rank: int, world_size: int, timeout: timedelta, waiting: Waiting = lambda _: None
+    store: Store,
+    launch: ProcessRank,
+    timeout: timedelta,
+    waiting: Waiting = lambda _: None,
+    *,
+    problem: Exception | None = None,
 ) -> Store:
     """Wait for the other processes, and agree with them on an id of this start.
 
@@ -128,61 +156,144 @@ def agree_on_start(
 
     Args:
         store: The launcher's store.
-        rank: The rank of this process.
-        world_size: The number of processes.
+        launch: The ranks of this process.
         timeout: How long to wait for all of them.
-        waiting: Called while waiting.
+        waiting: Called while waiting, with the number of processes that are missing; what it raises ends the
+            waiting.
+        problem: Why this process can't take part. It is raised as soon as rank 0 is there.
 
     Returns:
         A part of the store that belongs to this start alone.
 
     Raises:
-        RuntimeError: Not all came in time, or the store can't be reached.
+        NotComeError: Not all came in time.
+        RuntimeError: The store can't be reached.
+        SettingsError: Two processes have the same rank, or were told different numbers of processes.
     """
-    if rank == 0:
-        start = uuid.uuid4().hex
-        _reply_to_requests(store, start, world_size, timeout, waiting)
-        store.set(f"{start}/complete", "yes")
+    if launch.rank == 0:
+        start = _lead(store, launch, timeout, waiting)
     else:
-        token = uuid.uuid4().hex
-        store.set(f"join_request/{store.add('join_requests', 1)}", token)
-        _wait_for_key(store, f"reply/{token}", timeout, waiting, missing=1)
-        start = store.get(f"reply/{token}").decode()
-        joined = store.add(f"{start}/joined", 1) + 1
-        _wait_for_key(store, f"{start}/complete", timeout, waiting, missing=world_size - joined)
+        start = _follow(store, launch, timeout, waiting, problem)
     return PrefixStore(start, store)
 
 
+def _lead(store: Store, launch: ProcessRank, timeout: timedelta, waiting: Waiting) -> str:
+    """On rank 0: draw an id of this start and wait until all have it."""
+    start = uuid.uuid4().hex
+    store.set("rank_0", host_name())
+    tokens = _reply_to_requests(store, start, launch, timeout, waiting)
+    store.set("requests_over", str(store.add("join_requests", 0)))
+    store.set("rank_0", "")
+    store.set(f"{start}/complete", json.dumps(tokens))
+    return start
+
+
+def _follow(
+    store: Store, launch: ProcessRank, timeout: timedelta, waiting: Waiting, problem: Exception | None
+) -> str:
+    """On another rank: ask for the id of this start, and wait until all have it."""
+    token = uuid.uuid4().hex
+    request = {"token": token, "rank": launch.rank, "of": launch.world_size, "host": host_name()}
+    store.set(f"join_request/{store.add('join_requests', 1)}", json.dumps(request))
+    _wait_for_key(store, f"reply/{token}", timeout, waiting)
+    start = store.get(f"reply/{token}").decode()
+    if problem is not None:
+        raise problem
+    store.set(f"{start}/present/{launch.rank}", token)
+    store.add(f"{start}/joined", 1)
+    _wait_for_key(store, f"{start}/complete", timeout, waiting)
+    if json.loads(store.get(f"{start}/complete")).get(str(launch.rank)) != token:
+        raise SettingsError(
+            [f"another process has rank {launch.rank} too: give each process a RANK of its own"]
+        )
+    return start
+
+
+def ready_processes(store: Store) -> dict[int, str]:
+    """The hosts of the processes that have come to join, by rank.
+
+    One that has been killed since counts as well, until its successor comes.
+    """
+    over = int(store.get("requests_over")) if store.check(["requests_over"]) else 0
+    ready = {0: store.get("rank_0").decode()} if store.check(["rank_0"]) else {}
+    for number in range(over + 1, store.add("join_requests", 0) + 1):
+        if (request := _request(store, number)) is not None:
+            ready[request["rank"]] = request["host"]
+    return {rank: host for rank, host in ready.items() if host}
+
+
+def _request(store: Store, number: int) -> dict[str, Any] | None:
+    """A join request; it is counted a moment before it is there, and never is if its process was killed."""
+    if not store.check([f"join_request/{number}"]):
+        return None
+    request: dict[str, Any] = json.loads(store.get(f"join_request/{number}"))
+    return request
+
+
 def _reply_to_requests(
-    store: Store, start: str, world_size: int, timeout: timedelta, waiting: Waiting
-) -> None:
-    """On rank 0: reply to all join requests with the start's id until every process has joined."""
+    store: Store, start: str, launch: ProcessRank, timeout: timedelta, waiting: Waiting
+) -> dict[int, str]:
+    """On rank 0: reply to all join requests with the start's id until every process has joined.
+
+    Returns:
+        The token of each other rank.
+    """
     until = time.monotonic() + timeout.total_seconds()
-    seen, open_requests = 0, set[int]()
-    while (joined := store.add(f"{start}/joined", 0) + 1) < world_size:
+    tokens: dict[int, str] = {}
+    seen, counted, open_requests = 0, 0, set[int]()
+    while len(tokens) < launch.world_size - 1:
         made = store.add("join_requests", 0)
         open_requests |= set(range(seen + 1, made + 1))
         seen = made
-        # A request is counted a moment before its token is there, and never has one if the process was
-        # killed in that moment.
-        for number in [number for number in open_requests if store.check([f"join_request/{number}"])]:
-            store.set(f"reply/{store.get(f'join_request/{number}').decode()}", start)
-            open_requests.remove(number)
+        for number in sorted(open_requests):
+            if (request := _request(store, number)) is not None:
+                _check_request(request, launch)
+                store.set(f"reply/{request['token']}", start)
+                open_requests.remove(number)
+        if (joined := store.add(f"{start}/joined", 0)) != counted:
+            counted = joined
+            tokens = _tokens(store, start, launch.world_size)
         if time.monotonic() > until:
-            raise RuntimeError(
-                f"{joined} of {world_size} processes came within {timeout.total_seconds():.0f} s"
-            )
-        waiting(world_size - joined)
+            raise NotComeError(f"not all processes came within {shown(timeout)}")
+        waiting(launch.world_size - 1 - len(tokens))
         time.sleep(_POLL_SECONDS)
+    return tokens
 
 
-def _wait_for_key(store: Store, key: str, timeout: timedelta, waiting: Waiting, missing: int) -> None:
+def _tokens(store: Store, start: str, world_size: int) -> dict[int, str]:
+    """The tokens of the ranks that have joined; of two processes with one rank, that of the later."""
+    there = [rank for rank in range(1, world_size) if store.check([f"{start}/present/{rank}"])]
+    return {rank: store.get(f"{start}/present/{rank}").decode() for rank in there}
+
+
+def _check_request(request: dict[str, Any], launch: ProcessRank) -> None:
+    """Compare what another process was told of the launch. torchrun's agents have agreed on that themselves.
+
+    Raises:
+        SettingsError: It was told another number of processes.
+    """
+    if request["of"] != launch.world_size and not agent_serves_store():
+        raise SettingsError(
+            [
+                f"{rank_on_host(request['rank'], request['host'])} was started as one of {request['of']} "
+                f"processes, {launch.name} as one of {launch.world_size}: give all the same WORLD_SIZE"
+            ]
+        )
+
+
+def _wait_for_key(store: Store, key: str, timeout: timedelta, waiting: Waiting) -> None:
     until = time.monotonic() + timeout.total_seconds()
     while not store.check([key]):
         if time.monotonic() > until:
-            raise RuntimeError(f"rank 0 did not answer within {timeout.total_seconds():.0f} s")
-        waiting(max(1, missing))
+            raise NotComeError(f"not all processes came within {shown(timeout)}")
+        waiting(1)
         time.sleep(_POLL_SECONDS)
+
+
+def shown(time_span: timedelta) -> str:
+    """A time span for a message."""
+    seconds = time_span.total_seconds()
+    return f"{seconds / 60:g} minutes" if seconds > 60 else f"{seconds:g} s"
 
 
 def _wait_for_listener(address: str, port: int, waiting: Waiting, timeout: timedelta) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mdl_toolkit.distributed.environment import (
     is_first_on_machine,
@@ -33,10 +33,12 @@ class WaitingMessage:
 
     Attributes:
         what: As given; it may change while this process waits.
+        others: Whom this process waits for, where it can tell more than their number.
     """
 
     def __init__(self, what: str, environ: Mapping[str, str] = os.environ) -> None:
         self.what, self._environ = what, environ
+        self.others: Callable[[], str] | None = None
         self._prints = is_first_on_machine(environ)
         self._due = time.monotonic() + (_EVERY if is_started_by_torchrun(environ) else _FIRST)
 
@@ -54,22 +56,26 @@ class WaitingMessage:
             return
         self.postpone()
         if self._prints:
-            logger.info(waiting_message(missing, self.what, self._environ), extra=EVERYWHERE)
+            others = self.others() if self.others is not None else None
+            logger.info(waiting_message(missing, self.what, self._environ, others), extra=EVERYWHERE)
 
     def postpone(self) -> None:
         """Print nothing for some time, because the others are known to be at work."""
         self._due = max(self._due, time.monotonic() + _EVERY)
 
 
-def waiting_message(missing: int, what: str, environ: Mapping[str, str] = os.environ) -> str:
+def waiting_message(
+    missing: int, what: str, environ: Mapping[str, str] = os.environ, others: str | None = None
+) -> str:
     """The message for a person who waits, and may not know for what.
 
     Args:
         missing: Number of processes that have not come yet.
         what: Where they are expected, or for what.
         environ: The environment in which this process learned of the others.
+        others: Who they are, where more is known than their number.
     """
-    others = f"{missing} other process" + ("es" if missing != 1 else "")
+    others = others or f"{missing} other process" + ("es" if missing != 1 else "")
     if is_started_by_torchrun(environ):
         return f"waiting for {others} {what}"
     return (

@@ -84,7 +84,7 @@ def meet(launch: Launch, seconds: float, waiting: Callable[[int], None]) -> Meet
         store = open_store(launch, waiting, limit)
         came = PrefixStore("doctor", store)
         came.set(f"here/{launch.rank}", host_name())
-        start = agree_on_start(store, launch.rank, launch.world_size, limit, waiting)
+        start = agree_on_start(store, launch, limit, waiting)
     except (RuntimeError, ValueError, OSError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         missing = _missing(came, launch) if launch.rank == 0 and came is not None else ""

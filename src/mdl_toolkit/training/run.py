@@ -18,6 +18,7 @@ from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.distributed.group import Ranks, joined
+from mdl_toolkit.distributed.joining.early import told_to_others
 from mdl_toolkit.errors import MdlError
 from mdl_toolkit.files import ending_with
 from mdl_toolkit.memory import gib, peak_bytes, reset_peak
@@ -49,7 +50,7 @@ from mdl_toolkit.training.steps.loop import Loop
 from mdl_toolkit.training.steps.optimizer import Optimizer
 from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.steps.schedule import LearningRates
-from mdl_toolkit.training.summary import print_summary, run_summary
+from mdl_toolkit.training.summary import print_summary, run_summary, said_on_every_host
 from mdl_toolkit.training.trainable.adapters import describe_trainable
 from mdl_toolkit.training.trainable.memory import plan_memory, try_worst
 from mdl_toolkit.training.trainable.prepare import prepare
@@ -69,7 +70,8 @@ def train(settings: TrainSettings) -> None:
         Stopped: Ended by a signal, with everything saved.
         MdlError: Anything else that went wrong, in a line that says what to do.
     """
-    train_ready(make_ready(settings))
+    with told_to_others():
+        train_ready(make_ready(settings))
 
 
 def train_ready(ready: Ready) -> None:
@@ -83,11 +85,11 @@ def train_ready(ready: Ready) -> None:
             report_failure(str(error), error.exit_code)
             raise
         problem = error  # raised when the main process can hear of it
-    with joined(ready.launch) as ranks:
-        if prepared is None:
-            raise problem or AssertionError
+    with joined(ready.launch, problem) as ranks:
+        assert prepared is not None, "the problem was raised"
         prepared.require_agreement(ready.settings, ranks)
-        with output_lock(ready.settings.output) if ranks.is_main else nullcontext():
+        lock = output_lock(ready.settings.output) if ranks.is_main else nullcontext()
+        with said_on_every_host(ready.settings.output, ranks), lock:
             _train(ready.settings, ranks, prepared)
 
 

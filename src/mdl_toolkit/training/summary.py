@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl_toolkit.distributed.joining.roster import shown_ranks
+from mdl_toolkit.errors import Stopped
 from mdl_toolkit.memory import gib, peak_bytes
-from mdl_toolkit.terminal.logs import get_logger
+from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.checkpoints.state import FINAL
 
@@ -16,6 +19,32 @@ if TYPE_CHECKING:
     from mdl_toolkit.training.steps.progress import RunProgress
 
 logger = get_logger(__name__)
+
+
+@contextmanager
+def said_on_every_host(output: Path, ranks: Ranks) -> Iterator[None]:
+    """Say on each host but that of rank 0, which prints all else, that it takes part, and how it ended.
+
+    Args:
+        output: The output of the run.
+        ranks: The processes of the run.
+    """
+    own, main = ranks.hosts[ranks.rank], ranks.hosts[0]
+    here = [rank for rank, host in enumerate(ranks.hosts) if host == own]
+    if own == main or ranks.rank != here[0]:
+        yield
+        return
+    logger.info(
+        f"host {own} joined as {shown_ranks(here)} of {ranks.world_size}; host {main} (rank 0) prints the "
+        f"run's progress and writes --output {output}",
+        extra=EVERYWHERE,
+    )
+    try:
+        yield
+    except Stopped as stopped:
+        logger.info(f"host {own}: {stopped} (on host {main})", extra=EVERYWHERE)
+        raise
+    logger.info(f"host {own}: done; {output / FINAL} is on host {main}", extra=EVERYWHERE)
 
 
 def run_summary(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mdl_toolkit.distributed.hosts import host_name
 from support.processes.launch import free_port, launched
 from support.training.shop import TRAIN
 
@@ -23,8 +24,9 @@ def test_training_says_it_soon_hears_signals_meanwhile_and_goes_on_when_the_othe
     rank: int, shop: Path
 ):
     port = free_port(20000, 29000)
+    others = "rank 0" if rank else f"1 of 2 processes (ready: host {host_name()} (rank 0); missing: rank 1)"
     said = (
-        f"waiting for 1 other process at 127.0.0.1:{port}, from RANK/WORLD_SIZE in the environment "
+        f"waiting for {others} at 127.0.0.1:{port}, from RANK/WORLD_SIZE in the environment "
         f"(RANK={rank} WORLD_SIZE=2); if this process is to work alone: unset RANK WORLD_SIZE MASTER_ADDR "
         "MASTER_PORT"
     )
@@ -45,7 +47,7 @@ def test_training_says_it_soon_hears_signals_meanwhile_and_goes_on_when_the_othe
 def test_an_address_that_leads_nowhere_is_named_too(address: str, shop: Path):
     variables = {**_variables(0, free_port(20000, 29000)), "MASTER_ADDR": address}
     with launched([*TRAIN, "--output", "nowhere/"], cwd=shop, env=variables) as launch:
-        launch.until(lambda: f"waiting for 1 other process at {address}:" in launch.output, "it says so")
+        launch.until(lambda: f"missing: rank 1) at {address}:" in launch.output, "it says so")
         launch.signal(signal.SIGTERM)
         assert launch.wait().code == 143
     assert "c10d" not in launch.output  # torch's own warnings
