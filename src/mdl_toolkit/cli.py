@@ -55,7 +55,8 @@ class Command(NamedTuple):
         after_signal: What is left after a signal has stopped it, and how to go on.
         example: A command line to copy.
         torch: Whether importing the function loads torch, which takes seconds.
-        meets: Whether the processes of a launch join each other.
+        meets: Which processes of a launch join each other: ``all``, or ``all`` where they are on several
+            ``hosts``.
         unsaved: What a signal costs that comes before the work says so itself; see ``Listener.unsaved``.
         prepare: A function that is called first, before torch is loaded, as ``module:name``. It is given the
             settings, and the other function is given what it returns.
@@ -67,7 +68,7 @@ class Command(NamedTuple):
     after_signal: str
     example: str
     torch: bool = False
-    meets: bool = False
+    meets: str = ""
     unsaved: str = ""
     prepare: str = ""
 
@@ -88,7 +89,7 @@ COMMANDS = {
         "there is no checkpoint yet",
         "mdl-toolkit train --train-dataset train-converted/ --output output/",
         torch=True,
-        meets=True,
+        meets="all",
         unsaved="before the first step was finished",
         prepare="mdl_toolkit.training.ready:make_ready",
     ),
@@ -100,6 +101,7 @@ COMMANDS = {
         "mdl-toolkit inference test.csv --model-name output/final --output predictions.csv",
         prepare="mdl_toolkit.infer.ready:make_ready",
         torch=True,
+        meets="hosts",
     ),
     "demo": Command(
         settings.OF_COMMAND["demo"],
@@ -198,8 +200,8 @@ def _report(error: MdlError) -> int:
 
 def _tell_others(error: BaseException, argv: list[str]) -> None:
     """Tell the other processes of the launch why this one ends, where the command's processes meet."""
-    if argv and argv[0] in COMMANDS and COMMANDS[argv[0]].meets:
-        tell_others(error)
+    if argv and argv[0] in COMMANDS and (meets := COMMANDS[argv[0]].meets):
+        tell_others(error, across_hosts=meets == "hosts")
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -22,7 +22,6 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from mdl_toolkit.distributed.environment import has_gpu_to_itself
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
-from mdl_toolkit.distributed.joining.early import begin_joining
 from mdl_toolkit.distributed.joining.meeting import meet, meeting
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.interfaces import choose_interface
@@ -152,7 +151,6 @@ def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
             raise problem
         yield Ranks(launch, device, launch_ids=ids_of_launch(launch))
         return
-    begin_joining()
     store, launch_ids = _join_group(launch, device, problem)
     group = (
         dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)

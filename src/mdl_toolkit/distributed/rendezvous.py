@@ -42,7 +42,7 @@ _POLL_SECONDS, _CONNECT_SECONDS = 0.02, 0.2
 Waiting = Callable[[int], None]
 
 
-class NotComeError(MdlError):
+class NotComeError(MdlError, RuntimeError):
     """Some processes of a run did not come to join the others in time."""
 
 
@@ -254,7 +254,8 @@ def _reply_to_requests(
             counted = joined
             tokens = _tokens(store, start, launch.world_size)
         if time.monotonic() > until:
-            raise NotComeError(f"not all processes came within {shown(timeout)}")
+            came = f"{len(tokens) + 1} of {launch.world_size} processes came"
+            raise NotComeError(f"{came} within {shown(timeout)}")
         waiting(launch.world_size - 1 - len(tokens))
         time.sleep(_POLL_SECONDS)
     return tokens

@@ -53,19 +53,22 @@ def code_of(error: BaseException) -> int:
     return error.exit_code if isinstance(error, MdlError) else 1
 
 
-def tell_others(error: BaseException) -> None:
+def tell_others(error: BaseException, *, across_hosts: bool = False) -> None:
     """Tell the processes that wait for this one why it doesn't come. A signal ends the telling.
 
     Does nothing where this process is alone, has begun to join, or its launcher ends the others.
 
     Args:
         error: What ends this process.
+        across_hosts: Whether processes only wait for each other where they are on several hosts.
     """
     if has_begun_joining():
         return
     signal = isinstance(error, KeyboardInterrupt)
     with suppress(SettingsError, KeyboardInterrupt):
         process = process_rank()
+        if across_hosts and process.nodes == 1:
+            return
         if is_to_tell(process, signal=signal):
             begin_joining()
             cause = str(error) if isinstance(error, MdlError) else f"{type(error).__name__}: {error}"

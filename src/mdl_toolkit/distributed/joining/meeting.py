@@ -13,7 +13,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.environment import ProcessRank
 from mdl_toolkit.distributed.hosts import host_name
-from mdl_toolkit.distributed.joining.early import PATIENCE_SECONDS, code_of, is_to_tell
+from mdl_toolkit.distributed.joining.early import PATIENCE_SECONDS, begin_joining, code_of, is_to_tell
 from mdl_toolkit.distributed.joining.notices import Notices, OtherEnded, notice_of
 from mdl_toolkit.distributed.joining.roster import roster
 from mdl_toolkit.distributed.rendezvous import (
@@ -95,6 +95,7 @@ def meeting(launch: ProcessRank, address: str) -> Iterator[None]:
         MdlError: They could not be met.
         SystemExit: Another process has ended before it joined; the cause is printed.
     """
+    begin_joining()
     try:
         yield
     except OtherEnded as ended:

@@ -19,10 +19,11 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
+from mdl_toolkit.distributed.joining.meeting import meet, meeting
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, agree_on_start, export_address, open_store
+from mdl_toolkit.distributed.rendezvous import export_address
 from mdl_toolkit.distributed.waiting import WaitingMessage
-from mdl_toolkit.errors import MdlError, PeerLostError
+from mdl_toolkit.errors import PeerLostError
 from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.processes.waiting import until
 from mdl_toolkit.terminal.progress import duration
@@ -200,13 +201,5 @@ def _meet(launch: Launch) -> Store:
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
     address = export_address(launch)
     waiting = WaitingMessage(f"at {address}", environ)
-    try:
-        store = open_store(launch, waiting)
-        return agree_on_start(store, launch.rank, launch.world_size, JOIN_TIMEOUT, waiting)
-    except (RuntimeError, ValueError, OSError) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MdlError(
-            f"{rank_on_host(launch.rank, host_name())}: could not join the other processes of inference (of "
-            f"{launch.world_size}) at {address}: {cause}. Check that all were started and that this address "
-            "can be reached"
-        ) from error
+    with meeting(launch, address):
+        return meet(launch, waiting, waiting)[0]
