@@ -27,6 +27,7 @@ from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.interfaces import choose_interface
 from mdl_toolkit.distributed.network.reach import with_remark
 from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, export_address, ids_of_launch
+from mdl_toolkit.distributed.stops import stops_passed_on
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.gpu import require_usable_gpu
@@ -160,7 +161,7 @@ def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
     _register_with_accelerate(device)
     watch = FailureWatch(store, launch)
     watch.start()
-    with end_together(watch):
+    with end_together(watch), stops_passed_on(store):
         ranks = Ranks(launch, device, group, launch_ids)
         yield ranks
         ranks.barrier()

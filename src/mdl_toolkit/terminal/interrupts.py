@@ -79,6 +79,8 @@ class Listener:
         self._process = os.getpid()
         self._first: float | None = None
         self._first_watched: float | None = None
+        self._watched: int | None = None
+        self._heard = False
         self._before: dict[int, Any] = {}
         self._watchdog: SignalWatchdog | None = None
 
@@ -108,7 +110,8 @@ class Listener:
     @contextmanager
     def anew(self) -> Iterator[None]:
         """Forget the first signal; the next one within the block raises :class:`Interrupted`."""
-        self.received = self._first = self._first_watched = None
+        self.received = self._first = self._first_watched = self._watched = None
+        self._heard = False
         with self.answered_by(self.interrupt):
             yield
 
@@ -141,9 +144,11 @@ class Listener:
             _as_by_default(number)  # a child that a library forked: not this process's to answer
         now = time.monotonic()
         if self.received is None:
-            self.received, self._first = number, now
+            self.received, self._first = number, None if self._heard else now
             self.answer(number)
-        elif self._is_another(number, now - (self._first or now)):
+        elif self._first is None:
+            self._first = now  # of the same request, which came by another process before
+        elif self._is_another(number, now - self._first):
             self.again(number)
 
     def _is_another(self, number: int, later: float) -> bool:
@@ -161,9 +166,28 @@ class Listener:
             return None
         now = time.monotonic()
         again = self._first_watched is not None and self._is_another(number, now - self._first_watched)
-        self._first_watched = now if self._first_watched is None else self._first_watched
+        if self._watched is None:
+            self._watched, self._first_watched = number, None if self._heard else now
+        elif self._first_watched is None:
+            self._first_watched = now
         ends = self.again == end_at_once if again else self.answer == self.interrupt
         return PATIENCE[again] if ends else None
+
+    @property
+    def asked(self) -> int | None:
+        """The first signal, also while the main thread is busy in C and has not received it."""
+        return self.received if self.received is not None else self._watched
+
+    def hear(self, number: int) -> None:
+        """In any thread: take a signal that another process of the run has received for one of this process.
+
+        The next one that this process receives itself may be the same request, however late it comes.
+
+        Args:
+            number: The signal.
+        """
+        self._heard = True
+        os.kill(os.getpid(), number)
 
     def seconds(self) -> float:
         """Seconds since the first signal came; 0 where none has."""

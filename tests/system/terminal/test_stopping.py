@@ -126,3 +126,22 @@ def test_one_process_told_in_an_evaluation_is_enough_for_all(rank: int, shop: Pa
     steps = [line["seconds"] for line in metrics(output)]
     assert float(found[1]) < 2 * max(0.5, *steps) + 2
     assert finished.code == 1 and "exitcode  : 140" in finished.output, finished.output
+
+
+def test_one_that_waits_for_the_writing_of_final_is_enough_too(shop: Path):
+    """It hears nothing itself, inside a collective: the signal reaches the process that writes."""
+    output = shop / "told-at-last"
+    words = [*TRAIN[1:], "--max-steps", "2", "--output", output.name]
+    writing = 'print("writing it", file=sys.stderr, flush=True)\nfor _ in range(1200):\n    time.sleep(0.1)\n'
+    program = altered("mdl_toolkit.model_folders.trained.TrainedWeights.read", writing, words)
+    with launched([*torchrun(), *program], cwd=shop) as launch:
+        launch.until(lambda: "writing it" in launch.output, "the writing")
+        victim = launch.rank(1)
+        assert victim is not None
+        os.kill(victim, signal.SIGUSR2)
+        began = time.monotonic()
+        finished = launch.wait()
+    assert time.monotonic() - began < 60, "not the whole two minutes"
+    said = f"stopped: all steps are saved, {output.name}/final isn't written; resume with"
+    assert said in finished.output and "exitcode  : 140" in finished.output, finished.output
+    assert newest_complete(output) == output / "checkpoint-2" and not (output / "final").exists()
