@@ -20,6 +20,7 @@ import numpy as np
 
 from mdl_toolkit.data.audio.path_lookup import path_of
 from mdl_toolkit.data.dataset.legacy import LegacyFolder
+from mdl_toolkit.errors import DataError
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.dataset.dataset import ClipDataset
@@ -105,13 +106,20 @@ def place_on_disk(data: ClipDataset) -> str:
     """A digest of where a dataset's files are on this host and when they were changed.
 
     Processes of a host in which it is the same read the same rows.
+
+    Raises:
+        DataError: A folder can't be read.
     """
     digest = hashlib.blake2b(digest_size=8)
     for folder in data.folders:
-        for path in sorted(folder.iterdir()):
-            state = path.stat()
-            facts = (path.name, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-            digest.update(repr(facts).encode())
+        try:
+            states = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+        except OSError as error:
+            raise DataError(f"{folder}: can't be read ({error.strerror or error})") from error
+        for name, state in states:
+            # The last one can't be carried over to a copy.
+            facts = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            digest.update(repr((name, facts)).encode())
     return digest.hexdigest()
 
 
