@@ -15,7 +15,7 @@ from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import StorageError, UserError
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.training.checkpoints.output import foreign_file_in, remove_unfinished
-from mdl_toolkit.training.checkpoints.record import RUN_RECORD, RunRecord, own_record
+from mdl_toolkit.training.checkpoints.record import BEGUN_HERE, RUN_RECORD, RunRecord, own_record
 from mdl_toolkit.training.checkpoints.resume import Claim, choose_start
 from mdl_toolkit.training.checkpoints.state import checkpoints
 from support.training.checkpoints import IDENTITY, OURS, a_checkpoint, a_record, tree
@@ -24,7 +24,8 @@ OTHERS = frozenset({"a:/tmp/earlier", "store:0"})
 
 
 def start(output: Path, launch: Collection[str] = OURS, **options: Any) -> Claim:
-    """Begin as an attempt of a launch."""
+    """Begin as an attempt of a launch, in a process that has begun nothing yet."""
+    BEGUN_HERE.clear()
     settings = TrainSettings(train_dataset="data", output=output, **options)
     return choose_start(settings, Ranks(Launch(), torch.device("cpu"), launch_ids=launch), IDENTITY)
 
@@ -63,7 +64,7 @@ def test_a_run_from_before_there_were_records_is_no_ones(tmp_path: Path):
         start(output)
     assert tree(output) == before
     claim = start(output, resume_from_checkpoint="true")
-    assert resumed(claim) == "checkpoint-2" and own_record(output, OURS) is not None
+    assert resumed(claim) == "checkpoint-2" and RunRecord.read(output) is not None
     assert resumed(start(output, resume_from_checkpoint="true")) == "checkpoint-2"
 
 
@@ -154,6 +155,18 @@ def test_hosts_come_and_go_in_one_launch(tmp_path: Path):
         assert start(output, ids).run == run
     with pytest.raises(UserError, match="has a run in it already"):
         start(output, {"e"})
+
+
+def test_a_program_that_trains_twice_has_two_runs(tmp_path: Path):
+    """Under one launcher, into one folder: the second is no restart of the first."""
+    run = start(tmp_path / "out").run
+    a_checkpoint(tmp_path / "out", 2, run)
+    settings = TrainSettings(train_dataset="data", output=tmp_path / "out")
+    ranks = Ranks(Launch(), torch.device("cpu"), launch_ids=OURS)
+    with pytest.raises(UserError, match="has a run in it already"):
+        choose_start(settings, ranks, IDENTITY)
+    settings.overwrite = True
+    assert choose_start(settings, ranks, IDENTITY).run != run
 
 
 def test_two_launches_of_one_job_are_two(old: Path):

@@ -14,7 +14,7 @@ from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.settings import TrainSettings
-from mdl_toolkit.training.checkpoints.record import RUN_RECORD
+from mdl_toolkit.training.checkpoints.record import BEGUN_HERE, RUN_RECORD
 from mdl_toolkit.training.checkpoints.resume import Claim, choose_start, say_if_anew
 from mdl_toolkit.training.checkpoints.state import checkpoints
 from support.training.checkpoints import IDENTITY, a_checkpoint, a_record, tree
@@ -55,6 +55,7 @@ class OnHost(Ranks):
 
 def start_on_both(folders: list[Path], **options: Any) -> list[Any]:
     """Begin a run on two hosts with their output in these folders; the claim or error of each."""
+    BEGUN_HERE.clear()  # these are processes of their own
     meeting, got = Meeting(), list[Any]([None, None])
 
     def begin(rank: int) -> None:

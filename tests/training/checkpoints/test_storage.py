@@ -325,6 +325,9 @@ def test_one_run_at_a_time_owns_an_output(tmp_path: Path):
     with output_lock(tmp_path / "out"):
         pass
     assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(UserError, match="refused"), output_lock(tmp_path / "out"):
+        raise UserError("refused")
+    assert not list((tmp_path / "out").iterdir()), "a refused run leaves the folder as it was"
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES, errno.ESTALE])

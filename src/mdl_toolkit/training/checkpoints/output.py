@@ -46,9 +46,11 @@ def output_lock(output: Path) -> Iterator[None]:
                 f"--output {output}: another run is at work there; wait for it, stop it, or name another "
                 "folder"
             )
-        yield
-        if not os.fstat(descriptor).st_size:  # else the file was there before, and is somebody else's
-            lock.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if not os.fstat(descriptor).st_size:  # else the file was there before, and is somebody else's
+                lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 

@@ -22,6 +22,9 @@ _FORMAT = "run_record", 1
 #: The beginning of each record.
 _FIRST_KEY = f'{{\n  "{_FORMAT[0]}": '
 
+#: Ids of the runs that this process has begun. A program that trains twice under one launcher has two runs.
+BEGUN_HERE: set[str] = set()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
@@ -78,6 +81,8 @@ class RunRecord:
             ``None`` where the processes have to meet first: another host's agent may be the one that is
             known here, or this agent can't be told from others.
         """
+        if self.run in BEGUN_HERE:
+            return False
         agent = agent_id()
         if agent in self.launch:
             return True
@@ -87,9 +92,11 @@ class RunRecord:
 
 
 def own_record(output: Path, launch_ids: Collection[str]) -> RunRecord | None:
-    """The record in a folder, if it is of the launch that is known by one of these ids."""
+    """The record in a folder, if an earlier attempt of the launch that has one of these ids wrote it."""
     record = RunRecord.read(output)
-    return record if record is not None and not frozenset(launch_ids).isdisjoint(record.launch) else None
+    if record is None or record.run in BEGUN_HERE or frozenset(launch_ids).isdisjoint(record.launch):
+        return None
+    return record
 
 
 def is_record(path: Path) -> bool:

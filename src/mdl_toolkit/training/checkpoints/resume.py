@@ -26,7 +26,7 @@ from mdl_toolkit.training.checkpoints.output import (
     remove_unfinished,
     run_files,
 )
-from mdl_toolkit.training.checkpoints.record import RUN_RECORD, RunRecord, own_record
+from mdl_toolkit.training.checkpoints.record import BEGUN_HERE, RUN_RECORD, RunRecord, own_record
 from mdl_toolkit.training.checkpoints.seen import Seen, check_newest, check_record, check_same
 from mdl_toolkit.training.checkpoints.state import RunState, checkpoints, step_of
 from mdl_toolkit.training.checkpoints.storage import why_incomplete
@@ -178,10 +178,9 @@ def choose_start(settings: TrainSettings, ranks: Ranks, identity: Identity) -> C
         check_same(checkpoint, ranks)
         start = Start(checkpoint, RunState.read(checkpoint))
         identity.check(start.state, start.checkpoint)
-    run = None
-    if ranks.is_main:
-        run = _take(settings, own, place, ranks).run
-    return Claim(ranks.broadcast_object(run) or "", start)
+    run = ranks.broadcast_object(_take(settings, own, place, ranks).run if ranks.is_main else "")
+    BEGUN_HERE.add(run)
+    return Claim(run, start)
 
 
 def _start(checkpoint: Path) -> Start | None:
