@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.common import emit
@@ -45,16 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        found = results(args, Path(folder))
+        found = []
+        for line in results(args, Path(folder)):
+            found.append(line)
+            if line != found[0]:
+                print(f"start {len(found)} ended otherwise: {line}", file=sys.stderr, flush=True)
+            if args.keep:  # at once: what is stopped halfway is kept too
+                with open(args.keep, "a", encoding="utf-8") as stream:
+                    stream.write(f"{line}\n")
         seconds = time.perf_counter() - begun
     if args.keep:
-        with open(args.keep, "a", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in found)
         found = args.keep.read_text(encoding="utf-8").splitlines()
     return report(args, found, seconds)
 
 
-def results(args: argparse.Namespace, folder: Path) -> list[str]:
+def results(args: argparse.Namespace, folder: Path) -> Iterator[str]:
     """What each start ended with: its losses and a digest of its weights, as JSON."""
     from mdl_toolkit.hub import resolve_model
     from support.training.runs import make_dataset
@@ -74,13 +79,9 @@ def results(args: argparse.Namespace, folder: Path) -> list[str]:
     words = ["train", "--model-name", "tiny", "--train-dataset", "data", "--method", args.method]
     words += ["--max-steps", str(args.steps), "--output", "run", "--overwrite"]
     start = forking(words, folder, environment) if args.forked else anew(words, folder, environment)
-    found = []
-    for number in range(args.starts):
+    for _ in range(args.starts):
         start()
-        found.append(json.dumps(result(folder / "run")))
-        if found[-1] != found[0]:
-            print(f"start {number + 1} ended otherwise: {found[-1]}", file=sys.stderr, flush=True)
-    return found
+        yield json.dumps(result(folder / "run"))
 
 
 def anew(words: list[str], folder: Path, environment: dict[str, str]) -> Callable[[], None]:
