@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from pathlib import Path
@@ -9,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from mdl_toolkit import cli
-from mdl_toolkit.errors import DataError, ExitCode, NotSavedError, PeerLostError, Stopped, code_of_stop
+from mdl_toolkit.errors import (
+    DataError,
+    ExitCode,
+    MdlError,
+    NotSavedError,
+    PeerLostError,
+    Stopped,
+    UserError,
+    code_of_stop,
+    shortage,
+)
 from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS, Interrupted
 
 
@@ -110,3 +121,62 @@ def test_a_launchers_variable_that_makes_no_sense_is_told_first(
         "this shell? unset RANK)\n"
     )
     assert cli.run([command, "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("can't start new thread"), "error: no further thread can be started: "),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "error: no further process can "),
+        (MemoryError(), "error: the memory of this machine, or the limit of its container, is used up"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "error: the memory of this",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "error: the memory of the GPU is used up",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: the memory of this machine"),
+        (OSError(errno.EMFILE, "Too many open files", "a.wav"), "error: too many files are open"),
+    ],
+)
+def test_what_the_system_is_short_of_is_told_in_a_line(monkeypatch, capsys, error: Exception, told: str):
+    def fail(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.run(["train"]) == 1
+    assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("first", "told", "code"),
+    [
+        (MdlError("train.csv row 17: not enough memory"), "error: train.csv row 17: not enough memory\n", 1),
+        (UserError("no such file"), "error: no such file\n", 2),
+        (
+            ValueError("an odd\nvalue"),
+            "error: ValueError: an odd value; and then no further thread can be",
+            1,
+        ),
+        (MemoryError(), "error: the memory of this machine", 1),
+    ],
+)
+def test_a_thread_that_can_not_be_started_while_failing_hides_no_cause(
+    monkeypatch, capsys, first: Exception, told: str, code: int
+):
+    def fail(argv: list[str]) -> int:
+        try:
+            raise first
+        finally:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.run(["train"]) == code
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_another_error_is_no_shortage():
+    for error in (RuntimeError("shapes differ"), OSError(errno.ENOENT, "no such file"), ValueError("x")):
+        assert shortage(error) is None

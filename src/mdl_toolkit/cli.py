@@ -21,7 +21,7 @@ from mdl_toolkit.distributed.environment import (
     process_rank,
 )
 from mdl_toolkit.distributed.joining.early import has_begun_joining, tell_others
-from mdl_toolkit.errors import ExitCode, MdlError, SettingsError, describe_exit_codes
+from mdl_toolkit.errors import ExitCode, MdlError, SettingsError, describe_exit_codes, first_error, shortage
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
@@ -155,9 +155,24 @@ def run(argv: list[str]) -> int:
             _tell_others(interrupt, argv)
             return code
         except Exception as error:
+            if (cause := shortage(error)) is not None:
+                named = _named_shortage(cause, error)
+                code = _report(named)
+                _tell_others(named, argv)
+                return code
             _prints_for_machine(f"{type(error).__name__}: {error}", 1)  # a traceback is printed in any case
             _tell_others(error, argv)
             raise
+
+
+def _named_shortage(cause: str, error: BaseException) -> MdlError:
+    """The error for a person where the system is short of something: the first one, if others followed."""
+    first = first_error(error)
+    if isinstance(first, MdlError):
+        return first
+    if shortage(first) is not None:
+        return MdlError(shortage(first) or cause)
+    return MdlError(f"{type(first).__name__}: {' '.join(str(first).split())}; and then {cause}")
 
 
 def _interrupted(interrupt: KeyboardInterrupt, argv: list[str]) -> int:

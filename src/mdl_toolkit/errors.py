@@ -8,6 +8,7 @@ were caused by the machine or by this package, but for :class:`Stopped`: somebod
 from __future__ import annotations
 
 import enum
+import errno
 import signal
 from collections.abc import Sequence
 
@@ -155,6 +156,48 @@ class NotSavedError(MdlError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = code_of_stop(signal_number, unsaved=True)
+
+
+def shortage(error: BaseException) -> str | None:
+    """What the system has too little of, and what to do; ``None`` if the error is about something else.
+
+    Args:
+        error: An error that Python or a library has raised.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return (
+            "no further thread can be started: memory or the number of processes allowed (ulimit -u, or the "
+            "container's pids limit) is used up; fewer --num-workers and --data-workers need fewer"
+        )
+    if number == errno.EAGAIN and isinstance(error, BlockingIOError):
+        return (
+            "no further process can be started: the number of processes allowed (ulimit -u, or the "
+            "container's pids limit) is used up; fewer --num-workers and --data-workers need fewer"
+        )
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    if "cuda out of memory" in text:
+        return f"the memory of the GPU is used up ({_line(error)}); a smaller --batch-size needs less"
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or "defaultcpuallocator: " in text:
+        return f"the memory of this machine, or the limit of its container, is used up ({_line(error)})"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open at the same time: raise the limit (ulimit -n)"
+    return None
+
+
+def _line(error: BaseException) -> str:
+    """The beginning of an error's own text, in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The error during whose handling this one came up, where this one only says that the system is short.
+
+    Memory runs out, and what is done about it needs memory or a thread as well: the first error is the cause.
+    """
+    while shortage(error) is not None and error.__cause__ is None and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def printable(value: object) -> str:

@@ -172,6 +172,18 @@ def _make_anew(held: Path) -> None:
     held.touch()
 
 
+def test_a_marker_without_a_thread_to_keep_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else the others would wait for a holder that there isn't."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        lock_module._Marker(tmp_path / "held").acquire()
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("change", [_touch_again, _make_anew])
 def test_a_marker_that_gets_a_holder_before_it_is_taken_over_is_put_back(
     tmp_path: Path,

@@ -169,7 +169,12 @@ class _Marker:
             self._remove_if_abandoned()
             return False
         self._thread = threading.Thread(target=self._keep_touching, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no memory for a thread; and nobody shall wait for a marker without holder
+            self._thread = None
+            self.release()
+            raise
         return True
 
     def release(self) -> None:

@@ -18,7 +18,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from mdl_toolkit.compat.torchrun import agent_serves_store
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.errors import HostsDisagreeError, MdlError, ReplicasDifferError, Stopped
+from mdl_toolkit.errors import HostsDisagreeError, MdlError, ReplicasDifferError, Stopped, shortage
 from mdl_toolkit.terminal.ending import end_process
 from mdl_toolkit.terminal.interrupts import Interrupted, interrupted_anew, stop_code, stop_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
@@ -258,7 +258,7 @@ def _cause(error: BaseException, name: str) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, MdlError):
         return f"{name}: {error}", error.exit_code
-    return f"{name}: {type(error).__name__}: {error}", 1
+    return f"{name}: {shortage(error) or f'{type(error).__name__}: {error}'}", 1
 
 
 def _end_for_sure(code: int) -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from mdl_toolkit.data.input.records import Row
-from mdl_toolkit.errors import UserError
+from mdl_toolkit.errors import UserError, shortage
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.infer.journal.lines import RowResult, WindowLog
@@ -154,7 +154,8 @@ class WindowAnswers:
             except UserError as error:
                 self._fail(item.place, str(error))
             except Exception as error:  # whatever one row does, the others go on
-                self._fail(item.place, f"{type(error).__name__}: {' '.join(str(error).split())}")
+                plain = shortage(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+                self._fail(item.place, plain)
             else:
                 yield item.place, prompt
 

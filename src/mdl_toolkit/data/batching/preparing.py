@@ -18,7 +18,7 @@ from pathlib import Path
 from mdl_toolkit.data.batching.packing import Packed, pack, to_message
 from mdl_toolkit.data.child_process import receive, send, set_status, silence_libraries
 from mdl_toolkit.data.dataset.dataset import ClipDataset
-from mdl_toolkit.errors import DataError, MdlError
+from mdl_toolkit.errors import DataError, MdlError, shortage
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ def main(socket_fd: int, status_fd: int, place: int) -> None:
             return
         paths, audio_token_id = first[0]
         preparer = Preparer(paths, audio_token_id, lambda text: set_status(status_fd, place, text))
-        threading.Thread(target=_serve, args=(connection, preparer, tasks), daemon=True).start()
+        try:
+            threading.Thread(target=_serve, args=(connection, preparer, tasks), daemon=True).start()
+        except RuntimeError as error:
+            send(connection, BatchFailure(f"data worker {place}: {shortage(error) or error}", of_data=False))
+            return
         while (message := receive(connection)) is not None:
             tasks.put(message[0])
     except OSError:

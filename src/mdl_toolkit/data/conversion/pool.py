@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mdl_toolkit.data.child_process import ChildProcess, StatusLines, receive, send
-from mdl_toolkit.errors import MdlError
+from mdl_toolkit.errors import MdlError, shortage
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 
@@ -59,7 +59,8 @@ class _Worker(ChildProcess):
             super().__init__("mdl_toolkit.data.conversion.worker", (fd, place), share=(fd,))
         except OSError as error:
             raise MdlError(
-                f"a conversion worker can't be started ({error.strerror or error}); try fewer --num-workers"
+                f"a conversion worker can't be started ({shortage(error) or error.strerror or error}); "
+                "try fewer --num-workers"
             ) from error
 
 

@@ -9,6 +9,7 @@ import itertools
 import os
 import select
 import socket
+import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from mdl_toolkit.data.audio.load import AudioLimits, load_waveform
 from mdl_toolkit.data.audio.pcm16 import flac_bytes, is_silent, to_pcm16
 from mdl_toolkit.data.child_process import receive, send, set_status, silence_libraries
-from mdl_toolkit.errors import DataError
+from mdl_toolkit.errors import DataError, shortage
 
 #: Clips that a worker loads at a time.
 THREADS = 2
@@ -158,4 +159,10 @@ def main(socket_fd: int, status_fd: int, place: int) -> None:
             serve(connection, Loader(first[0], status_fd, place))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the pool has gone: nothing is left to do, and nobody to tell
+    except RuntimeError as error:
+        if (cause := shortage(error)) is None:
+            raise
+        sys.stderr.write(f"conversion worker {place}: {cause}\n")
+        sys.stderr.flush()
+        os._exit(1)
     os._exit(0)  # without waiting for clips that nobody wants any more

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mdl_toolkit.distributed.environment import ProcessRank, process_rank
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
-from mdl_toolkit.errors import MdlError
+from mdl_toolkit.errors import MdlError, first_error, shortage
 from mdl_toolkit.terminal.torchrun import report_failure
 
 if TYPE_CHECKING:
@@ -62,11 +62,15 @@ class Peer(ProcessRank):
         try:
             yield
         except Exception as error:
-            if self.world_size > 1:
-                text = " ".join(str(error).split()) or type(error).__name__
-                if isinstance(error, MdlError):
-                    error.args = (f"{self.name}: {text}",)
-                report_failure(f"{self.name}: {text}", getattr(error, "exit_code", 1))
+            if self.world_size == 1:
+                raise
+            short = shortage(error)
+            text = f"{self.name}: {short or ' '.join(str(error).split()) or type(error).__name__}"
+            report_failure(text, getattr(error, "exit_code", 1))
+            if short is not None and first_error(error) is error:
+                raise MdlError(text) from error
+            if isinstance(error, MdlError):
+                error.args = (text,)
             raise
 
     @contextmanager

@@ -24,7 +24,7 @@ from mdl_toolkit.data.batching.collate import PackedBatch
 from mdl_toolkit.data.batching.packing import BatchHeader
 from mdl_toolkit.data.batching.preparing import BatchFailure, Preparer
 from mdl_toolkit.data.child_process import ChildProcess, StatusLines, receive, send
-from mdl_toolkit.errors import DataError, MdlError
+from mdl_toolkit.errors import DataError, MdlError, shortage
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.progress import duration
 
@@ -161,7 +161,8 @@ class _DataWorker(ChildProcess):
             )
         except OSError as error:
             raise MdlError(
-                f"a data worker can't be started ({error.strerror or error}); try fewer --data-workers, or 0"
+                f"a data worker can't be started ({shortage(error) or error.strerror or error}); try fewer "
+                "--data-workers, or 0"
             ) from error
 
 
