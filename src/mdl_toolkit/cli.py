@@ -114,7 +114,7 @@ COMMANDS = {
         settings.OF_COMMAND["doctor"],
         "mdl_toolkit.doctor.run:doctor",
         "find what is wrong with this machine, or with all machines of a launch",
-        "nothing is left",
+        "it leaves nothing behind; the same command looks again",
         "mdl-toolkit doctor --output output/",
     ),
 }

@@ -64,6 +64,16 @@ def test_a_torch_that_can_t_be_loaded_is_a_finding(tmp_path: Path):
     assert any("libcudart.so.13" in text for text in texts)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_hosts_without_an_address_to_meet_at(rank: int, tmp_path: Path):
+    ranks = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    env = {name: value for name, value in os.environ.items() if name != "MASTER_ADDR"} | ranks
+    words = [sys.executable, "-m", "mdl_toolkit", "doctor"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    told = done.stdout if rank == 0 else done.stderr
+    assert done.returncode == 1 and "problem  rendezvous: " in told and "MASTER_ADDR is not set" in told
+
+
 def test_what_fails_or_hangs_while_looked_at_is_a_finding():
     def fails() -> Iterator[Finding]:
         yield Finding(OK, "", "the first half")

@@ -34,7 +34,8 @@ class Finding:
 
     def line(self, several: bool) -> str:
         """The finding for a person; it names the host where there are several."""
-        where = f"host {self.host}: " if several and self.host else ""
+        unnamed = several and self.host and f"host {self.host}" not in self.text
+        where = f"host {self.host}: " if unnamed else ""
         return f"{self.level:7}  {self.topic}: {where}{self.text}" + (
             f"; {self.remedy}" if self.remedy else ""
         )

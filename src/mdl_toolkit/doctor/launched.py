@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from mdl_toolkit.distributed.environment import is_slurm_task, is_started_by_torchrun, set_here
+from mdl_toolkit.distributed.environment import (
+    is_slurm_task,
+    is_started_by_torchrun,
+    knows_local_size,
+    set_here,
+)
 from mdl_toolkit.distributed.hosts import host_name
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.addresses import is_loopback, plain, resolved, with_port
 from mdl_toolkit.distributed.network.interfaces import check_interfaces, interface_addresses
-from mdl_toolkit.distributed.network.reach import address_remark, address_remedy
+from mdl_toolkit.distributed.network.reach import address_remark, address_remedy, is_for_every_host
 from mdl_toolkit.doctor.findings import OK, PROBLEM, WARNING, Finding
 from mdl_toolkit.errors import SettingsError
 
@@ -82,6 +87,9 @@ def rendezvous(launch: Launch, environ: Mapping[str, str]) -> Iterator[Finding]:
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     shown = with_port(address, port)
     remark = address_remark(address, launch, environ)
+    if remark is not None and not knows_local_size(environ) and is_for_every_host(address):
+        yield Finding(OK, "rendezvous", f"{shown}: each host itself, right where all processes are on one")
+        return
     if remark is not None:
         yield Finding(PROBLEM, "rendezvous", remark)
         return

@@ -20,7 +20,8 @@ from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.rendezvous import agree_on_start, open_store
 from mdl_toolkit.errors import MdlError
 
-_POLL = 0.05
+#: Seconds between two looks into the store, and for each process that looks: one server answers them all.
+_POLL, _POLL_PER_PROCESS = 0.05, 0.001
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Meeting:
         while not self.store.check([topic]):
             if time.monotonic() > until:
                 raise MdlError(f"rank 0 said nothing for {seconds:.0f} s")
-            time.sleep(_POLL)
+            time.sleep(max(_POLL, _POLL_PER_PROCESS * self.launch.world_size))
         return json.loads(self.store.get(topic))
 
 

@@ -59,28 +59,40 @@ def _with_others(
     """What is found together with the other processes of the launch.
 
     Raises:
-        MdlError: They could not be met. What was found here is printed, for no one else will.
+        MdlError: On others than rank 0: they could not be met. What was found here is printed then, for no
+            one else will.
     """
-    if any(finding.topic == "rendezvous" and finding.level == PROBLEM for finding in own.findings) and (
-        not os.environ.get("MASTER_ADDR")
-    ):
-        return own
+    try:
+        return _met(own, launch, settings, environ)
+    except MdlError as error:
+        if launch.rank == 0:
+            remedy = "is the command running on every host? There it says what it can't reach"
+            own.findings.append(Finding(PROBLEM, "processes", str(error), remedy, own.host))
+            return own
+        for finding in own.findings:
+            if finding.level != OK:
+                print_line(finding.line(True))
+        raise MdlError(f"{launch.name}: could not join the other processes: {error}") from None
+
+
+def _met(own: Examined, launch: Launch, settings: DoctorSettings, environ: Mapping[str, str]) -> Examined:
+    """Meet the others and look at all together.
+
+    Raises:
+        MdlError: They could not be met.
+    """
+    if not os.environ.get("MASTER_ADDR"):
+        raise MdlError("they are met nowhere without an address")
     try:
         from mdl_toolkit.doctor.together import examine_together
     except (ImportError, OSError, RuntimeError) as error:
-        own.findings.append(
-            Finding(PROBLEM, "processes", f"can't be met without torch ({error})", "", own.host)
-        )
-        return own
+        raise MdlError(f"they can't be met without torch ({error})") from None
     where = with_port(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
     waiting = with_remark(WaitingMessage(f"at {where}", environ), launch, environ)
     try:
         return examine_together(own, launch, settings.output, settings.wait, waiting)
     except MdlError as error:
-        for finding in own.findings:
-            if finding.level != OK:
-                print_line(finding.line(True))
-        raise MdlError(f"{launch.name}: could not join the other processes at {where}: {error}") from None
+        raise MdlError(f"at {where}: {error}") from None
 
 
 def look(settings: DoctorSettings, launch: Launch, environ: Mapping[str, str]) -> list[Finding]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,9 @@ def examine_together(
         On rank 0 all findings; on others those of this process.
 
     Raises:
-        MdlError: On others than rank 0: the processes could not meet. On rank 0 that is a finding.
+        MdlError: The processes could not meet.
     """
-    try:
-        meeting = meet(launch, wait, waiting)
-    except MdlError as error:
-        if launch.rank != 0:
-            raise
-        remedy = "is the command running on every host? There it says what it can't reach"
-        own.findings.append(Finding(PROBLEM, "processes", str(error), remedy, own.host))
-        return own
+    meeting = meet(launch, wait, waiting)
     return _examined(meeting, own, output)
 
 
@@ -123,6 +115,7 @@ def _follow(meeting: Meeting, secret: bytes) -> None:
     if meeting.hear("exchange", pairs.longest(len(roster["places"])) + 2 * _SOON):
         meeting.say("exchanged", exchange(meeting.store, meeting.launch))
     meeting.hear("end", EXCHANGE_SECONDS + 2 * _SOON)
+    meeting.say("ended", True)
 
 
 def _talk(rank: int, roster: dict[str, Any], secret: bytes) -> dict[str, Any]:
@@ -160,7 +153,9 @@ def _lead(meeting: Meeting, secret: bytes, output: Path | None) -> Examined:
         found.findings += judged_folder(output, present, talked)
     found.findings += _exchange(meeting, found.findings)
     meeting.announce("end", True)
-    time.sleep(0.5)  # where this process serves the store, the others hear it before it is gone
+    meeting.say("ended", True)
+    # Where this process serves the store, the others have to hear it before it is gone.
+    meeting.gather("ended", 5.0)
     return found
 
 

@@ -111,10 +111,11 @@ def test_a_host_without_a_network_says_so_and_the_first_says_who_is_missing(pair
         cut_off.ip("link", "set", cut_off.cable, "up")
     assert (first.code, second.code) == (1, 1), first.output + second.output
     ((_, said),) = _texts(_found(first), "problem", "processes")
-    assert said == "1 of 2 processes came within 15 s; rank 1 did not come"
-    assert "problem  rendezvous: host host-b: no network of host host-b leads to 10.0.0.1" in second.output
+    assert said == "at 10.0.0.1:29500: 1 of 2 processes came within 15 s; rank 1 did not come"
+    assert "problem  rendezvous: no network of host host-b leads to 10.0.0.1" in second.output
     assert (
-        "error: rank 1 (host host-b): could not join the other processes at 10.0.0.1:29500" in second.output
+        "error: rank 1 (host host-b): could not join the other processes: at 10.0.0.1:29500: "
+        in second.output
     )
 
 
