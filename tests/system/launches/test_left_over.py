@@ -34,7 +34,7 @@ def test_training_says_it_soon_hears_signals_meanwhile_and_goes_on_when_the_othe
     with launched(words, cwd=shop, env=_variables(rank, port)) as launch:
         launch.until(lambda: said in launch.output, "it says so")
         launch.signal(signal.SIGTERM)
-        assert launch.wait().code == 143
+        assert launch.wait().code == 4  # stopped, and nothing was there to save
     with launched(words, cwd=shop, env=_variables(rank, port)) as launch:
         launch.until(lambda: said in launch.output, "it says so again")
         with launched(words, cwd=shop, env=_variables(1 - rank, port)) as other:
@@ -49,7 +49,7 @@ def test_an_address_that_leads_nowhere_is_named_too(address: str, shop: Path):
     with launched([*TRAIN, "--output", "nowhere/"], cwd=shop, env=variables) as launch:
         launch.until(lambda: f"missing: rank 1) at {address}:" in launch.output, "it says so")
         launch.signal(signal.SIGTERM)
-        assert launch.wait().code == 143
+        assert launch.wait().code == 4  # stopped, and nothing was there to save
     assert "c10d" not in launch.output  # torch's own warnings
 
 
