@@ -182,7 +182,8 @@ def test_the_process_with_the_cause_is_seen_to_end_first(
         raise cause if isinstance(cause, Stopped) else RuntimeError("Connection closed by peer")
     watch.stop()
     assert left.value.code == (143 if stopped else 2)
-    assert len(slept) == waits and all(seconds > 20 for seconds in slept)
+    # Of a stop that all have agreed to nothing is to be found out, and it may be torchrun that was told to.
+    assert len(slept) == waits and all((seconds <= 5) if stopped else (seconds > 20) for seconds in slept)
 
 
 def test_without_memory_for_a_thread_it_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

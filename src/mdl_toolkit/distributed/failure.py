@@ -187,7 +187,7 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
             raise
         if watch.node == 0:
             with interrupted_anew():
-                let_cause_end_first()
+                let_cause_end_first(GRACE)  # a torchrun that was told to stop itself sends no further signal
         raise SystemExit(stopped.exit_code) from None
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:

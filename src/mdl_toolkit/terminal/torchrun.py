@@ -83,17 +83,20 @@ def head_start() -> float:
     return _HEAD_START_SECONDS if _STARTED_BY_TORCHRUN in os.environ else 0.0
 
 
-def let_cause_end_first() -> bool:
+def let_cause_end_first(at_most: float = _HEAD_START_SECONDS) -> bool:
     """Under torchrun, wait for the end that the process with the cause brings; elsewhere do nothing.
 
     That end is a SIGTERM from torchrun. It ends the waiting, and this process has nothing to say of it.
+
+    Args:
+        at_most: Seconds after which it waits no longer.
 
     Returns:
         Whether it came.
     """
     try:
         if seconds := head_start():
-            time.sleep(seconds)
+            time.sleep(min(seconds, at_most))
     except KeyboardInterrupt:
         return True
     return False
