@@ -122,7 +122,7 @@ def test_mkl_has_chosen_its_vector_functions_when_the_model_is_imported() -> Non
     if told is None:
         pytest.skip("this torch doesn't say where MKL stores its choice")
     before, imported, after = told
-    assert before == -1, "torch or transformers make the choice themselves"
+    assert before in (-1, imported)  # not yet, or by libraries that are imported in one thread too
     assert imported >= 0 and imported == after
 
 
