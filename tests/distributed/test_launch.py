@@ -241,3 +241,12 @@ class TestAccelerateConfigs:
     def test_what_is_not_offered(self, environment: dict[str, str], words: str) -> None:
         with pytest.raises(SettingsError, match=words):
             read_launch(environment)
+
+
+def test_torchrun_counts_machines_with_unequal_numbers_of_processes() -> None:
+    given = {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    told = {"GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}
+    launch = read_launch({**given, **told, "TORCHELASTIC_RUN_ID": "job"})
+    assert (launch.node, launch.nodes) == (1, 2)
+    launch = read_launch({**given, **told})  # left over: without torchrun they mean nothing
+    assert (launch.node, launch.nodes) == (0, 1)

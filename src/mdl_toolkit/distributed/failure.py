@@ -83,7 +83,7 @@ class FailureWatch:
     @property
     def node(self) -> int:
         """The number of this process's machine."""
-        return self.launch.rank // self.launch.local_world_size
+        return self.launch.node
 
     def start(self) -> None:
         """Start watching."""

@@ -65,7 +65,7 @@ def meet(
         waiting(missing)
 
     try:
-        if problem is not None and launch.rank >= launch.local_world_size:
+        if problem is not None and launch.node > 0:
             raise problem
         launch_ids = ids_of_launch(launch, store)
         # Where rank 0 is on this host it has most likely found the same, and speaks for both.

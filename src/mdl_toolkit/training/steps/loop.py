@@ -385,7 +385,9 @@ class Loop:
         if not self._unsaved():
             if step == self._resumed_at:
                 way_on = "the same command resumes it again"
-            raise Stopped(number, f"stopped at step {step}, which was saved already; {way_on}")
+            raise Stopped(
+                number, f"stopped at step {step}, which was saved already (checkpoint-{step}); {way_on}"
+            )
         try:
             saved = self._save_steps(signals)
         except MdlError as error:
