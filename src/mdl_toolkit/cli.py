@@ -21,7 +21,15 @@ from mdl_toolkit.distributed.environment import (
     process_rank,
 )
 from mdl_toolkit.distributed.joining.early import has_begun_joining, tell_others
-from mdl_toolkit.errors import ExitCode, MdlError, SettingsError, describe_exit_codes, first_error, shortage
+from mdl_toolkit.errors import (
+    ExitCode,
+    MdlError,
+    SettingsError,
+    Stopped,
+    describe_exit_codes,
+    first_error,
+    shortage,
+)
 from mdl_toolkit.settings import options
 from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
@@ -198,7 +206,7 @@ def _prints_for_machine(cause: str, exit_code: int) -> bool:
 
 
 def _report(error: MdlError) -> int:
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = _with_host(error, str(error).splitlines() or [type(error).__name__])
     prints = _prints_for_machine("\n".join(lines), error.exit_code)
     if isinstance(error, SettingsError):
         # All processes of a launch have the same options: one on each machine says what is wrong with them,
@@ -211,6 +219,20 @@ def _report(error: MdlError) -> int:
     else:
         console.print_line(f"{error.state}: " + "\n".join(lines))
     return error.exit_code
+
+
+def _with_host(error: MdlError, lines: list[str]) -> list[str]:
+    """The lines of an error with the name of this process, where the launch has several hosts.
+
+    Processes that have joined name themselves.
+    """
+    try:
+        process = process_rank()
+    except SettingsError:
+        return lines
+    if process.nodes == 1 or has_begun_joining() or isinstance(error, Stopped):
+        return lines
+    return [line if line.startswith(process.name) else f"{process.name}: {line}" for line in lines]
 
 
 def _tell_others(error: BaseException, argv: list[str]) -> None:

@@ -72,7 +72,8 @@ def meet(
         start = agree_on_start(store, launch, JOIN_TIMEOUT, wait, problem=problem)
     except OtherEnded as ended:
         if serves_here(launch):  # the store may go with this process
-            notices.wait_until_heard(ended.number, launch.world_size - 1, time.monotonic() + _HEAR_SECONDS)
+            there = set(ready_processes(store)) - {ended.notice.rank}
+            notices.wait_until_heard(ended.number, len(there), time.monotonic() + _HEAR_SECONDS)
         raise
     except BaseException as error:
         named = _with_name(error, store, launch)
