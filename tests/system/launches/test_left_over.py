@@ -56,9 +56,10 @@ def test_an_address_that_leads_nowhere_is_named_too(address: str, shop: Path):
 def test_inference_says_it_too(shop: Path):
     words = ["mdl-toolkit", "inference", "test.csv", "--model-name", "alone/final", "--output"]
     for rank, what in ((0, "to start"), (1, "to begin")):
-        said = f"waiting for 1 other process {what}, from RANK/WORLD_SIZE in the environment"
+        said = f"waiting for 1 other process {what}: rank {1 - rank}"
         with launched([*words, f"waited-{rank}.csv"], cwd=shop, env=_variables(rank, 1)) as launch:
             launch.until(lambda: said in launch.output, "it says so")  # noqa: B023 -- called before the next round
+            assert ", from RANK/WORLD_SIZE in the environment" in launch.output
             launch.signal(signal.SIGTERM)
             assert launch.wait().code == 143, launch.output
 
