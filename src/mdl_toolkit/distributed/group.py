@@ -241,7 +241,7 @@ def _require_one_kind(store: Store, launch: Launch, device: torch.device) -> Non
     if len(found) == 1:
         return
     until = time.monotonic() + 5.0
-    while store.add("device/seen", 0) < launch.world_size and time.monotonic() < until:
+    while launch.rank == 0 and store.add("device/seen", 0) < launch.world_size and time.monotonic() < until:
         time.sleep(0.02)  # without torchrun's agent the store ends with rank 0
     raise SettingsError(
         [
