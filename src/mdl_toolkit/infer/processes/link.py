@@ -162,8 +162,8 @@ class Link:
             self._seen[rank] = (sign, now)
         elif now - since > _LOST_SECONDS:
             raise PeerLostError(
-                f"nothing was heard of {self.name(rank)} for {duration(_LOST_SECONDS)}: it is frozen, or its "
-                "host can't be reached. What was done is kept: start the same command again"
+                f"nothing was heard of {self.name(rank)} for {duration(_LOST_SECONDS)}: it was killed, is "
+                "frozen, or its host can't be reached. What was done is kept: start the same command again"
             )
 
 
