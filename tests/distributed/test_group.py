@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from mdl_toolkit.distributed import rendezvous
-from mdl_toolkit.distributed.failure import Failure, FailureWatch, end_together, is_peer_loss
+from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.group import Ranks, choose_device, joined
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.errors import SettingsError, Stopped
+from mdl_toolkit.distributed.peers.reports import Failure
+from mdl_toolkit.distributed.peers.troubles import is_peer_loss
+from mdl_toolkit.errors import PeerLostError, SettingsError, Stopped
 from support.processes.ranks import ROOT, start_ranks
 
 PEERS = str(ROOT / "tests" / "support" / "processes" / "peers.py")
@@ -96,11 +98,9 @@ def test_a_bug_shows_where_it_is() -> None:
 def test_a_killed_process_is_missed() -> None:
     (first_code, first), (second_code, second) = start_ranks([PEERS, "killed", "1"], 2)
     assert second_code == -9 and not second
-    assert first_code == 1
-    assert (
-        len(lines(first)) == 1
-        and f"{named(0)}: another process of the run ended without an error message" in first
-    )
+    assert first_code == PeerLostError.exit_code
+    (said,) = lines(first)
+    assert f"{named(1)} is gone, without an error message" in said
 
 
 def test_stopping_together_is_no_failure() -> None:

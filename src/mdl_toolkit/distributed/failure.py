@@ -1,83 +1,83 @@
-"""The failure of one process ends the whole run at once, and its cause is the last thing printed."""
+"""The failure of one process ends the whole run at once, and its cause is the last thing printed.
+
+A process that is lost without a word is missed by the others (``peers/``), and that ends the run too.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 import torch
-import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from mdl_toolkit.compat.torchrun import agent_serves_store
+from mdl_toolkit.compat.torch_gloo import GlooConnections
+from mdl_toolkit.distributed.hosts import host_name
 from mdl_toolkit.distributed.launch import Launch
-from mdl_toolkit.errors import HostsDisagreeError, MdlError, ReplicasDifferError, Stopped, shortage
+from mdl_toolkit.distributed.peers.launcher import Launcher
+from mdl_toolkit.distributed.peers.reports import GRACE, Failure, Reports
+from mdl_toolkit.distributed.peers.silence import Loss
+from mdl_toolkit.distributed.peers.troubles import Trouble, first_line, is_peer_loss, trouble_of
+from mdl_toolkit.distributed.peers.watch import Exchange, Peers
+from mdl_toolkit.errors import (
+    HostsDisagreeError,
+    MdlError,
+    PeerLostError,
+    ReplicasDifferError,
+    Stopped,
+    shortage,
+)
 from mdl_toolkit.terminal.ending import end_process
-from mdl_toolkit.terminal.interrupts import Interrupted, interrupted_anew, stop_code, stop_line
+from mdl_toolkit.terminal.interrupts import Interrupted, current, interrupted_anew, stop_code, stop_line
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger
 from mdl_toolkit.terminal.torchrun import head_start, let_cause_end_first, report_failure
 
 logger = get_logger(__name__)
 
-_CLAIM, _CAUSE, _HEARD = "failure/claim", "failure/cause", "failure/heard"
 #: Seconds between two looks at whether another process has failed.
 INTERVAL = 1.0
-#: Seconds that a process gets to end by itself once another one has failed.
-GRACE = 5.0
+#: Seconds that a process gets to come to an exchange, where it is freed, once another one is lost; and that
+#: the others then wait for rank 0, which may be saving.
+REACH, LINGER = 60.0, 30.0
 #: How many looks in a row may fail before the store counts as lost.
 _MISSES = 5
-
-# What Gloo, NCCL and the store say when the process at the other end is gone.
-_PEER_LOST = (
-    "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
-    "socket timeout", "remote process exited", "ncclremoteerror", "communicator was aborted",
-    "failed to recv", "failed to send", "timed out waiting", "application timeout", "nccl operation",
-    "sendbytes failed", "recvbytes failed",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What the first process that failed reports to the others.
-
-    Attributes:
-        rank: The rank of the process.
-        node: The number of its machine.
-        code: Its exit code.
-        message: What went wrong.
-    """
-
-    rank: int
-    node: int
-    code: int
-    message: str
 
 
 class FailureWatch:
     """Reports a failure of this process to the others, and ends this process when another one has failed.
 
-    A process that waits in a collective for one that is gone notices nothing for half an hour (NCCL), and
-    hears no signal either. So a thread watches the group's store, and can end the process.
+    A process that waits in a collective for one that is gone notices nothing for half an hour, and hears no
+    signal either. So threads watch the group's store, the signs of life of the others and the launcher, and
+    can end the process.
+
+    Args:
+        store: The store of the group.
+        launch: The launch.
+        connections: The connections of the group, to be shut down when a process is lost.
 
     Attributes:
         started: Whether this process has been in a group.
+        peers: The other processes; ``None`` until :meth:`watch_peers`.
+        left: What is left of the run's work when a process is lost; it ends the message.
     """
 
     started = False
 
-    def __init__(self, store: Store, launch: Launch) -> None:
-        self.launch = launch
-        self._store = PrefixStore("mdl-toolkit", store)
-        self._ended = threading.Event()
-        self._heard: Failure | None = None
+    def __init__(self, store: Store, launch: Launch, connections: GlooConnections | None = None) -> None:
+        self.launch, self.left = launch, ""
+        self.peers: Peers | None = None
+        self._reports = Reports(PrefixStore("mdl-toolkit", store), launch)
+        self._connections = connections or GlooConnections()
+        self._ended, self._caught = threading.Event(), threading.Event()
         self._said = threading.Lock()
+        self._launcher = Launcher()
+        self._held = 0
         self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
 
     @property
@@ -89,11 +89,23 @@ class FailureWatch:
         """Start watching."""
         FailureWatch.started = True
         self._thread.start()
+        threading.Thread(target=self._watch_launcher, name="launcher-watch", daemon=True).start()
+
+    def watch_peers(self, ranks: Exchange, timeout: float) -> None:
+        """Watch the signs of life of the others; every process calls it at the same point.
+
+        Args:
+            ranks: The processes.
+            timeout: Seconds of silence after which a process is given up.
+        """
+        self.peers = Peers(ranks, self.launch, timeout, self._end_after_loss)
 
     def stop(self) -> None:
         """Stop watching; to be called when every process is known to be done."""
         self._ended.set()
-        self._thread.join()
+        if self.peers is not None:
+            self.peers.end()
+        self._thread.join(INTERVAL + 1)
 
     def report(self, code: int, message: str) -> Failure | None:
         """Report to the others why this process failed.
@@ -101,56 +113,123 @@ class FailureWatch:
         Returns:
             The failure of the process that failed first, if that isn't this one.
         """
-        failure = Failure(self.launch.rank, self.node, code, message)
-        try:
-            if self._store.add(_CLAIM, 1) == 1:
-                self._store.set(_CAUSE, json.dumps(asdict(failure)))
-                self._wait_until_heard()
-                return None
-        except RuntimeError:
-            return self._heard  # the store is gone: every process reports for itself what it knows
-        return self.first(5.0) or failure
+        return self._reports.report(code, message, self._lost())
 
     def first(self, patience: float) -> Failure | None:
         """The first failure that a process has reported, after waiting for one up to ``patience`` seconds."""
-        until = time.monotonic() + patience
-        while True:
-            try:
-                if self._store.check([_CAUSE]):
-                    return self._hear()
-            except RuntimeError:
-                return self._heard
-            if time.monotonic() >= until:
-                return None
-            time.sleep(0.1)
+        return self._reports.first(patience, self._lost())
 
-    def _hear(self) -> Failure:
-        failure = Failure(**json.loads(self._store.get(_CAUSE)))
-        if failure.rank != self.launch.rank and self._heard is None:
-            self._heard = failure
-            self._store.add(_HEARD, 1)
-        return failure
+    def _lost(self) -> Loss | None:
+        return self.peers.loss if self.peers is not None else None
 
-    def _wait_until_heard(self) -> None:
-        """Wait until the others have read the report: the store may end with rank 0, or with its launcher."""
-        if self.launch.rank != 0 or (agent_serves_store() and self.launch.nodes == 1):
-            return
-        until = time.monotonic() + GRACE
-        while self._store.add(_HEARD, 0) < self.launch.world_size - 1 and time.monotonic() < until:
-            time.sleep(0.1)
+    def let_cause_end_first(self, at_most: float = math.inf) -> None:
+        """Let the launcher see the process with the cause end before this one; not where it is gone.
+
+        Args:
+            at_most: Seconds after which it waits no longer.
+        """
+        if not self._launcher.is_gone:
+            let_cause_end_first(at_most)
 
     def print_remote(self, failure: Failure) -> None:
         """Print the failure of another machine, once on this one; on its own it is printed already."""
-        if failure.node != self.node and self.launch.local_rank == 0 and self._said.acquire(blocking=False):
+        if failure.node != self.node and self.speaks and self._said.acquire(blocking=False):
             logger.error(failure.message, extra=EVERYWHERE)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process prints what concerns its whole machine."""
+        return self.peers.speaks() if self.peers is not None else self.launch.local_rank == 0
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an error of this process only means that another one is lost."""
+        if isinstance(error, KeyboardInterrupt) and error.__context__ is not None:
+            # A launcher that has seen another process end tells this one to stop, which it is about to do.
+            error = error.__context__
+        known = self.peers is not None and self.peers.loss is not None
+        return (
+            isinstance(error, PeerLostError) or is_peer_loss(error) or (known and type(error) is RuntimeError)
+        )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block this process is saving: the loss of another one doesn't end it."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    def caught(self) -> Failure | None:
+        """Find out what a lost peer was lost for.
+
+        Returns:
+            The failure that a process has reported; ``None`` where none has, and this process is to say
+            itself what it knows. Processes other than rank 0 wait until that one has saved.
+        """
+        self._caught.set()
+        until = time.monotonic() + GRACE
+        while (failure := self.first(0.0)) is None and time.monotonic() < until:
+            if self.peers is None or self.peers.loss_within(0.1) is not None:
+                break
+        loss = self.peers.loss if self.peers is not None else None
+        if failure is None and self.peers is not None and loss is not None and 0 not in loss.ranks:
+            self.peers.wait_for_main(LINGER)
+        return failure or self.first(0.5)
+
+    def loss_cause(self, error: BaseException | None) -> tuple[str, int]:
+        """The line for a lost peer, as far as this process knows about it, and the exit code."""
+        return f"{self._loss(error)}{self.left}", PeerLostError.exit_code
+
+    def _loss(self, error: BaseException | None) -> str:
+        if self.peers is not None and self.peers.loss is not None:
+            return self.peers.message()
+        own = self.launch.name
+        detail = f" ({first_line(error)})" if error is not None else ""
+        if error is not None and trouble_of(error) is Trouble.UNREACHABLE:
+            return (
+                f"{own}: another process of the run can't be reached: is its host up, and the network "
+                f"between them?{detail}"
+            )
+        if self.peers is not None and self.peers.hears:
+            return (
+                f"{own}: a connection to another process of the run was closed, and that process is alive: "
+                f"does a firewall end connections?{detail}"
+            )
+        return (
+            f"{own}: another process of the run ended without an error message; it may have been killed, "
+            f"by the machine's out-of-memory killer for example{detail}"
+        )
+
+    def _end_after_loss(self, loss: Loss) -> None:
+        """Free the main thread from its collective; end the process where it doesn't end itself."""
+        if loss.gone and self.first(INTERVAL) is not None:
+            return  # it has said why, and that ends this process
+        freed = self._connections.shut_down(int(os.environ["MASTER_PORT"]))
+        until = time.monotonic() + (REACH if freed and not torch.cuda.is_available() else GRACE)
+        while time.monotonic() < until or self._held:
+            if self._ended.wait(0.1) or self._caught.is_set():
+                return
+        cause, code = self.loss_cause(None)
+        report_failure(cause)
+        if self.speaks:
+            logger.error(cause, extra=EVERYWHERE)
+        end_process(code, exit_functions=False)
 
     def _watch(self) -> None:
         misses = 0
         while not self._ended.wait(INTERVAL):
+            if self._launcher.is_gone or self._reports.silent:
+                return  # the store has gone with it
             try:
-                failed, misses = self._store.check([_CAUSE]), 0
+                failed, misses = self._reports.are_there(), 0
             except RuntimeError:
                 failed, misses = False, misses + 1
+                if self.peers is not None and self.peers.hears:
+                    # It has gone with the launcher of another host. The processes still hear each other, and
+                    # each further attempt would print a stack of C++.
+                    self._reports.silent = True
+                    return
             if failed or misses >= _MISSES:
                 break
         else:
@@ -161,12 +240,32 @@ class FailureWatch:
         patience = head_start() if failure is not None and failure.node == self.node else 0.0
         if self._ended.wait(max(GRACE, patience)):
             return
+        while self._held:
+            time.sleep(0.1)
         if failure is None:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            failure = Failure(-1, -1, 1, f"{self.launch.name}: lost the run's rendezvous at {where}")
+            failure = Failure(
+                -1,
+                -1,
+                PeerLostError.exit_code,
+                f"{self.launch.name}: lost the run's rendezvous at {where}",
+            )
         report_failure(failure.message, failure.code, follows=True)
         self.print_remote(failure)
         end_process(failure.code, exit_functions=False)
+
+    def _watch_launcher(self) -> None:
+        """Ask this process to stop, as a signal does, when its launcher alone was killed."""
+        while not self._ended.wait(INTERVAL):
+            if self._launcher.is_gone:
+                if self.launch.local_rank == 0:
+                    logger.warning(
+                        f"host {host_name()}: the launcher of this run is gone; its processes stop, as after "
+                        "SIGTERM",
+                        extra=EVERYWHERE,
+                    )
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 @contextlib.contextmanager
@@ -187,39 +286,49 @@ def end_together(watch: FailureWatch) -> Iterator[None]:
             raise
         if watch.node == 0:
             with interrupted_anew():
-                let_cause_end_first(GRACE)  # a torchrun that was told to stop itself sends no further signal
+                watch.let_cause_end_first(
+                    GRACE
+                )  # a torchrun that was told to stop itself sends no further signal
         raise SystemExit(stopped.exit_code) from None
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
-        when = time.time()
-        first = watch.first(5.0) if is_peer_loss(error) else None
-        cause, code = _cause(error, watch.launch.name)
+        when, lost = time.time(), watch.is_loss(error)
+        with _undisturbed() if lost else contextlib.nullcontext():
+            first = watch.caught() if lost else None
+        cause, code = watch.loss_cause(error) if lost else _cause(error, watch.launch.name)
         if first is None:
             first = watch.report(code, cause)
         if first is not None:
             report_failure(first.message, first.code, follows=True)
             watch.print_remote(first)
             if first.node == watch.node:
-                let_cause_end_first()
+                watch.let_cause_end_first()
             _end_for_sure(first.code)
             raise SystemExit(first.code) from None
-        report_failure(cause, code, follows=is_peer_loss(error), when=when)  # one that is gone was earlier
+        report_failure(cause, code, follows=lost, when=when)  # one that is gone was earlier
         _end_for_sure(code)
-        if is_peer_loss(error):
-            raise MdlError(cause) from None
-        if isinstance(error, MdlError):
-            error.args = (cause,)
-        raise
+        told = _with_cause(error, cause) if not lost else PeerLostError(cause)
+        if told is error:
+            raise
+        raise (told if not lost or watch.speaks else SystemExit(code)) from None
 
 
-def is_peer_loss(error: BaseException) -> bool:
-    """Whether an error only means that another process is gone."""
-    if isinstance(error, MdlError) or not isinstance(error, RuntimeError):
-        return False
-    backend = getattr(dist, "DistError", ())
-    text = str(error).lower()
-    return isinstance(error, backend) or any(words in text for words in _PEER_LOST)
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within the block a first signal does nothing: this process is ending already."""
+    listener = current()
+    with listener.answered_by(lambda _: None) if listener is not None else contextlib.nullcontext():
+        yield
+
+
+def _with_cause(error: BaseException, cause: str) -> BaseException:
+    """The error to end with: the same one, but for those whose own words say nothing to a person."""
+    if trouble_of(error) is Trouble.DISAGREE:
+        return HostsDisagreeError([cause])
+    if isinstance(error, MdlError):
+        error.args = (cause,)
+    return error
 
 
 def leave_group() -> None:
@@ -242,12 +351,11 @@ def leave_group() -> None:
 
 def _cause(error: BaseException, name: str) -> tuple[str, int]:
     """The line for a failure of the process of this name, and its exit code."""
-    if is_peer_loss(error):
-        detail = (str(error).splitlines() or [""])[0]
+    if trouble_of(error) is Trouble.DISAGREE:
         return (
-            f"{name}: another process of the run ended without an error message; it may have been "
-            f"killed, by the machine's out-of-memory killer for example ({detail})"
-        ), 1
+            f"{name}: the processes of the run disagree about what they exchange: were all started with the "
+            f"same options, data and versions? ({first_line(error)})"
+        ), HostsDisagreeError.exit_code
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
         return f"{name}: {stop_line(number)}", stop_code(number)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from mdl_toolkit.compat.torch_gloo import GlooConnections
 from mdl_toolkit.distributed.environment import has_gpu_to_itself
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
@@ -26,6 +27,7 @@ from mdl_toolkit.distributed.joining.meeting import meet, meeting
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.network.interfaces import choose_interface
 from mdl_toolkit.distributed.network.reach import with_remark
+from mdl_toolkit.distributed.peers.watch import PEER_TIMEOUT
 from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, export_address, ids_of_launch
 from mdl_toolkit.distributed.stops import stops_passed_on
 from mdl_toolkit.distributed.waiting import WaitingMessage
@@ -61,11 +63,12 @@ class Ranks:
         device: torch.device,
         group: dist.ProcessGroup | None = None,
         launch_ids: Collection[str] = (),
+        watch: FailureWatch | None = None,
     ) -> None:
         self.rank, self.world_size = launch.rank, launch.world_size
         self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
         self.device = device
-        self._group = group
+        self._group, self._watch = group, watch
         told = self.gather_objects((host_name(), tuple(launch_ids)))
         self.hosts: tuple[str, ...] = tuple(host for host, _ in told)
         self.launch_ids = frozenset(each for _, ids in told for each in ids)
@@ -73,6 +76,28 @@ class Ranks:
     def name(self, rank: int) -> str:
         """A process as messages name it: ``rank 3 (host node-b)``."""
         return rank_on_host(rank, self.hosts[rank] if rank < len(self.hosts) else host_name())
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an error of an exchange only means that another process is gone or can't be reached."""
+        return self._watch is not None and self._watch.is_loss(error)
+
+    @property
+    def peer_is_lost(self) -> bool:
+        """Whether another process is known to be lost: the next exchange will fail."""
+        return (
+            self._watch is not None and self._watch.peers is not None and self._watch.peers.loss is not None
+        )
+
+    @contextlib.contextmanager
+    def saving_alone(self) -> Iterator[None]:
+        """Within the block this process saves, after another one was lost, and isn't ended for that."""
+        with self._watch.held() if self._watch is not None else contextlib.nullcontext():
+            yield
+
+    def tell_after_loss(self, left: str) -> None:
+        """Say what is left of the run's work; it ends the message about the lost process."""
+        if self._watch is not None:
+            self._watch.left = left
 
     @property
     def prefix(self) -> str:
@@ -129,7 +154,9 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
+def joined(
+    launch: Launch, problem: MdlError | None = None, peer_timeout: float = PEER_TIMEOUT
+) -> Iterator[Ranks]:
     """Join the other processes and end with them: when one fails, all end at once with its cause.
 
     The device of this process is set before the group exists, so that nothing lands on another's GPU.
@@ -137,6 +164,7 @@ def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
     Args:
         launch: The ranks of this process.
         problem: Why this process can't take part. The others are told of it, and it is raised.
+        peer_timeout: Seconds of silence after which a process is given up; rank 0's counts for all.
 
     Yields:
         The processes of the run.
@@ -152,17 +180,18 @@ def joined(launch: Launch, problem: MdlError | None = None) -> Iterator[Ranks]:
             raise problem
         yield Ranks(launch, device, launch_ids=ids_of_launch(launch))
         return
-    store, launch_ids = _join_group(launch, device, problem)
-    group = (
-        dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-        if device.type == "cuda"
-        else dist.group.WORLD
-    )
+    connections = GlooConnections()
+    store, launch_ids = _join_group(launch, device, connections, problem)
+    group: dist.ProcessGroup | None = dist.group.WORLD
+    if device.type == "cuda":
+        with connections.being_made():
+            group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     _register_with_accelerate(device)
-    watch = FailureWatch(store, launch)
+    watch = FailureWatch(store, launch, connections)
     watch.start()
     with end_together(watch), stops_passed_on(store):
-        ranks = Ranks(launch, device, group, launch_ids)
+        ranks = Ranks(launch, device, group, launch_ids, watch)
+        watch.watch_peers(ranks, peer_timeout)
         yield ranks
         ranks.barrier()
     watch.stop()
@@ -191,13 +220,14 @@ def choose_device(launch: Launch) -> torch.device:
 
 
 def _join_group(
-    launch: Launch, device: torch.device, problem: MdlError | None = None
+    launch: Launch, device: torch.device, connections: GlooConnections, problem: MdlError | None = None
 ) -> tuple[Store, Sequence[str]]:
     """Join the default process group; the store of this start, and what this process knows its launch by.
 
     Args:
         launch: The ranks of this process.
         device: Its device.
+        connections: Takes note of the group's connections.
         problem: Why this process can't take part; the others are told, and it is raised.
     """
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
@@ -210,14 +240,15 @@ def _join_group(
         store, launch_ids = meet(launch, message, waiting, problem)
         _require_one_kind(store, launch, device)
         choose_interface(store, launch)
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=PrefixStore("group", store),
-            rank=launch.rank,
-            world_size=launch.world_size,
-            timeout=COLLECTIVE_TIMEOUT,
-            device_id=device if device.type == "cuda" else None,
-        )
+        with connections.being_made():
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=PrefixStore("group", store),
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=COLLECTIVE_TIMEOUT,
+                device_id=device if device.type == "cuda" else None,
+            )
     return store, launch_ids
 
 

@@ -385,6 +385,15 @@ class TrainSettings(ConvertOptions):
         resume="free",
         hosts="same",
     )
+    peer_timeout: float = option(
+        120.0,
+        "Seconds of silence after which another process of a run counts as lost: more than any pause that "
+        "its hosts and the network make.",
+        group="output",
+        low=5,
+        resume="free",
+        hosts="free",
+    )
     on_nonfinite: str = option(
         "stop",
         "If a loss or gradient is NaN or infinite: stop before the update, or skip that update and go on.",

@@ -85,7 +85,7 @@ def train_ready(ready: Ready) -> None:
             report_failure(str(error), error.exit_code)
             raise
         problem = error  # raised when the main process can hear of it
-    with joined(ready.launch, problem) as ranks:
+    with joined(ready.launch, problem, ready.settings.peer_timeout) as ranks:
         assert prepared is not None, "the problem was raised"
         prepared.require_agreement(ready.settings, ranks)
         lock = output_lock(ready.settings.output) if ranks.is_main else nullcontext()
@@ -195,7 +195,6 @@ def _assemble(
         newest=start.checkpoint if start is not None else None,
     )
     evaluation = _evaluation(settings, ranks, prepared, evaluation_batches)
-    reporter = _reporter(settings, ranks, prepared, progress)
     loop = Loop(
         settings=settings,
         ranks=ranks,
@@ -205,13 +204,14 @@ def _assemble(
         order=order,
         rates=rates,
         load=batches,
-        reporter=reporter,
+        reporter=_reporter(settings, ranks, prepared, progress),
         save=checkpointer.save,
+        save_alone=checkpointer.save_alone,
         evaluation=evaluation,
         progress=progress,
         flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
     )
-    return _Run(wrapped, optimizer, checkpointer, manifest, evaluation, reporter, loop, loading_peak)
+    return _Run(wrapped, optimizer, checkpointer, manifest, evaluation, loop.reporter, loop, loading_peak)
 
 
 def _train_and_write(

@@ -45,6 +45,14 @@ class Host:
         """Change the host's network: what comes after ``ip``."""
         subprocess.run([*self.prefix, "ip", *words], check=True, capture_output=True)
 
+    def unplug(self) -> None:
+        """Take out the cable: what is sent to or from this host gets lost from now on."""
+        self.ip("link", "set", self.cable, "down")
+
+    def plug(self) -> None:
+        """Put the cable in again."""
+        self.ip("link", "set", self.cable, "up")
+
 
 @contextmanager
 def two_hosts(

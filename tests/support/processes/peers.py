@@ -36,9 +36,41 @@ def fail(ranks: Any, chosen: int) -> None:
         raise DataError("train.csv row 17 (a.wav): is empty")
 
 
+def frees_itself() -> None:
+    """Wait in a collective that rank 1 never comes to, and be freed by a thread."""
+    import threading
+
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    from mdl_toolkit.compat.torch_gloo import GlooConnections
+    from mdl_toolkit.distributed.peers.troubles import trouble_of
+
+    launch, connections = read_launch(), GlooConnections()
+    port = int(os.environ["MASTER_PORT"])
+    store = TCPStore("127.0.0.1", port, 2, launch.rank == 0)
+    with connections.being_made():
+        dist.init_process_group("gloo", store=store, rank=launch.rank, world_size=2)
+    dist.barrier()
+    if launch.rank == 1:
+        store.wait(["freed"])
+        os._exit(0)
+    threading.Timer(1.0, connections.shut_down, (port,)).start()
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        trouble = trouble_of(error)
+        assert trouble is not None, error
+        store.set("freed", "yes")
+        print(f"freed: {trouble.name}, the store answers", flush=True)
+        os._exit(0)
+
+
 def main(what: str, chosen: int) -> None:
     if what == "a GPU on one" and os.environ["RANK"] == str(chosen):
         group.choose_device = lambda launch: torch.device("cuda", 0)
+    if what == "frees itself":
+        frees_itself()
     with joined(read_launch()) as ranks:
         ranks.barrier()
         if what == "talk":

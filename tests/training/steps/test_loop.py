@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mdl_toolkit.training.steps.loop import seed_dropout
+from mdl_toolkit.training.steps.pending import seed_dropout
 
 
 def test_dropout_is_seeded_by_place_alone():

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mdl_toolkit.distributed.group import Ranks
-from mdl_toolkit.errors import ModelError
+from mdl_toolkit.errors import MdlError, ModelError
 from mdl_toolkit.model_folders.export import write_trained
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
@@ -93,15 +93,9 @@ class Checkpointer:
             MdlError: It could not be written; older checkpoints are intact.
         """
         self.refuse_drift(f"step {progress.step}")
-        path = self.output / f"checkpoint-{progress.step}"
+        path = self._path(progress)
         if self.ranks.is_main:
-            with new_checkpoint(self.output, progress.step) as folder:
-                trained = trained_weights(self.wrapped.model, self.settings)
-                manifest = self._manifest(trained.kind, progress)
-                write_trained(folder, self._base_folder, trained, manifest)
-                write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
-                self._state(progress).write(folder)
-            prune(self.output, self.settings.save_total_limit, path)
+            self._write(progress)
         else:
             # The other processes take part in gathering sharded tensors, in the same order.
             for _ in trained_tensors(self.wrapped.model):
@@ -125,6 +119,47 @@ class Checkpointer:
         if self.newest is not None:
             intact = f"{self.newest} is intact: resume from it (--resume-from-checkpoint true)"
         refuse_drift(self.optimizer.held(), self.ranks, when, intact)
+
+    def save_alone(self, progress: RunProgress) -> str:
+        """Save what the main process has, after another one was lost; nothing is exchanged.
+
+        On a GPU the last updates wait in its queue for sums that will never come, and of a sharded model the
+        lost process had a part: there the newest checkpoint counts.
+
+        Args:
+            progress: Where the run stands.
+
+        Returns:
+            The end of a message: what is left of the run, and how to go on.
+        """
+        if not self.ranks.is_main:
+            return ""
+        how = "resume with --resume-from-checkpoint true"
+        path = self._path(progress)
+        whole = self.ranks.device.type == "cpu" and self.settings.sharding == "none"
+        if self.newest != path and progress.step and whole:
+            try:
+                self._write(progress)
+            except MdlError as error:
+                return f"; {error}"
+            return f"; saved {path}; {how}"
+        if self.newest is None:
+            return "; there is no checkpoint yet"
+        return f"; its newest checkpoint is {self.newest}; {how}"
+
+    def _path(self, progress: RunProgress) -> Path:
+        return self.output / f"checkpoint-{progress.step}"
+
+    def _write(self, progress: RunProgress) -> None:
+        """Write a checkpoint, as the main process; where it was whole, it is the newest from then on."""
+        with new_checkpoint(self.output, progress.step) as folder:
+            trained = trained_weights(self.wrapped.model, self.settings)
+            manifest = self._manifest(trained.kind, progress)
+            write_trained(folder, self._base_folder, trained, manifest)
+            write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
+            self._state(progress).write(folder)
+        self.newest = self._path(progress)
+        prune(self.output, self.settings.save_total_limit, self.newest)
 
     def _state(self, progress: RunProgress) -> RunState:
         return RunState(

@@ -128,7 +128,11 @@ class Evaluation:
         """The losses of this process's batches, and why it has no more of them, if so."""
         losses: list[Tensor] = []
         progress = Progress("evaluating", len(tasks), "batches", every=60.0)
-        with closing(self._load(tasks, lambda: bool(signals and signals.received))) as loading:
+
+        def is_interrupted() -> bool:
+            return bool(signals and signals.received) or self._ranks.peer_is_lost
+
+        with closing(self._load(tasks, is_interrupted)) as loading:
             try:
                 batches = SynchronizedBatches(loading, self._ranks)
             except NoBatch as missing:

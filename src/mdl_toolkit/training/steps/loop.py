@@ -7,18 +7,19 @@ gradients are summed: how a step is cut into processes and micro-batches doesn't
 The host doesn't wait for the results of a GPU. The loss and gradient norm of a step are read while the next
 step runs. The device itself holds back an update with a gradient that isn't finite, and all updates after it
 until the host knows.
+
+On the CPU nothing is exchanged between a step's update and its record. So whenever another process is lost
+there, weights and record are of the same step, and the main process can save them alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -37,6 +38,7 @@ from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.signals import UNSAVED_AT_FIRST, StopSignals, agreed_signal
 from mdl_toolkit.training.steps.evaluate import Evaluation, EvaluationDropped, Load
 from mdl_toolkit.training.steps.optimizer import Optimizer
+from mdl_toolkit.training.steps.pending import PendingStep, Readback, seed_dropout
 from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.steps.schedule import LearningRates, interval
 from mdl_toolkit.training.trainable.split import shown_rows
@@ -48,52 +50,6 @@ if TYPE_CHECKING:
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
-
-
-@dataclass
-class _PendingStep:
-    """A step whose numbers are still being copied from the device."""
-
-    scheduled: Scheduled
-    learning_rate: float
-    batches: list[PackedBatch | None]
-    numbers: _Readback
-    padding: tuple[int, int]
-    #: Why this process had no micro-batch for the step. It took part for the others' sake, and no process
-    #: makes the update.
-    missing: MdlError | None
-
-
-class _Readback:
-    """A few numbers that are being copied to the host; :meth:`read` waits for them."""
-
-    def __init__(self, numbers: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if numbers.is_cuda:
-            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._host.copy_(numbers, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-        else:
-            self._host = numbers
-
-    def read(self) -> list[float]:
-        if self._event is not None:
-            self._event.synchronize()
-        return [float(number) for number in self._host.tolist()]
-
-
-def seed_dropout(seed: int, step: int, slot: int) -> None:
-    """Seed what a micro-batch draws by its place in the run alone.
-
-    So a resumed run draws the same without any saved random state, and so do other numbers of processes.
-    """
-    digest = hashlib.blake2b(f"{seed}/{step}/{slot}".encode(), digest_size=8).digest()
-    torch.manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def _sum_of(losses: list[float]) -> float:
-    return math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
 
 
 class Loop:
@@ -110,6 +66,8 @@ class Loop:
         load: Turns tuples of rows into micro-batches, in order.
         reporter: Reports the numbers.
         save: Writes a checkpoint, and returns a message that says what it wrote; every process calls it.
+        save_alone: Called when another process is lost; saves what can be saved without the others, and
+            returns a message that says what is left of the run.
         evaluation: The evaluation, if there is evaluation data.
         flops: Counts the operations of a step.
         progress: Where the run stands; the loop keeps it up to date.
@@ -131,17 +89,18 @@ class Loop:
         evaluation: Evaluation | None,
         flops: FlopCounter,
         progress: RunProgress,
+        save_alone: Callable[[RunProgress], str] = lambda _: "",
     ) -> None:
         self.settings, self.ranks, self.wrapped, self.optimizer = settings, ranks, wrapped, optimizer
         self.dataset, self.order, self.rates = dataset, order, rates
         self.reporter, self.evaluation, self.progress = reporter, evaluation, progress
-        self._load, self._save, self._flops = load, save, flops
+        self._load, self._save, self._save_alone, self._flops = load, save, save_alone, flops
         self._accumulation = settings.gradient_accumulation_steps
         self._save_every = interval(settings.save_steps, order.total_steps)
         self._eval_every = interval(settings.eval_steps, order.total_steps)
         # On a GPU a step's numbers are read one step later.
         self._lag = 1 if ranks.device.type == "cuda" else 0
-        self._pending: deque[_PendingStep] = deque()
+        self._pending: deque[PendingStep] = deque()
         self._held_back = torch.zeros((), device=ranks.device)
         self._saved_at = self._resumed_at = progress.step
         self._clock = 0.0
@@ -153,22 +112,37 @@ class Loop:
             Stopped: A signal asked for it; every step that was made is saved.
             NotSavedError: A signal asked for it, and the steps could not be saved.
             NonFiniteError: A loss or gradient is not finite; the weights are those before that step.
+            RuntimeError: Another process is lost; what could be saved without it is saved.
         """
+        try:
+            self._run(signals)
+        except RuntimeError as error:
+            if self.ranks.is_loss(error):
+                with self.ranks.saving_alone():
+                    self.ranks.tell_after_loss(self._save_alone(self.progress))
+                signals.note_unsaved("")  # what is left is said with the loss
+            raise
+
+    def _run(self, signals: StopSignals) -> None:
         self.wrapped.model.train()
         self._clock = time.perf_counter()
         if self.progress.step == 0:
             signals.note_unsaved(UNSAVED_AT_FIRST)
         try:
             self._make_up_evaluation(signals)
-            with closing(self._load(self._tasks(), lambda: signals.received is not None)) as loading:
+            with closing(self._load(self._tasks(), lambda: self._is_interrupted(signals))) as loading:
                 if len(self.order):
                     self._make_steps(SynchronizedBatches(loading, self.ranks), signals)
         except NoBatch as missing:
             self._end_early(missing.cause, signals)
 
+    def _is_interrupted(self, signals: StopSignals) -> bool:
+        """Whether to wait no longer for a batch: the next exchange between the processes ends the run."""
+        return signals.received is not None or self.ranks.peer_is_lost
+
     def _make_steps(self, batches: SynchronizedBatches, signals: StopSignals) -> None:
         for scheduled in self.order:
-            self._pending.append(self._step(scheduled, batches))
+            self._pending.append(self._step(scheduled, batches, signals))
             stop = self._read_results(signals, self._lag)
             number = scheduled.number
             evaluates = self._evaluates_after(number)
@@ -217,7 +191,7 @@ class Loop:
         rows = (index for indices in scheduled.step.micro for index in indices)
         return min(rows, key=lambda index: int(self.dataset.tokens[index]))
 
-    def _step(self, scheduled: Scheduled, batches: SynchronizedBatches) -> _PendingStep:
+    def _step(self, scheduled: Scheduled, batches: SynchronizedBatches, signals: StopSignals) -> PendingStep:
         counted = dict(self.wrapped.model.counted)
         own, number = self._own_micro_batches(scheduled), scheduled.number
         scale = 1.0 / max(1, scheduled.step.supervised)
@@ -235,12 +209,20 @@ class Loop:
             kept.append(batch if indices else None)
         norm = self.wrapped.clip_grad_norm(self.settings.max_grad_norm)
         learning_rate = self.rates.rate(number - 1)
-        self.optimizer.step(learning_rate, self._hold_back(norm, losses))
-        self.wrapped.zero_grad()
         after = self.wrapped.model.counted
         padding = (after["computed"] - counted["computed"], after["real"] - counted["real"])
-        numbers = _Readback(torch.stack([norm.double(), *losses]))
-        return _PendingStep(scheduled, learning_rate, kept, numbers, padding, batches.cause)
+        numbers = Readback(torch.stack([norm.double(), *losses]))
+        pending = PendingStep(scheduled, learning_rate, kept, numbers, padding, batches.cause)
+        if not self._lag:
+            pending.sums = self._sums(pending, signals)
+        self.optimizer.step(learning_rate, self._hold_back(norm, losses))
+        self.wrapped.zero_grad()
+        return pending
+
+    def _sums(self, pending: PendingStep, signals: StopSignals) -> list[float]:
+        """Sum up over the processes what a step is recorded by: loss, padding, and who asks to end."""
+        missing = float(pending.missing is not None)
+        return self.ranks.sum([pending.loss_sum(), *pending.padding, missing, *signals.flags()])
 
     def _hold_back(self, norm: Tensor, losses: list[Tensor]) -> Tensor:
         """A flag, not 0 where this update must not be made; the same on all processes, as the norm is."""
@@ -267,9 +249,7 @@ class Loop:
         while len(self._pending) > lag:
             pending = self._pending.popleft()
             norm, *losses = pending.numbers.read()
-            total, computed, real, spoiled, *flags = self.ranks.sum(
-                [_sum_of(losses), *pending.padding, float(pending.missing is not None), *signals.flags()]
-            )
+            total, computed, real, spoiled, *flags = pending.sums or self._sums(pending, signals)
             if spoiled:
                 self._pending.clear()
                 raise NoBatch(pending.missing)
@@ -284,7 +264,7 @@ class Loop:
             stop = signals.received  # no one to agree with: no further step
         return stop
 
-    def _record(self, pending: _PendingStep, loss: float, norm: float, padding: float, finite: bool) -> None:
+    def _record(self, pending: PendingStep, loss: float, norm: float, padding: float, finite: bool) -> None:
         scheduled, progress = pending.scheduled, self.progress
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
@@ -321,7 +301,7 @@ class Loop:
         self.reporter.step(values, self.order.total_steps)
 
     def _not_finite(
-        self, pending: _PendingStep, loss: float, norm: float, losses: list[float], signals: StopSignals
+        self, pending: PendingStep, loss: float, norm: float, losses: list[float], signals: StopSignals
     ) -> None:
         """Name the rows whose loss is not finite; stop, or continue without this update."""
         suspects = [
