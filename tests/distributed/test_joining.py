@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -172,6 +173,24 @@ class TestWhoTells:
             raise error
         early.tell_others(error)
         assert told == [(cause, code, isinstance(error, KeyboardInterrupt))]
+
+    def test_a_broken_off_import_of_torch_is_not_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It fails in the strangest ways, and would hide why this process ends."""
+        monkeypatch.setattr(early, "_tell", lambda *what: pytest.fail("it would import torch"))
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.delitem(sys.modules, "torch")
+        early.tell_others(Interrupted(signal.SIGTERM))
+
+    def test_whatever_goes_wrong_in_telling_hides_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*what: object) -> None:
+            raise SystemError("bad call flags")
+
+        monkeypatch.setattr(early, "_tell", broken)
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(DataError, match="no rows"), early.told_to_others():
+            raise DataError("train.csv: no rows")
 
     def test_a_launch_that_makes_no_sense_is_told_to_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(early, "_tell", lambda *what: pytest.fail("whom?"))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import signal as signals
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from mdl_toolkit.distributed.environment import ProcessRank, is_started_by_torchrun, process_rank
-from mdl_toolkit.errors import MdlError, SettingsError
+from mdl_toolkit.errors import MdlError
 from mdl_toolkit.terminal.interrupts import Interrupted, stop_code
 
 #: How long a process that ends waits for the store to be there and for the others to hear of it, together:
@@ -65,11 +66,11 @@ def tell_others(error: BaseException, *, across_hosts: bool = False) -> None:
     if has_begun_joining():
         return
     signal = isinstance(error, KeyboardInterrupt)
-    with suppress(SettingsError, KeyboardInterrupt):
+    with suppress(Exception, KeyboardInterrupt):  # nothing here may hide what ends this process
         process = process_rank()
         if across_hosts and process.nodes == 1:
             return
-        if is_to_tell(process, signal=signal):
+        if is_to_tell(process, signal=signal) and not _torch_is_half_loaded():
             begin_joining()
             cause = str(error) if isinstance(error, MdlError) else f"{type(error).__name__}: {error}"
             if signal:
@@ -95,6 +96,11 @@ def is_to_tell(process: ProcessRank, *, signal: bool) -> bool:
     return count == last
 
 
+def _torch_is_half_loaded() -> bool:
+    """Whether importing torch was broken off, by a signal for example: it can't be imported again then."""
+    return "torch" not in sys.modules and any(name.startswith("torch.") for name in sys.modules)
+
+
 def _tell(process: ProcessRank, cause: str, code: int, signal: bool) -> None:
     from mdl_toolkit.compat.torchrun import agent_serves_store
     from mdl_toolkit.distributed.joining.notices import Notices, notice_of
@@ -102,7 +108,7 @@ def _tell(process: ProcessRank, cause: str, code: int, signal: bool) -> None:
 
     patience = _PATIENCE_AFTER_SIGNAL if signal else PATIENCE_SECONDS
     until = time.monotonic() + patience
-    with suppress(RuntimeError, ValueError, OSError):  # it can't be reached: nobody waits there
+    with suppress(MdlError, RuntimeError, ValueError, OSError):  # it can't be reached: nobody waits there
         export_address(process)
         store = open_store(process, lambda _: None, timedelta(seconds=patience))
         notices = Notices(store, agent_serves_store())
