@@ -103,6 +103,7 @@ class Loop:
         self._pending: deque[PendingStep] = deque()
         self._held_back = torch.zeros((), device=ranks.device)
         self._saved_at = self._resumed_at = progress.step
+        self._saved = ""
         self._clock = 0.0
 
     def run(self, signals: StopSignals) -> None:
@@ -342,10 +343,10 @@ class Loop:
         Returns:
             A message that says what was saved.
         """
-        saved = self._save(self.progress)
+        self._saved = self._save(self.progress)
         self._saved_at = self.progress.step
         signals.note_unsaved("")
-        return saved
+        return self._saved
 
     def _save_before_failing(self, signals: StopSignals) -> str:
         """Save the last finished step if it is not saved yet.
@@ -362,14 +363,11 @@ class Loop:
             message = f"stopped by {name} {UNSAVED_AT_FIRST}; nothing is saved"
             raise Stopped(number, message, unsaved=True)
         way_on = "resume with --resume-from-checkpoint true"
-        if not self._unsaved():
-            if step == self._resumed_at:
-                way_on = "the same command resumes it again"
-            raise Stopped(
-                number, f"stopped at step {step}, which was saved already (checkpoint-{step}); {way_on}"
-            )
+        if step == self._resumed_at:
+            message = f"stopped at step {step}, which was saved already (checkpoint-{step})"
+            raise Stopped(number, f"{message}; the same command resumes it again")
         try:
-            saved = self._save_steps(signals)
+            saved = self._save_steps(signals) if self._unsaved() else self._saved
         except MdlError as error:
             raise NotSavedError(number, f"stopped at step {step} by {name}, but {error}") from error
         seconds = self.ranks.max([signals.seconds])[0]
