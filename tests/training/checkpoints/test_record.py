@@ -14,9 +14,10 @@ from mdl_toolkit.distributed.group import Ranks
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import StorageError, UserError
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.terminal.console import messages_on_console
 from mdl_toolkit.training.checkpoints.output import foreign_file_in, remove_unfinished
 from mdl_toolkit.training.checkpoints.record import BEGUN_HERE, RUN_RECORD, RunRecord, own_record
-from mdl_toolkit.training.checkpoints.resume import Claim, choose_start
+from mdl_toolkit.training.checkpoints.resume import Claim, choose_start, say_if_anew
 from mdl_toolkit.training.checkpoints.state import checkpoints
 from support.training.checkpoints import IDENTITY, OURS, a_checkpoint, a_record, tree
 
@@ -155,6 +156,25 @@ def test_hosts_come_and_go_in_one_launch(tmp_path: Path):
         assert start(output, ids).run == run
     with pytest.raises(UserError, match="has a run in it already"):
         start(output, {"e"})
+
+
+@pytest.mark.parametrize("how", ["no list of its files", "another content", "nothing there"])
+def test_that_it_starts_anew_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str):
+    """Before all else where it can be seen at once; later where what is there proves to be damaged."""
+    if how != "nothing there":
+        path = a_checkpoint(tmp_path, 2, "r")
+        if how == "another content":
+            state = (path / "run_state.json").read_bytes()
+            (path / "run_state.json").write_bytes(state.replace(b'"d"', b'"e"'))
+        else:
+            (path / "complete.json").unlink()
+    settings = TrainSettings(train_dataset="data", output=tmp_path, resume_from_checkpoint="true")
+    with messages_on_console():
+        say_if_anew(settings, 1)
+        early = "starting anew" in capsys.readouterr().err
+        assert start(tmp_path, resume_from_checkpoint="true").start is None
+        late = "starting anew" in capsys.readouterr().err
+    assert (early, late) == ((False, True) if how == "another content" else (True, False))
 
 
 def test_a_program_that_trains_twice_has_two_runs(tmp_path: Path):

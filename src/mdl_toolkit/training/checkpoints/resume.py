@@ -146,7 +146,7 @@ def say_if_anew(settings: TrainSettings, nodes: int) -> None:
     """
     if requested_checkpoint(settings) != NEWEST:
         return
-    if all(why_incomplete(path, digests=False) for path in checkpoints(settings.output)):
+    if not _looks_complete(settings.output):
         unless = ", unless another host has one" if nodes > 1 else ""
         logger.info(f"no complete checkpoint in {settings.output}: starting anew{unless}")
 
@@ -181,6 +181,11 @@ def choose_start(settings: TrainSettings, ranks: Ranks, identity: Identity) -> C
     run = ranks.broadcast_object(_take(settings, own, place, ranks).run if ranks.is_main else "")
     BEGUN_HERE.add(run)
     return Claim(run, start)
+
+
+def _looks_complete(output: Path) -> bool:
+    """Whether a checkpoint is complete by the sizes of its files."""
+    return any(why_incomplete(path, digests=False) is None for path in checkpoints(output))
 
 
 def _start(checkpoint: Path) -> Start | None:
@@ -273,7 +278,8 @@ def _take(settings: TrainSettings, own: RunRecord | None, place: str | None, ran
     output, wanted = settings.output, requested_checkpoint(settings)
     remove_unfinished(output)
     if place is None:
-        if wanted == NEWEST and own is None and (ranks.nodes > 1 or checkpoints(output)):
+        # On one host it was said at once, unless all that is there has proved to be damaged.
+        if wanted == NEWEST and own is None and (ranks.nodes > 1 or _looks_complete(output)):
             logger.info(f"no complete checkpoint in {output}: starting anew")
         if own is not None or wanted == NEWEST or settings.overwrite:
             clear_run(output)
