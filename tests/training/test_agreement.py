@@ -131,7 +131,7 @@ def test_every_option_says_whether_it_may_differ() -> None:
     assert [name for name, rule in rules.items() if rule not in get_args(HostRule)] == []
     assert {name for name, rule in rules.items() if rule == "free"} == {
         "output", "cache_dir", "num_workers", "tokenizing_batch_size", "data_workers", "report_to",
-        "logging_steps", "eval_accumulation_steps",
+        "logging_steps", "eval_accumulation_steps", "peer_timeout",
     }  # fmt: skip
     assert {name for name, rule in rules.items() if rule == "derived"} == {
         "train_dataset", "eval_dataset", "model_name", "revision", "from_modelscope", "bf16", "system_prompt",
@@ -150,7 +150,8 @@ OTHER: dict[str, Any] = {
     "merge_lora": False, "merge_onto": "original", "final_dtype": "float32",
     "resume_from_checkpoint": "true", "overwrite": True, "on_nonfinite": "skip",
     "output": Path("elsewhere"), "cache_dir": Path("cache"), "num_workers": 99, "tokenizing_batch_size": 3,
-    "data_workers": 5, "report_to": ["wandb"], "logging_steps": 3, "eval_accumulation_steps": 2,
+    "data_workers": 5, "peer_timeout": 60.0, "report_to": ["wandb"], "logging_steps": 3,
+    "eval_accumulation_steps": 2,
     "train_dataset": ["other"], "eval_dataset": ["other"], "model_name": "x/y", "revision": "main",
     "from_modelscope": True, "bf16": None, "system_prompt": "s", "user_prompt": "u",
     "prompt_order": "text-first", "base_dir": Path("x"), "encoding": "gbk", "on_error": "skip",
