@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from mdl_toolkit.distributed import group
+from mdl_toolkit.distributed.peers.troubles import is_peer_loss
 from mdl_toolkit.errors import SettingsError, Stopped, UserError
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.state import RunState
 from mdl_toolkit.training.checkpoints.storage import newest_complete
 from mdl_toolkit.training.metrics import reporter
 from mdl_toolkit.training.run import train
+from mdl_toolkit.training.steps import loop
 from mdl_toolkit.training.trainable import wrap
 from support.models.tiny import make_model_folder
 from support.training.runs import assert_same_bytes, make_dataset, metrics_of, run_settings, steps_of
@@ -111,6 +114,41 @@ def test_a_signal_saves_after_the_step_and_nothing_is_lost(
     assert stopped.value.exit_code == 128 + number
     assert json.loads((output / f"checkpoint-{step}" / "run_state.json").read_text())["step"] == step
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    train(run_settings(shop.model, shop.data, output, **HARD, resume_from_checkpoint="true"))
+    assert_same_bytes(output / "final", whole / "final")
+    assert numbers_of(output) == numbers_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("place", "saved"),
+    [((wrap.Wrapped, "clip_grad_norm"), 4), ((loop.Loop, "_sums"), 4), ((group.Ranks, "barrier"), 6)],
+    ids=["sum of the gradients", "sum of the losses", "end of a save"],
+)
+def test_when_another_process_is_lost_the_last_step_is_saved(
+    shop, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], saved: int
+):
+    """Wherever the exchange fails: before an update, after it, or when all is written already."""
+    output, calls = tmp_path / "out", 0
+    owner, name = place
+    original = getattr(owner, name)
+
+    def fails(self, *args, **named):
+        nonlocal calls
+        calls += 1
+        if calls == 5 if name != "barrier" else (output / "checkpoint-6").exists():
+            raise RuntimeError("Connection closed by peer [10.0.0.2]:1")
+        return original(self, *args, **named)
+
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        patch.setattr(group.Ranks, "is_loss", lambda self, error: is_peer_loss(error))
+        patch.setattr(group.Ranks, "tell_after_loss", lambda self, left: told.append(left))
+        with pytest.raises(RuntimeError, match="closed by peer"):
+            train(run_settings(shop.model, shop.data, output, **HARD))
+    assert len(told) == 1 and f"checkpoint-{saved}; resume with" in told[0]
+    assert newest_complete(output) == output / f"checkpoint-{saved}"
+    assert [line["step"] for line in steps_of(output)] == list(range(1, saved + 1))
     train(run_settings(shop.model, shop.data, output, **HARD, resume_from_checkpoint="true"))
     assert_same_bytes(output / "final", whole / "final")
     assert numbers_of(output) == numbers_of(whole)
