@@ -145,7 +145,7 @@ def judged_pairs(present: Present, pairs: list[dict[str, Any]], sample: int) -> 
     Args:
         present: The hosts.
         pairs: What :func:`described_pairs` gives.
-        sample: How many bytes were sent to and fro.
+        sample: How many bytes were sent there and back.
     """
     faults = {(pair["from"], pair["to"]): pair["fault"] for pair in pairs if pair["fault"]}
     addresses = {present.hosts[rank]: present.hellos[rank].address for rank in present.firsts}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 #: Seconds for a connection, and again for what is sent over it.
 LIMIT = 5.0
-#: What is sent to and fro, in bytes.
+#: What is sent there and back, in bytes.
 SAMPLE = 256 << 10
 #: Connections tried at a time.
 _AT_A_TIME = 64
