@@ -122,7 +122,7 @@ COMMANDS = {
         settings.OF_COMMAND["doctor"],
         "mdl_toolkit.doctor.run:doctor",
         "find what is wrong with this machine, or with all machines of a launch",
-        "it leaves nothing behind; the same command looks again",
+        "nothing is left behind; the same command starts again",
         "mdl-toolkit doctor --output output/",
     ),
 }

@@ -14,11 +14,11 @@ import pytest
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 
 from mdl_toolkit.distributed.environment import ProcessRank
-from mdl_toolkit.distributed.hosts import host_name
+from mdl_toolkit.distributed.hosts import host_name, shown_ranks
 from mdl_toolkit.distributed.joining import early, meeting, notices
 from mdl_toolkit.distributed.joining.meeting import meet, why_not_joined
 from mdl_toolkit.distributed.joining.notices import Notice, Notices, OtherEnded
-from mdl_toolkit.distributed.joining.roster import roster, shown_ranks
+from mdl_toolkit.distributed.joining.roster import roster
 from mdl_toolkit.distributed.rendezvous import NotComeError, agree_on_start, ready_processes
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import DataError, MdlError, PeerLostError, SettingsError
@@ -49,6 +49,7 @@ class TestRoster:
             ([1, 0], "ranks 0, 1"),
             (range(8), "ranks 0 to 7"),
             ([0, 1, 4, 5, 6, 9], "ranks 0, 1, 4 to 6, 9"),
+            (range(0, 40, 2), "ranks 0, 2, 4, 6, 8, 10, 12, 14, …"),
         ],
     )
     def test_ranks(self, ranks: Sequence[int], said: str) -> None:

@@ -184,7 +184,7 @@ def test_what_is_wrong_with_an_address(
     if said is None:
         assert remark is None
     else:
-        assert remark is not None and remark.endswith("which leads to it from all others")
+        assert remark is not None and remark.endswith("an address of it that all other hosts can reach")
         assert re.search(said, remark)
 
 

@@ -85,7 +85,7 @@ def test_what_fails_or_hangs_while_looked_at_is_a_finding():
 
     first, second = looked_at("disk", fails, "node")
     assert (first.topic, first.host) == ("disk", "node")
-    assert second.level == PROBLEM and second.text == "could not be looked at: a line and another"
+    assert second.level == PROBLEM and second.text == "could not be checked: a line and another"
     (third,) = looked_at("drive", hangs, "node", seconds=0.1)
     assert third.level == PROBLEM and "no answer" in third.text
 

@@ -88,7 +88,7 @@ def test_processes_that_were_told_of_another_number_on_their_host():
 
 def test_who_falls_silent_is_named():
     (finding,) = silent(4, [0, 2], "talk to other hosts")
-    assert finding.level == PROBLEM and finding.text.startswith("rank 1, 3 met the others")
+    assert finding.level == PROBLEM and finding.text.startswith("ranks 1, 3 met the others")
 
 
 def test_all_talk():

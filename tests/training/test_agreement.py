@@ -27,14 +27,14 @@ from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import HostRule, options_where, settings_fields
 from mdl_toolkit.training import agreement
-from mdl_toolkit.training.agreement import require_agreement, shown_ranks
+from mdl_toolkit.training.agreement import require_agreement, shown_processes
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.state import RunState
 from support.training.runs import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL = (
-    ". All hosts of a run need the same options, data, model and versions; only paths, workers and caches "
+    ". All hosts of a run need the same options, data, model and versions; paths, workers and caches "
     "may differ"
 )
 
@@ -183,9 +183,9 @@ def test_several_differences_of_several_hosts(compare: Any) -> None:
     hosts = ["node-a"] * 2 + ["node-b"] * 2 + ["node-c"] * 2
     odd = Start({"max_steps": 5, "merge_lora": False, "train_target": ["encoder", "decoder"]})
     assert compare([odd] * 2 + [Start()] * 4, hosts).message == (
-        "host node-a (ranks 0-1) was started with --train-target decoder,encoder, --max-steps 5 and "
-        "--merge-lora false, hosts node-b, node-c (ranks 2-5) with --train-target decoder,encoder,projector, "
-        f"no --max-steps and --merge-lora true{TAIL}"
+        "host node-a (ranks 0, 1) was started with --train-target decoder,encoder, --max-steps 5 and "
+        "--merge-lora false, hosts node-b, node-c (ranks 2 to 5) with "
+        f"--train-target decoder,encoder,projector, no --max-steps and --merge-lora true{TAIL}"
     )
     many = [Start({name: OTHER[name] for name in [*OTHER][: 10 + i]}) for i in range(6)]
     lines = compare([Start(), Start(), *many], [f"h{i}" for i in range(8)]).message.splitlines()
@@ -295,7 +295,9 @@ def test_copies_of_data_are_equal_and_files_in_one_place_are_not_read(
 
 def test_processes_of_one_host_that_differ(compare: Any) -> None:
     message = compare([Start(), Start(), Start({"seed": 1})], ["node-a"] * 3).message
-    assert message.startswith("rank 2 (host node-a) was started with --seed 1, ranks 0-1 (host node-a) with ")
+    assert message.startswith(
+        "rank 2 (host node-a) was started with --seed 1, ranks 0, 1 (host node-a) with "
+    )
 
 
 def test_one_process_compares_nothing(shop: Any) -> None:
@@ -307,15 +309,15 @@ def test_one_process_compares_nothing(shop: Any) -> None:
     ("group", "shown"),
     [
         ([0], "host a (rank 0)"),
-        ([1, 2], "host b (ranks 1-2)"),
+        ([1, 2], "host b (ranks 1, 2)"),
         ([2], "rank 2 (host b)"),
-        ([0, 1, 2, 4], "hosts a, b, d (ranks 0-2, 4)"),
+        ([0, 1, 2, 4], "hosts a, b, d (ranks 0 to 2, 4)"),
         ([0, 2, 5], "ranks 0, 2, 5 (hosts a, b, e)"),
-        ([0, 3, 4, 5, 6], "hosts a, c, d and 2 more (ranks 0, 3-6)"),
+        ([0, 3, 4, 5, 6], "hosts a, c, d and 2 more (ranks 0, 3 to 6)"),
     ],
 )
 def test_processes_are_named_by_host(group: list[int], shown: str) -> None:
-    assert shown_ranks(group, ["a", "b", "b", "c", "d", "e", "f"]) == shown
+    assert shown_processes(group, ["a", "b", "b", "c", "d", "e", "f"]) == shown
 
 
 def test_a_run_is_resumed_by_any_of_its_hosts(tmp_path: Path) -> None:

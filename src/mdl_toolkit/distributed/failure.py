@@ -248,7 +248,8 @@ class FailureWatch:
                 -1,
                 -1,
                 PeerLostError.exit_code,
-                f"{self.launch.name}: lost the run's rendezvous at {where}",
+                f"{self.launch.name}: nothing answers any more at {where}, where the processes of the run "
+                "meet: rank 0's launcher has ended, or its host can't be reached",
             )
         report_failure(failure.message, failure.code, follows=True)
         self.print_remote(failure)
@@ -260,8 +261,8 @@ class FailureWatch:
             if self._launcher.is_gone:
                 if self.launch.local_rank == 0:
                     logger.warning(
-                        f"host {host_name()}: the launcher of this run is gone; its processes stop, as after "
-                        "SIGTERM",
+                        f"host {host_name()}: the launcher of this run is gone; its processes save and "
+                        "stop, as after SIGTERM",
                         extra=EVERYWHERE,
                     )
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -38,7 +38,7 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
         several tasks.
 
     Raises:
-        SettingsError: The tasks are dealt out to the nodes in turn; a run needs them node by node.
+        SettingsError: Slurm gave tasks to the nodes in turn; a run needs them node by node.
     """
     world_size, rank = _number(environ, _TASKS), _number(environ, TASK)
     step = _number(environ, "SLURM_STEP_ID", "SLURM_STEPID")
@@ -51,7 +51,7 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
         if rank != sum(tasks[:node]) + local_rank:
             raise SettingsError(
                 [
-                    f"{TASK}={rank} is task {local_rank} of node {node}: tasks are dealt out to the nodes in "
+                    f"{TASK}={rank} is task {local_rank} of node {node}: Slurm gave tasks to the nodes in "
                     "turn, and a run needs them node by node; add --distribution=block to srun"
                 ]
             )

@@ -46,7 +46,7 @@ def exchange(store: Store, launch: Launch) -> dict[str, Any]:
     thread.start()
     thread.join(SECONDS)
     if thread.is_alive():
-        said["fault"] = f"no end within {SECONDS:.0f} s"
+        said["fault"] = f"not finished within {SECONDS:.0f} s"
     return dict(said)
 
 

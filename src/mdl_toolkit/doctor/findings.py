@@ -92,7 +92,7 @@ def looked_at(
             found.extend(look())
         except Exception as error:  # whatever it is, the others are wanted all the more
             cause = " ".join(str(error).split()) or type(error).__name__
-            found.append(Finding(PROBLEM, topic, f"could not be looked at: {cause}"))
+            found.append(Finding(PROBLEM, topic, f"could not be checked: {cause}"))
 
     thread = threading.Thread(target=look_now, name=f"doctor-{topic}", daemon=True)
     thread.start()
@@ -100,7 +100,7 @@ def looked_at(
     if thread.is_alive():
         found = [
             Finding(
-                PROBLEM, topic, f"no answer within {seconds:.0f} s", "see whether its drive or driver hangs"
+                PROBLEM, topic, f"no answer within {seconds:.0f} s", "its disk, network drive or driver hangs"
             )
         ]
     return [dataclasses.replace(finding, topic=finding.topic or topic, host=host) for finding in found]

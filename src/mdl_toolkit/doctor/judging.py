@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdl_toolkit.distributed.hosts import shown_ranks
 from mdl_toolkit.doctor.findings import OK, PROBLEM, WARNING, Finding
 
 #: Where these differ, a run ends before its first step; other versions may differ at one's own risk.
@@ -87,14 +88,13 @@ def silent(world_size: int, heard: Iterable[int], what: str) -> list[Finding]:
     Args:
         world_size: How many there are.
         heard: Those that have said something.
-        what: What they were to do.
+        what: What they were to do, as an infinitive.
     """
     missing = sorted(set(range(world_size)) - set(heard))
     if not missing:
         return []
-    ranks = ", ".join(map(str, missing))
-    text = f"rank {ranks} met the others, then was not heard of when it was to {what}"
-    return [Finding(PROBLEM, "processes", text, "see what it printed; was it killed?")]
+    text = f"{shown_ranks(missing)} met the others, and then did not {what}"
+    return [Finding(PROBLEM, "processes", text, "what was printed there says more; or it was killed")]
 
 
 def unlike(present: Present) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def unlike(present: Present) -> Iterator[Finding]:
     for rank in present.firsts:
         told, host = present.hellos[rank].local_world_size, present.hosts[rank]
         if told != counts[host]:
-            text = f"{counts[host]} here, and LOCAL_WORLD_SIZE, or what stands for it, is {told}"
+            text = f"{counts[host]} are here, but LOCAL_WORLD_SIZE (or the launcher's word for it) is {told}"
             remedy = "set LOCAL_RANK and LOCAL_WORLD_SIZE too, or start by torchrun"
             yield Finding(PROBLEM, "processes", text, remedy, host)
 

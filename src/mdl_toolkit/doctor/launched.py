@@ -53,7 +53,7 @@ def own_name(launch: Launch) -> Iterator[Finding]:
         yield Finding(OK, "own name", text)
     elif launch.nodes > 1:
         yield Finding(
-            WARNING, "own name", f"{text}: to this host itself its name is the loopback",
+            WARNING, "own name", f"{text}: on this host its own name leads to the loopback",
             f"{remedy} in place of {found[0]}; or, if this is the host that --rdzv-endpoint names, "
             "--rdzv-conf is_host=1",
         )  # fmt: skip
@@ -77,7 +77,7 @@ def interfaces() -> Iterator[Finding]:
     wanted = [] if asked.startswith("^") else [name for name in asked.lstrip("=").split(",") if name]
     if wanted and not any(name.startswith(one) for name in found for one in wanted):
         yield Finding(
-            PROBLEM, "networks", f"NCCL_SOCKET_IFNAME={asked}: no network interface is called so",
+            PROBLEM, "networks", f"NCCL_SOCKET_IFNAME={asked}: no network interface has such a name",
             "ip address lists them",
         )  # fmt: skip
 
@@ -88,7 +88,7 @@ def rendezvous(launch: Launch, environ: Mapping[str, str]) -> Iterator[Finding]:
     shown = with_port(address, port)
     remark = address_remark(address, launch, environ)
     if remark is not None and not knows_local_size(environ) and is_for_every_host(address):
-        yield Finding(OK, "rendezvous", f"{shown}: each host itself, right where all processes are on one")
+        yield Finding(OK, "rendezvous", f"{shown}: right only where all processes are on one host")
         return
     if remark is not None:
         yield Finding(PROBLEM, "rendezvous", remark)
@@ -102,7 +102,7 @@ def rendezvous(launch: Launch, environ: Mapping[str, str]) -> Iterator[Finding]:
         if not any(one in mine or is_loopback(one) for one in found):
             yield Finding(
                 WARNING, "rendezvous", f"{shown} ({', '.join(found)}) is none of this host's own addresses",
-                f"right behind a NAT that passes it on; else {address_remedy(environ)}",
+                f"right only behind a NAT that passes it on; else {address_remedy(environ)}",
             )  # fmt: skip
             return
     yield Finding(OK, "rendezvous", shown)

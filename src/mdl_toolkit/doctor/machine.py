@@ -130,7 +130,7 @@ def disk(path: Path, topic: str, measured: bool = True) -> Iterator[Finding]:
         )  # fmt: skip
         return
     speed = _SAMPLE / max(seconds, 1e-6)
-    text = f"{shown}{space}" + (f", {speed / 2**20:,.0f} MiB/s written safely" if measured else "")
+    text = f"{shown}{space}" + (f", {speed / 2**20:,.0f} MiB/s written to disk" if measured else "")
     if free is not None and free < _LEAST_DISK:
         yield Finding(WARNING, topic, text, "a checkpoint of a large model needs more")
     elif measured and speed < _SLOWEST:

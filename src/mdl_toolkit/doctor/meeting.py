@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from mdl_toolkit.distributed.hosts import host_name
+from mdl_toolkit.distributed.hosts import host_name, shown_ranks
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.rendezvous import agree_on_start, open_store
 from mdl_toolkit.errors import MdlError
@@ -99,7 +99,7 @@ def _missing(came: Store, launch: Launch) -> str:
         absent = [rank for rank in range(launch.world_size) if not came.check([f"here/{rank}"])]
     except RuntimeError:
         return ""
-    return f"; rank {', '.join(map(str, absent))} did not come" if absent else ""
+    return f"; {shown_ranks(absent)} did not come" if absent else ""
 
 
 def host_identity() -> str:

@@ -82,7 +82,7 @@ def _met(own: Examined, launch: Launch, settings: DoctorSettings, environ: Mappi
         MdlError: They could not be met.
     """
     if not os.environ.get("MASTER_ADDR"):
-        raise MdlError("they are met nowhere without an address")
+        raise MdlError("MASTER_ADDR, the address of rank 0's host, isn't set")
     try:
         from mdl_toolkit.doctor.together import examine_together
     except (ImportError, OSError, RuntimeError) as error:

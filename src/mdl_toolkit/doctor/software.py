@@ -80,7 +80,9 @@ def device(launch: Launch) -> Iterator[Finding]:
         yield Finding(PROBLEM, "device", str(error))
         return
     if launch.use_cpu or not torch.cuda.is_available():
-        where = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        threads = f"{count} thread{'s' if count != 1 else ''}"
+        where = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {threads}"
         yield Finding(OK, "device", where)
         if launch.world_size == 1:
             yield Finding(OK, "bfloat16", "not used on the CPU unless --bf16 asks for it")

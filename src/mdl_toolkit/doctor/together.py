@@ -135,7 +135,7 @@ def _lead(meeting: Meeting, secret: bytes, output: Path | None) -> Examined:
     present = Present({rank: Hello(**said) for rank, said in meeting.gather("hello", _SOON).items()})
     found = Examined(present.hosts[0], present.hellos[0].versions, present.findings())
     found.hosts = present.described()
-    found.findings += [*silent(world_size, present.hellos, "introduce itself"), *unlike(present)]
+    found.findings += [*silent(world_size, present.hellos, "tell what was found there"), *unlike(present)]
     with _marker(output) as marker:
         roster = {
             "places": [

@@ -29,6 +29,7 @@ from mdl_toolkit.data.dataset.content import (
     row_digests,
 )
 from mdl_toolkit.data.prompt.builder import processing_fingerprint
+from mdl_toolkit.distributed.hosts import shown_ranks
 from mdl_toolkit.errors import HostsDisagreeError
 from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.model_folders.tensorfiles.headers import read_json
@@ -262,10 +263,10 @@ def _problems(
 ) -> list[str]:
     """A line for each group of processes that differs from the first group."""
     reference = groups[0][0]
-    theirs = shown_ranks(groups[0], ranks.hosts)
+    theirs = shown_processes(groups[0], ranks.hosts)
     lines = []
     for group in groups[1 : _GROUPS + 1]:
-        ours, rank = shown_ranks(group, ranks.hosts), group[0]
+        ours, rank = shown_processes(group, ranks.hosts), group[0]
         things = _differences(facts[rank].things, facts[reference].things)
         sets = _of_sets(contents, rank, reference, theirs, rows)
         options = _differences(facts[rank].options, facts[reference].options)
@@ -280,8 +281,8 @@ def _problems(
     if len(groups) > _GROUPS + 1:
         lines.append(f"and {len(groups) - _GROUPS - 1} more groups of processes differ")
     lines[-1] += (
-        ". All hosts of a run need the same options, data, model and versions; only paths, workers and "
-        "caches may differ"
+        ". All hosts of a run need the same options, data, model and versions; paths, workers and caches "
+        "may differ"
     )
     return lines
 
@@ -314,31 +315,19 @@ def _of_sets(
     return found
 
 
-def shown_ranks(group: Sequence[int], hosts: Sequence[str]) -> str:
-    """Some processes as a message names them: ``host node-b (ranks 8-15)``, or ``rank 3 (host node-b)``.
+def shown_processes(group: Sequence[int], hosts: Sequence[str]) -> str:
+    """Some processes as a message names them: ``host node-b (ranks 8 to 15)``, or ``rank 3 (host node-b)``.
 
     Args:
         group: Their ranks, in order.
         hosts: The hosts of all processes, in order of rank.
     """
-    numbers = f"rank {group[0]}" if len(group) == 1 else f"ranks {_spans(group)}"
+    numbers = shown_ranks(group)
     names = list(dict.fromkeys(hosts[rank] for rank in group))
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     listed = f"host{'s' if len(names) > 1 else ''} {listed}"
     whole = all(rank in group for rank, host in enumerate(hosts) if host in names)
     return f"{listed} ({numbers})" if whole else f"{numbers} ({listed})"
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Numbers in order, runs of them drawn together: ``0-7, 9``; the first eight runs."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number, number])
-    words = [str(low) if low == high else f"{low}-{high}" for low, high in runs[:8]]
-    return ", ".join([*words, "…"] if len(runs) > 8 else words)
 
 
 def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[tuple[str, str]]:

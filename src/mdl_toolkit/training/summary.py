@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl_toolkit.distributed.joining.roster import shown_ranks
+from mdl_toolkit.distributed.hosts import shown_ranks
 from mdl_toolkit.errors import Stopped
 from mdl_toolkit.memory import gib, peak_bytes
 from mdl_toolkit.terminal.logs import EVERYWHERE, get_logger

@@ -112,8 +112,8 @@ def test_standing_still_doesn_t_hide_a_death() -> None:
     ("ranks", "name"),
     [
         ((2,), "rank 2 (host node-b)"),
-        ((2, 3), "host node-b (ranks 2 to 3)"),
-        ((1, 2, 3), "rank 1 (host node-a), host node-b (ranks 2 to 3)"),
+        ((2, 3), "host node-b (ranks 2, 3)"),
+        ((1, 2, 3), "rank 1 (host node-a), host node-b (ranks 2, 3)"),
         ((4,), "rank 4 (host node-c)"),
     ],
 )
@@ -130,7 +130,7 @@ def test_what_is_said() -> None:
     assert waiting((2,), HOSTS, 15.2, 120) == (
         "waiting for rank 2 (host node-b): nothing heard for 15 s; it is given up in 105 s (--peer-timeout)"
     )
-    assert back((2, 3), HOSTS, 45.4) == "host node-b (ranks 2 to 3) is back after 45 s"
+    assert back((2, 3), HOSTS, 45.4) == "host node-b (ranks 2, 3) is back after 45 s"
 
 
 @pytest.mark.parametrize(

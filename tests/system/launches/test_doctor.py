@@ -125,6 +125,6 @@ def test_a_name_that_is_the_loopback_on_its_own_host_is_warned_of(tmp_path: Path
     assert (first.code, second.code) == (0, 0), first.output + second.output
     warned = _texts(_found(first), "warning", "own name")
     assert warned == [
-        (name, f"{name} is 127.0.1.1: to this host itself its name is the loopback")
+        (name, f"{name} is 127.0.1.1: on this host its own name leads to the loopback")
         for name in ("host-a", "host-b")
     ]

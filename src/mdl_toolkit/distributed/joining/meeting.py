@@ -132,7 +132,7 @@ def why_not_joined(error: Exception, launch: ProcessRank, address: str) -> MdlEr
         return SettingsError(
             [f"MASTER_PORT={port}: this user may not listen there ({cause}); give a port above 1023"]
         )
-    what = f"{launch.name}: could not join the other processes of the run (of {launch.world_size})"
+    what = f"{launch.name}: could not join the other processes of the run"
     if any(words in said for words in _ENDED):
         return PeerLostError(
             f"{what}: the store at {address} was there and is gone: rank 0 or its launcher has ended "

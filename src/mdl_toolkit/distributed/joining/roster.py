@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+
+from mdl_toolkit.distributed.hosts import shown_ranks
 
 
 def roster(ready: Mapping[int, str], world_size: int) -> str:
@@ -18,18 +20,3 @@ def roster(ready: Mapping[int, str], world_size: int) -> str:
     there = ", ".join(f"host {host} ({shown_ranks(ranks)})" for host, ranks in hosts.items())
     missing = [rank for rank in range(world_size) if rank not in ready]
     return f"ready: {there or 'none'}; missing: {shown_ranks(missing) if missing else 'none'}"
-
-
-def shown_ranks(ranks: Collection[int]) -> str:
-    """Ranks as messages list them: ``rank 3``, ``ranks 0, 1``, ``ranks 0 to 7, 12``."""
-    runs: list[list[int]] = []
-    for rank in sorted(ranks):
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1].append(rank)
-        else:
-            runs.append([rank])
-    parts = [
-        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run))  # two are as short as a range
-        for run in runs
-    ]
-    return f"rank{'s' if len(ranks) != 1 else ''} {', '.join(parts)}"

@@ -82,8 +82,8 @@ def choose_interface(store: Store, launch: Launch) -> str | None:
     first = interfaces[named.split(",")[0]][0]
     if launch.local_rank == 0 and is_link_local(first):
         logger.warning(
-            f"host {host_name()}: interface {named} has no address but {first}, which counts on one link "
-            "alone; if the other hosts can't connect, give it a network address",
+            f"host {host_name()}: interface {named} has no address but {first}, which is valid on one link "
+            "only; if the other hosts can't connect, give the interface an address of their network",
             extra=EVERYWHERE,
         )
     return named

@@ -60,14 +60,12 @@ def is_for_every_host(address: str) -> bool:
 
 def address_remedy(environ: Mapping[str, str] = os.environ) -> str:
     """How to give the processes another address for their rendezvous, with the launcher at hand."""
-    wanted = "an address of that host which leads to it from all others"
+    wanted = "an address of it that all other hosts can reach"
     if not is_started_by_torchrun(environ):
         return f"rank 0's host has to be named by MASTER_ADDR, on every host: {wanted}"
     if "ACCELERATE_MIXED_PRECISION" in environ:
         return f"rank 0's host has to be named by main_process_ip, in every host's config: {wanted}"
-    return (
-        "start torchrun with --local-addr on that host, and an address of it that leads to it from all others"
-    )
+    return f"start torchrun on rank 0's host with --local-addr and {wanted}"
 
 
 def with_remark(

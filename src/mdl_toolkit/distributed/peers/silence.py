@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mdl_toolkit.distributed.hosts import rank_on_host
+from mdl_toolkit.distributed.hosts import rank_on_host, shown_ranks
 
 #: After so many seconds of silence a process is said to be waited for.
 NOTICE = 15.0
@@ -201,7 +201,7 @@ def _names(ranks: Sequence[int], hosts: Sequence[str]) -> list[str]:
     for host in dict.fromkeys(hosts[rank] for rank in wanted):
         own = [rank for rank in wanted if hosts[rank] == host]
         if len(own) > 1 and len(own) == list(hosts).count(host):
-            names.append(f"host {host} (ranks {own[0]} to {own[-1]})")
+            names.append(f"host {host} ({shown_ranks(own)})")
         else:
             names += [rank_on_host(rank, host) for rank in own]
     return names

@@ -75,8 +75,8 @@ class Peers:
         deaf = [rank for rank, hears in enumerate(ranks.gather_objects(connected)) if not hears]
         if deaf:
             logger.warning(
-                f"{named(deaf, self._hosts)} can't reach port {port} of host {name}, where rank 0 is (a "
-                "firewall?): the run goes on, but their loss would be noticed late"
+                f"{named(deaf, self._hosts)} can't reach port {port} of host {name}, where rank 0 is: let "
+                "all ports through between the hosts. The run goes on, but would notice their loss late"
             )
 
     @property

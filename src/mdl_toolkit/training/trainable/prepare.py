@@ -221,7 +221,7 @@ def _start_alike(model: nn.Module, ranks: Ranks) -> None:
     drift = find_drift({name: p for name, p in parameters.items() if name not in adapters}, ranks)
     if drift is not None:
         raise ModelError(
-            f"the loaded models differ: {shown_drift(drift, ranks)}: the hosts' copies of the model differ, "
+            f"the loaded models differ: {shown_drift(drift, ranks)}. The hosts' copies of the model differ, "
             "or one is damaged; give all of them the same folder or --revision"
         )
     if find_drift(adapters, ranks) is not None:
