@@ -26,7 +26,7 @@ UNSAVED = [*TRAIN, "--num-epochs", "8", "--save-steps", "1000"]
 
 def slowly(words: list[str]) -> list[str]:
     """A training whose steps take long enough for something to happen in its middle."""
-    return altered("mdl_toolkit.training.steps.loop.Loop._step", "    time.sleep(0.2)", words[1:])
+    return altered("mdl_toolkit.training.steps.loop.Loop._step", "time.sleep(0.2)", words[1:])
 
 
 @contextmanager
