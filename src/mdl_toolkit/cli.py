@@ -121,7 +121,7 @@ COMMANDS = {
     "doctor": Command(
         settings.OF_COMMAND["doctor"],
         "mdl_toolkit.doctor.run:doctor",
-        "find what is wrong with this machine, or with all machines of a launch",
+        "find what is wrong with a machine, or with a launch",
         "nothing is left behind; the same command starts again",
         "mdl-toolkit doctor --output output/",
     ),
