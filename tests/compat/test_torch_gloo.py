@@ -25,16 +25,17 @@ def test_only_connections_made_in_the_block_are_ended() -> None:
         with connections.being_made():
             made = socket.create_connection(("127.0.0.1", port))
             listening = socket.create_server(("127.0.0.1", 0))
+            pair = socket.socketpair()  # of another library's thread
             closed = socket.create_connection(("127.0.0.1", port))
         closed.close()
         reused = socket.create_connection(("127.0.0.1", port))  # the number of the closed one, as a rule
         assert connections.shut_down(store_port=1) == 1
         assert made.recv(1) == b"", "ended"
-        for other in (before, reused):
+        for other in (before, reused, pair[0]):
             other.sendall(b"x")
         socket.create_connection(listening.getsockname()).close()
         assert GlooConnections().shut_down(store_port=1) == 0, "the caller is told that there was none"
-        for one in (before, made, listening, reused):
+        for one in (before, made, listening, reused, *pair):
             one.close()
 
 

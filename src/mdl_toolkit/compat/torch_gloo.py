@@ -8,6 +8,9 @@ import socket
 import stat
 from collections.abc import Iterator
 
+#: The kinds of address that Gloo's connections have. A thread of another library may make a socket meanwhile.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
 
 class GlooConnections:
     """The connections of Gloo's process groups in this process.
@@ -46,6 +49,8 @@ class GlooConnections:
             if now.get(fd) != inode:
                 continue  # closed meanwhile, and its number may be another file's
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+                if connection.family not in _FAMILIES:
+                    continue
                 if store_port not in (connection.getpeername()[1], connection.getsockname()[1]):
                     connection.shutdown(socket.SHUT_RDWR)
                     ended += 1

@@ -211,7 +211,7 @@ class FailureWatch:
             if self._ended.wait(0.1) or self._caught.is_set():
                 return
         cause, code = self.loss_cause(None)
-        report_failure(cause)
+        report_failure(cause, code, follows=True)
         if self.speaks:
             logger.error(cause, extra=EVERYWHERE)
         end_process(code, exit_functions=False)
@@ -366,7 +366,8 @@ def _cause(error: BaseException, name: str) -> tuple[str, int]:
     if isinstance(error, HostsDisagreeError | ReplicasDifferError):  # every process finds it
         return str(error), error.exit_code
     if isinstance(error, MdlError):
-        return f"{name}: {error}", error.exit_code
+        text = str(error)  # what keeps a process from joining is said with its name
+        return text if text.startswith(f"{name}: ") else f"{name}: {text}", error.exit_code
     return f"{name}: {shortage(error) or f'{type(error).__name__}: {error}'}", 1
 
 

@@ -23,10 +23,12 @@ from mdl_toolkit.compat.torch_gloo import GlooConnections
 from mdl_toolkit.distributed.environment import has_gpu_to_itself
 from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
-from mdl_toolkit.distributed.joining.meeting import meet, meeting
+from mdl_toolkit.distributed.joining.meeting import meet, meeting, why_not_joined
 from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.network.addresses import with_port
 from mdl_toolkit.distributed.network.interfaces import choose_interface
 from mdl_toolkit.distributed.network.reach import with_remark
+from mdl_toolkit.distributed.peers.troubles import is_peer_loss
 from mdl_toolkit.distributed.peers.watch import PEER_TIMEOUT
 from mdl_toolkit.distributed.rendezvous import JOIN_TIMEOUT, export_address, ids_of_launch
 from mdl_toolkit.distributed.stops import stops_passed_on
@@ -181,15 +183,12 @@ def joined(
         yield Ranks(launch, device, launch_ids=ids_of_launch(launch))
         return
     connections = GlooConnections()
-    store, launch_ids = _join_group(launch, device, connections, problem)
-    group: dist.ProcessGroup | None = dist.group.WORLD
-    if device.type == "cuda":
-        with connections.being_made():
-            group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    _register_with_accelerate(device)
+    store, launch_ids = _meet_all(launch, device, problem)
     watch = FailureWatch(store, launch, connections)
     watch.start()
     with end_together(watch), stops_passed_on(store):
+        group = _make_group(store, launch, device, connections)
+        _register_with_accelerate(device)
         ranks = Ranks(launch, device, group, launch_ids, watch)
         watch.watch_peers(ranks, peer_timeout)
         yield ranks
@@ -219,15 +218,14 @@ def choose_device(launch: Launch) -> torch.device:
     return torch.device("cuda", launch.local_rank)
 
 
-def _join_group(
-    launch: Launch, device: torch.device, connections: GlooConnections, problem: MdlError | None = None
+def _meet_all(
+    launch: Launch, device: torch.device, problem: MdlError | None = None
 ) -> tuple[Store, Sequence[str]]:
-    """Join the default process group; the store of this start, and what this process knows its launch by.
+    """Wait for all processes; the store of this start, and what this process knows its launch by.
 
     Args:
         launch: The ranks of this process.
         device: Its device.
-        connections: Takes note of the group's connections.
         problem: Why this process can't take part; the others are told, and it is raised.
     """
     environ = dict(os.environ)  # before it is completed: what the person or the launcher has set
@@ -239,17 +237,52 @@ def _join_group(
     with meeting(launch, address):
         store, launch_ids = meet(launch, message, waiting, problem)
         _require_one_kind(store, launch, device)
+    return store, launch_ids
+
+
+def _make_group(
+    store: Store, launch: Launch, device: torch.device, connections: GlooConnections
+) -> dist.ProcessGroup | None:
+    """Make the default process group; the group for exchanges over the host.
+
+    All processes have met. One that can't make the group would be waited for as long as a collective is, so
+    this is done where the failure of one ends all.
+
+    Args:
+        store: The store of this start.
+        launch: The ranks of this process.
+        device: Its device.
+        connections: Takes note of Gloo's connections.
+
+    Raises:
+        MdlError: It can't be made.
+        RuntimeError: Another process is gone.
+    """
+    gpu = device.type == "cuda"
+    try:
         choose_interface(store, launch)
-        with connections.being_made():
+        # Who waits in a store keeps all others from this connection with it: the watch needs one of its own.
+        own_store = store.clone()  # type: ignore[attr-defined]
+        # Of NCCL no note is taken: its threads abort the process when a connection ends.
+        with contextlib.nullcontext() if gpu else connections.being_made():
             dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
-                store=PrefixStore("group", store),
+                "nccl" if gpu else "gloo",
+                store=PrefixStore("group", own_store),
                 rank=launch.rank,
                 world_size=launch.world_size,
                 timeout=COLLECTIVE_TIMEOUT,
-                device_id=device if device.type == "cuda" else None,
+                device_id=device if gpu else None,
             )
-    return store, launch_ids
+        group: dist.ProcessGroup | None = dist.group.WORLD
+        if gpu:
+            with connections.being_made():
+                group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        return group
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, MdlError) or is_peer_loss(error):
+            raise
+        address = with_port(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
+        raise why_not_joined(error, launch, address) from error
 
 
 def _require_one_kind(store: Store, launch: Launch, device: torch.device) -> None:

@@ -43,10 +43,6 @@ def report_failure(
             reported already then stays, and the process with the cause counts as the earlier one.
         when: The time of the failure, as ``time.time()``; now if it is ``None``.
 
-    Args:
-        cause: The message.
-        exit_code: The exit code of this process.
-
     Returns:
         Whether torchrun will report it; ``False`` outside of torchrun.
     """

@@ -89,3 +89,13 @@ def test_the_root_cause_is_that_of_the_process_that_failed(shop: Path, hosts: tu
             r"rank 1 \(host host-[ab]\): AssertionError: something is wrong here", root["traceback"]
         )
         assert root["exitcode"].startswith("1 "), finished.output
+
+
+def test_a_host_that_fails_while_the_group_is_made_ends_the_others(shop: Path, hosts: tuple[Host, Host]):
+    """All have come, and one can't take part: the interface that it is told to use isn't there."""
+    words = [*torchrun_on_both("midway"), *PEERS, "talk"]
+    launches = [(hosts[0].prefix, words), (hosts[1].prefix, ["env", "GLOO_SOCKET_IFNAME=eth7", *words])]
+    for finished in run_together(launches, cwd=shop, env={"PYTHONPATH": str(ROOT / "tests")}, timeout=120):
+        (error,) = _errors(finished)
+        assert re.match(r"error: rank \d \(host host-b\): GLOO_SOCKET_IFNAME=eth7: ", error), error
+        assert _root(finished)["exitcode"].startswith("2 "), finished.output
