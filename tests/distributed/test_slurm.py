@@ -37,7 +37,7 @@ def _without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
 def test_a_task_is_a_process_of_the_run():
     assert slurm_variables(TASK) == {
         "RANK": "3", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "gpu07", "MASTER_PORT": "23456",
+        "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "3", "MASTER_ADDR": "gpu07", "MASTER_PORT": "23456",
     }  # fmt: skip
     found = process_rank(TASK)
     assert (found.rank, found.world_size, found.local_rank, found.local_world_size) == (3, 6, 1, 2)
@@ -148,3 +148,11 @@ def test_names_of_nodes(nodes: str, hosts: list[str]):
 )
 def test_tasks_of_nodes(text: str, counts: list[int]):
     assert tasks_per_node(text) == counts
+
+
+def test_nodes_are_counted_where_they_have_unequal_numbers_of_tasks():
+    unequal = {**TASK, "SLURM_STEP_TASKS_PER_NODE": "1,5", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+    found = process_rank(unequal)
+    assert (found.rank, found.local_world_size, found.node, found.nodes) == (1, 5, 1, 2)
+    adopt_slurm_task(unequal)
+    assert process_rank(unequal) == found

@@ -39,8 +39,8 @@ class ProcessRank:
         world_size: Number of processes on all machines.
         local_rank: Number of the process on its machine, from 0.
         local_world_size: Number of processes on this machine.
-        group_rank: Number of this machine, from 0, as torchrun counts; ``None`` without it.
-        group_world_size: Number of machines, as torchrun counts; ``None`` without it.
+        group_rank: Number of this machine, from 0, as torchrun or Slurm counts; ``None`` without them.
+        group_world_size: Number of machines, as they count; ``None`` without them.
     """
 
     rank: int = 0
@@ -57,12 +57,12 @@ class ProcessRank:
 
     @property
     def nodes(self) -> int:
-        """The number of machines; without torchrun, as if each had as many processes as this one."""
+        """The number of machines; where none has told it, as if each had as many processes as this one."""
         return self.group_world_size or max(1, self.world_size // self.local_world_size)
 
     @property
     def node(self) -> int:
-        """The number of this machine; without torchrun, as if each had as many processes as this one."""
+        """The number of this machine; where none has told it, as if all had equally many processes."""
         return self.rank // self.local_world_size if self.group_rank is None else self.group_rank
 
 
@@ -105,7 +105,7 @@ def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:
     rank, world_size = number(_RANK, 0, 0), number(_WORLD, 1, 1)
     local_world_size = number(_LOCAL_WORLD, 1, world_size)
     local_rank = number(_LOCAL_RANK, 0, rank % max(1, local_world_size))
-    groups = (_of_torchrun(environ, name) for name in ("GROUP_RANK", "GROUP_WORLD_SIZE"))
+    groups = (_of_launcher(environ, name) for name in ("GROUP_RANK", "GROUP_WORLD_SIZE"))
     found = ProcessRank(rank, world_size, local_rank, local_world_size, *groups)
     has_rank = _first_set(environ, _RANK) is not None
     if has_rank and not problems:
@@ -118,9 +118,10 @@ def process_rank(environ: Mapping[str, str] = os.environ) -> ProcessRank:
     return found if has_rank and world_size > 1 else ProcessRank()
 
 
-def _of_torchrun(environ: Mapping[str, str], name: str) -> int | None:
-    """A number that torchrun alone sets; ``None`` where torchrun didn't start this process."""
-    text = environ.get(name, "") if is_started_by_torchrun(environ) else ""
+def _of_launcher(environ: Mapping[str, str], name: str) -> int | None:
+    """A number that torchrun and Slurm alone tell; ``None`` where neither of them started this process."""
+    counted = is_started_by_torchrun(environ) or is_slurm_task(environ)
+    text = environ.get(name, "") if counted else ""
     return int(text) if text.isascii() and text.isdecimal() else None
 
 

@@ -33,9 +33,9 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
         environ: The environment of the process.
 
     Returns:
-        ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE``, and, unless they are set,
-        ``MASTER_ADDR`` and ``MASTER_PORT``; nothing where srun has not started this process as one of
-        several tasks.
+        ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE``, ``GROUP_RANK``, ``GROUP_WORLD_SIZE``,
+        and, unless they are set, ``MASTER_ADDR`` and ``MASTER_PORT``; nothing where srun has not started this
+        process as one of several tasks.
 
     Raises:
         SettingsError: Slurm gave tasks to the nodes in turn; a run needs them node by node.
@@ -56,6 +56,7 @@ def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
                 ]
             )
         found |= {"LOCAL_RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(tasks[node])}
+        found |= {"GROUP_RANK": str(node), "GROUP_WORLD_SIZE": str(len(tasks))}
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST") or ""
     first = "127.0.0.1" if len(tasks) == 1 else next(hosts_of(nodes), "")
     if first and not environ.get("MASTER_ADDR"):

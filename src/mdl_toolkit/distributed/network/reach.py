@@ -30,7 +30,7 @@ def address_remark(address: str, launch: Launch, environ: Mapping[str, str] = os
         environ: The environment in which this process learned of the others.
     """
     counted = knows_local_size(environ)
-    on_first = launch.rank < (launch.local_world_size if counted else 1)
+    on_first = launch.node == 0 if counted else launch.rank == 0
     try:
         found = resolved(address)
     except OSError as error:

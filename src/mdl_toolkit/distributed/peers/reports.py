@@ -78,8 +78,7 @@ class Reports:
         Returns:
             The failure of the process that failed first, if that isn't this one.
         """
-        rank = self._launch.rank
-        failure = Failure(rank, rank // self._launch.local_world_size, code, message)
+        failure = Failure(self._launch.rank, self._launch.node, code, message)
 
         def claim() -> bool:
             first: bool = self._store.add(_CLAIM, 1) == 1
@@ -89,7 +88,7 @@ class Reports:
             return first
 
         if self._ask(claim, loss, GRACE + _STORE_SECONDS) is False:
-            return self.first(5.0, loss) or failure
+            return self.first(GRACE, loss)
         return self._heard  # without the store every process reports for itself what it knows
 
     def first(self, patience: float, loss: Loss | None = None) -> Failure | None:

@@ -68,7 +68,7 @@ class Peers:
         else:
             self._pulse = spoke = Spoke(ranks.rank, port, token, self._told)
             # Where rank 0 is on this host, the name by which others find it may lead nowhere from here.
-            near = ["127.0.0.1", "::1"] if launch.rank < launch.local_world_size else []
+            near = ["127.0.0.1", "::1"] if launch.node == 0 else []
             connected = spoke.connect([*near, os.environ["MASTER_ADDR"], name])
             if connected:
                 spoke.start()
