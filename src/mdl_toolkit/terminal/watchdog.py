@@ -60,9 +60,11 @@ class SignalWatchdog:
     def _run(self) -> None:
         with contextlib.suppress(OSError):
             deadline, ended_by = None, 0
+            numbers_come = select.poll()  # ``select.select`` refuses numbers of files above 1023
+            numbers_come.register(self._read, select.POLLIN)
             while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not select.select([self._read], [], [], left)[0]:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+                if not numbers_come.poll(left):
                     self._leave(ended_by)
                 numbers = os.read(self._read, 64)
                 if not numbers:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ import pytest
 
 from mdl_toolkit.distributed.peers import pulse
 from mdl_toolkit.distributed.peers.pulse import Hub, Spoke
-from mdl_toolkit.distributed.peers.silence import Change
+from mdl_toolkit.distributed.peers.silence import REOPEN, Change
+from mdl_toolkit.distributed.peers.wire import resolved
 
 Heard = list[tuple[str, tuple[int, ...], int]]
 
@@ -107,7 +110,7 @@ def test_who_leaves_is_not_missed(star: Star) -> None:
     star.hub.end()
     star.until(star.spokes[2].main_ended.is_set)
     star.spokes[2].end()
-    time.sleep(1.5)
+    time.sleep(REOPEN + 0.5)
     assert star.told == {0: [], 1: [], 2: []}
 
 
@@ -116,7 +119,7 @@ def test_a_connection_that_is_cut_is_made_again(star: Star) -> None:
     line = star.hub._lines[1]
     line.socket.shutdown(socket.SHUT_RDWR)
     star.until(lambda: star.hub._lines.get(1) not in (None, line))
-    time.sleep(2.0)
+    time.sleep(REOPEN + 0.5)
     assert star.told == {0: [], 1: [], 2: []}
 
 
@@ -126,7 +129,7 @@ def test_a_connection_that_falls_silent_is_replaced(star: Star, monkeypatch: pyt
     line = star.hub._lines[1]
     monkeypatch.setattr(line, "send", lambda **message: True)  # it arrives nowhere
     star.until(lambda: star.hub._lines.get(1) not in (None, line))
-    time.sleep(1.5)
+    time.sleep(REOPEN + 0.5)
     assert star.told == {0: [], 1: [], 2: []}
 
 
@@ -153,3 +156,31 @@ def test_where_nobody_answers_it_isn_t_connected() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         spoke = Spoke(1, deaf.getsockname()[1], "token", lambda change, by: None)
         assert not spoke.connect(["no-such-host.invalid", "127.0.0.1"], patience=0.5)
+
+
+def test_a_process_may_have_many_files_open() -> None:
+    """More than ``select`` can wait for: those of its data, or the connections of a run of many processes."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2000:
+        pytest.skip("no process may have so many files open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2000, limits[1]))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        star = Star(timeout=6.0)
+        spoke = star.join(1)
+        spoke.end()
+        star.hub.end()
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert star.told == {0: [], 1: []}
+
+
+def test_what_can_be_no_name_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system lets a host call itself so; and a name is looked up only where it is needed."""
+    assert list(resolved(["a" * 64, "a..b", "127.0.0.1", "127.0.0.1"])) == ["127.0.0.1"]
+    first = next(addresses := resolved(["127.0.0.1", "slow"]))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *what, **how: pytest.fail("looked up"))
+    assert first == "127.0.0.1"
+    addresses.close()  # type: ignore[attr-defined]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import select
 import selectors
 import socket
 import threading
@@ -20,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mdl_toolkit.distributed.peers.silence import Change, Silence
-from mdl_toolkit.distributed.peers.wire import Wire, listen, resolved, start_connecting
+from mdl_toolkit.distributed.peers.wire import Wire, listen, resolved, start_connecting, until_heard
 
 #: Seconds between two signs of life, and between two looks at who was heard.
 BEAT, LOOK = 1.0, 0.25
@@ -74,7 +73,7 @@ class Pulse(threading.Thread):
         until = time.monotonic() + FAREWELL
         lines = [line for line in self._open_lines() if line.send(bye=1)]
         while lines and time.monotonic() < until:
-            select.select([line.socket for line in lines], [], [], LOOK)
+            until_heard(lines, LOOK)
             lines = [line for line in lines if (said := line.receive()) is not None and not _is_bye(said)]
         for line in self._open_lines():
             line.close()
@@ -215,7 +214,7 @@ class Spoke(Pulse):
 
     Attributes:
         connected: Whether rank 0 has answered.
-        main_ended: Set when the connection with rank 0 has ended, and no other one could be made.
+        main_ended: Set when rank 0 has said that it is done, or is lost itself.
     """
 
     def __init__(self, rank: int, port: int, token: str, told: Told) -> None:
@@ -248,7 +247,7 @@ class Spoke(Pulse):
             self._attempt = line
             self._hello(line)
             while self._attempt is not None and time.monotonic() < until:
-                select.select([line.socket], [], [], LOOK)
+                until_heard([line], LOOK)
                 self._read(line)
             if self._line is not None:
                 self.connected = True
@@ -330,7 +329,7 @@ class Spoke(Pulse):
         assert self._silence is not None
         self._reconnect(now)
         found = self._silence.look(now)
-        if any(change.kind == "gone" for change in found):
+        if any(change.kind in ("gone", "silent") for change in found):
             self._over = True
             self.main_ended.set()
         return found

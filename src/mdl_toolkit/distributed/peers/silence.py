@@ -15,7 +15,8 @@ from mdl_toolkit.distributed.hosts import rank_on_host, shown_ranks
 #: After so many seconds of silence a process is said to be waited for.
 NOTICE = 15.0
 #: A connection that was closed without a word is opened again within so many seconds, or its process is gone.
-REOPEN = 1.0
+#: The other end may notice only at its next sign of life (``pulse.py``) that it was closed.
+REOPEN = 2.5
 #: Processes whose silence began or ended within so many seconds are told of together: it is their host's.
 TOGETHER = 1.5
 #: If this process itself did nothing for longer than this, it has no right to complain of others.

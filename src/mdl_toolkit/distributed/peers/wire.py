@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import selectors
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 #: The longest line that is read: what is longer comes from another program.
@@ -85,6 +86,17 @@ def listen() -> socket.socket:
     return socket.create_server(("", 0), backlog=1024)
 
 
+def until_heard(lines: Iterable[Wire], seconds: float) -> None:
+    """Wait until something has come over one of some connections, up to some seconds.
+
+    ``select.select`` would refuse a process that has more than 1024 files open.
+    """
+    with selectors.DefaultSelector() as selector:
+        for line in lines:
+            selector.register(line.socket, selectors.EVENT_READ)
+        selector.select(seconds)
+
+
 def start_connecting(address: str, port: int) -> socket.socket | None:
     """A socket that is about to connect; ``None`` if it can't.
 
@@ -105,11 +117,15 @@ def start_connecting(address: str, port: int) -> socket.socket | None:
     return connection
 
 
-def resolved(names: Iterable[str]) -> list[str]:
-    """The addresses of some host names, in order, each once; names that nobody knows are left out."""
-    found: dict[str, None] = {}
+def resolved(names: Iterable[str]) -> Iterator[str]:
+    """The addresses of some host names, in order, each once; names that nobody knows are left out.
+
+    A name is looked up when the addresses of those before it have been tried: that may take long.
+    """
+    found: set[str] = set()
     for name in names:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UnicodeError):  # a host may call itself what can be no name
             for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM):
-                found[str(entry[4][0])] = None
-    return list(found)
+                if (address := str(entry[4][0])) not in found:
+                    found.add(address)
+                    yield address
