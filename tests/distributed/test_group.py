@@ -18,6 +18,7 @@ from mdl_toolkit.distributed.group import Ranks, choose_device, joined
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.distributed.peers.reports import Failure
+from mdl_toolkit.distributed.peers.silence import Loss
 from mdl_toolkit.distributed.peers.troubles import is_peer_loss
 from mdl_toolkit.errors import PeerLostError, SettingsError, Stopped
 from support.processes.ranks import ROOT, start_ranks
@@ -290,3 +291,32 @@ def test_a_process_of_a_group_ends_without_the_interpreters_clearing_up(tmp_path
         "group": ["done", "exit function", ""],
         "alone": ["done", "exit function", "cleared up", ""],
     }
+
+
+def test_a_failure_is_of_the_machine_that_the_launcher_says() -> None:
+    """Machines of one process and of three: rank 1 is the first of the second one."""
+    watch = FailureWatch(
+        torch.distributed.HashStore(),  # type: ignore[attr-defined]
+        Launch(rank=1, world_size=4, local_world_size=3, group_rank=1, group_world_size=2),
+    )
+    assert watch.report(2, "it is empty") is None
+    reported = watch.first(0.0)
+    assert reported is not None and reported.node == watch.node == 1
+
+
+def test_who_is_saving_is_ended_for_a_loss_when_it_has_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(
+        "mdl_toolkit.distributed.failure.end_process", lambda code, exit_functions: ended.append(code)
+    )
+    monkeypatch.setattr("mdl_toolkit.distributed.failure.GRACE", 0.2)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=0, world_size=2))  # type: ignore[attr-defined]
+    loss = Loss((1,), gone=False, seconds=120.0, by=0)
+    thread = threading.Thread(target=watch._end_after_loss, args=(loss,))
+    with watch.held():
+        thread.start()
+        thread.join(1.0)
+        assert thread.is_alive() and not ended
+    thread.join(10.0)
+    assert ended == [PeerLostError.exit_code]

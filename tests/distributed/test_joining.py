@@ -175,6 +175,19 @@ class TestWhoTells:
         early.tell_others(error)
         assert told == [(cause, code, isinstance(error, KeyboardInterrupt))]
 
+    def test_a_program_that_trains_twice_tells_of_its_second_run_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        monkeypatch.setattr(early, "_tell", lambda process, cause, *what: told.append(cause))
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with early.told_to_others():
+            early.begin_joining()
+        with pytest.raises(DataError), early.told_to_others():
+            raise DataError("train.csv: no rows")
+        assert told == ["train.csv: no rows"]
+
     def test_a_broken_off_import_of_torch_is_not_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It fails in the strangest ways, and would hide why this process ends."""
         monkeypatch.setattr(early, "_tell", lambda *what: pytest.fail("it would import torch"))

@@ -43,8 +43,8 @@ logger = get_logger(__name__)
 #: Seconds between two looks at whether another process has failed.
 INTERVAL = 1.0
 #: Seconds that a process gets to come to an exchange, where it is freed, once another one is lost; and that
-#: the others then wait for rank 0, which may be saving.
-REACH, LINGER = 60.0, 30.0
+#: the others then wait at most for rank 0, which may be writing a large checkpoint to a slow disk.
+REACH, LINGER = 60.0, 600.0
 #: How many looks in a row may fail before the store counts as lost.
 _MISSES = 5
 
@@ -207,7 +207,9 @@ class FailureWatch:
             return  # it has said why, and that ends this process
         freed = self._connections.shut_down(int(os.environ["MASTER_PORT"]))
         until = time.monotonic() + (REACH if freed and not torch.cuda.is_available() else GRACE)
-        while time.monotonic() < until or self._held:
+        while time.monotonic() < until:
+            if self._held:
+                until = max(until, time.monotonic() + GRACE)
             if self._ended.wait(0.1) or self._caught.is_set():
                 return
         cause, code = self.loss_cause(None)

@@ -38,7 +38,8 @@ from mdl_toolkit.gpu import require_usable_gpu
 
 T = TypeVar("T")
 
-#: How long a process waits in a collective: longer than one process takes to write a merged 7B model.
+#: How long a process waits in a collective, if ``--peer-timeout`` isn't longer: longer than one process takes
+#: to write a merged 7B model.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -69,7 +70,7 @@ class Ranks:
     ) -> None:
         self.rank, self.world_size = launch.rank, launch.world_size
         self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
-        self.device = device
+        self.device, self._nodes = device, launch.nodes
         self._group, self._watch = group, watch
         told = self.gather_objects((host_name(), tuple(launch_ids)))
         self.hosts: tuple[str, ...] = tuple(host for host, _ in told)
@@ -92,7 +93,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def saving_alone(self) -> Iterator[None]:
-        """Within the block this process saves, after another one was lost, and isn't ended for that."""
+        """Within the block this process saves without the others, and isn't ended for the loss of one."""
         with self._watch.held() if self._watch is not None else contextlib.nullcontext():
             yield
 
@@ -114,7 +115,7 @@ class Ranks:
     @property
     def nodes(self) -> int:
         """The number of machines."""
-        return max(1, self.world_size // self.local_world_size)
+        return self._nodes
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sum each number over the processes, in float64."""
@@ -187,7 +188,8 @@ def joined(
     watch = FailureWatch(store, launch, connections)
     watch.start()
     with end_together(watch), stops_passed_on(store):
-        group = _make_group(store, launch, device, connections)
+        timeout = max(COLLECTIVE_TIMEOUT, 2 * datetime.timedelta(seconds=peer_timeout))
+        group = _make_group(store, launch, device, connections, timeout)
         _register_with_accelerate(device)
         ranks = Ranks(launch, device, group, launch_ids, watch)
         watch.watch_peers(ranks, peer_timeout)
@@ -241,7 +243,11 @@ def _meet_all(
 
 
 def _make_group(
-    store: Store, launch: Launch, device: torch.device, connections: GlooConnections
+    store: Store,
+    launch: Launch,
+    device: torch.device,
+    connections: GlooConnections,
+    timeout: datetime.timedelta,
 ) -> dist.ProcessGroup | None:
     """Make the default process group; the group for exchanges over the host.
 
@@ -253,6 +259,7 @@ def _make_group(
         launch: The ranks of this process.
         device: Its device.
         connections: Takes note of Gloo's connections.
+        timeout: How long a process waits in a collective.
 
     Raises:
         MdlError: It can't be made.
@@ -270,13 +277,13 @@ def _make_group(
                 store=PrefixStore("group", own_store),
                 rank=launch.rank,
                 world_size=launch.world_size,
-                timeout=COLLECTIVE_TIMEOUT,
+                timeout=timeout,
                 device_id=device if gpu else None,
             )
         group: dist.ProcessGroup | None = dist.group.WORLD
         if gpu:
             with connections.being_made():
-                group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+                group = dist.new_group(backend="gloo", timeout=timeout)
         return group
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, MdlError) or is_peer_loss(error):

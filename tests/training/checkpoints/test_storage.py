@@ -14,12 +14,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from mdl_toolkit.distributed.failure import FailureWatch
+from mdl_toolkit.distributed.group import Ranks
+from mdl_toolkit.distributed.launch import Launch
 from mdl_toolkit.errors import MdlError, ModelError, UserError
 from mdl_toolkit.model_folders.tensorfiles.writer import write_tensors
 from mdl_toolkit.training.checkpoints import checkpointer
@@ -27,6 +31,7 @@ from mdl_toolkit.training.checkpoints.output import output_lock, remove_unfinish
 from mdl_toolkit.training.checkpoints.state import FINAL, RunState, checkpoints
 from mdl_toolkit.training.checkpoints.storage import new_checkpoint, newest_complete, prune, why_incomplete
 from mdl_toolkit.training.run import train
+from mdl_toolkit.training.steps.progress import RunProgress
 from support.training.runs import assert_same_bytes, run_settings
 
 OPTIONS: dict[str, Any] = {"lora_dropout": 0.2, "max_steps": 4, "save_steps": 2, "merge_lora": False}
@@ -339,3 +344,21 @@ def test_an_output_that_can_t_be_locked_is_written_all_the_same(tmp_path: Path, 
     with output_lock(tmp_path / "out"):
         assert (tmp_path / "out" / ".lock").exists()
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("sharding", "held"), [("none", True), ("full", False)])
+def test_a_checkpoint_that_one_process_writes_is_finished_though_another_is_lost(
+    sharding: str, held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a sharded one: its tensors come from all processes."""
+    watch = FailureWatch(torch.distributed.HashStore(), Launch())  # type: ignore[attr-defined]
+    made: Any = object.__new__(checkpointer.Checkpointer)
+    made.ranks, made.output = Ranks(Launch(), torch.device("cpu"), watch=watch), tmp_path
+    made.settings = SimpleNamespace(sharding=sharding)
+    writing: list[bool] = []
+    monkeypatch.setattr(checkpointer.Checkpointer, "refuse_drift", lambda *what: None)
+    monkeypatch.setattr(
+        checkpointer.Checkpointer, "_write", lambda own, progress: writing.append(bool(watch._held))
+    )
+    made.save(RunProgress(step=3))
+    assert writing == [held] and not watch._held

@@ -39,7 +39,8 @@ def has_begun_joining() -> bool:
 
 @contextmanager
 def told_to_others() -> Iterator[None]:
-    """Within the block this process gets ready to join others; if that fails, they are told."""
+    """Within the block this process gets ready to join others, maybe again; if that fails, they are told."""
+    _state["joins"] = False
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:

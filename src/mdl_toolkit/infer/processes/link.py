@@ -21,6 +21,7 @@ from mdl_toolkit.distributed.failure import FailureWatch, end_together
 from mdl_toolkit.distributed.hosts import host_name, rank_on_host
 from mdl_toolkit.distributed.joining.meeting import meet, meeting
 from mdl_toolkit.distributed.launch import Launch
+from mdl_toolkit.distributed.peers.watch import PEER_TIMEOUT
 from mdl_toolkit.distributed.rendezvous import export_address
 from mdl_toolkit.distributed.waiting import WaitingMessage
 from mdl_toolkit.errors import PeerLostError
@@ -29,7 +30,7 @@ from mdl_toolkit.infer.processes.waiting import until
 from mdl_toolkit.terminal.progress import duration
 
 #: Seconds between two signs of life, and without one until a process counts as lost to those who wait for it.
-_BEAT_SECONDS, _LOST_SECONDS = 5.0, 120.0
+_BEAT_SECONDS, _LOST_SECONDS = 5.0, PEER_TIMEOUT
 #: Seconds that rank 0 gives the others to hear its last word: the store may end with its process.
 _LAST_WORD_SECONDS = 10.0
 
@@ -144,7 +145,7 @@ class Link:
     def close(self) -> None:
         """Give no more signs of life."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_BEAT_SECONDS)  # a store that can't be reached doesn't answer it
 
     def _give_signs_of_life(self) -> None:
         count = 0

@@ -16,6 +16,7 @@ There is no pickle, and nothing depends on the number of processes: any number c
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from mdl_toolkit.distributed.group import Ranks
@@ -95,7 +96,10 @@ class Checkpointer:
         self.refuse_drift(f"step {progress.step}")
         path = self._path(progress)
         if self.ranks.is_main:
-            self._write(progress)
+            # A sharded model is gathered meanwhile, which would wait for a lost process for ever.
+            alone = self.settings.sharding == "none"
+            with self.ranks.saving_alone() if alone else nullcontext():
+                self._write(progress)
         else:
             # The other processes take part in gathering sharded tensors, in the same order.
             for _ in trained_tensors(self.wrapped.model):
