@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ FAREWELL = 1.0
 Told = Callable[[Change, int], None]
 
 
-class Pulse(threading.Thread):
+class Pulse(threading.Thread, ABC):
     """Sends and hears signs of life.
 
     Args:
@@ -78,17 +79,17 @@ class Pulse(threading.Thread):
         for line in self._open_lines():
             line.close()
 
-    def _take(self, key: selectors.SelectorKey) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _take(self, key: selectors.SelectorKey) -> None: ...
 
-    def _beat(self, now: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _beat(self, now: float) -> None: ...
 
-    def _changes(self, now: float) -> list[Change]:
-        raise NotImplementedError
+    @abstractmethod
+    def _changes(self, now: float) -> list[Change]: ...
 
-    def _open_lines(self) -> list[Wire]:
-        raise NotImplementedError
+    @abstractmethod
+    def _open_lines(self) -> list[Wire]: ...
 
 
 class Hub(Pulse):
