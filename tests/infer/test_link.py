@@ -17,6 +17,7 @@ from mdl_toolkit.errors import HostsDisagreeError, MdlError, PeerLostError, User
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer.journal import sent as sent_module
 from mdl_toolkit.infer.processes import link as link_module
+from mdl_toolkit.infer.processes import waiting
 from mdl_toolkit.infer.processes.link import Link
 from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.settings import InferenceSettings
@@ -195,3 +196,9 @@ def test_a_full_disk_of_rank_0_is_told_where_another_host_has_the_rows(
     main, other = together(*[inference_on(folder / name, model) for name in "ab"])
     assert isinstance(main, MdlError) and isinstance(other, PeerLostError)
     assert f"{folder}/a/out.csv.partial/rank-1.jsonl: can't be written: No space left on device" in str(main)
+
+
+def test_silence_in_a_shared_folder_is_a_lost_process_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(waiting, "NO_NEWS_SECONDS", 0.0)
+    with pytest.raises(PeerLostError, match=r"rank 1.*nothing was heard of them"):
+        waiting.until(lambda: False, lambda: ["rank 1"], "to answer")

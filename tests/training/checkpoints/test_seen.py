@@ -160,7 +160,7 @@ def test_a_restarted_run_whose_record_is_on_another_host(two: list[Path]):
     a_record({"agent-1"}).write(two[1])
     a_checkpoint(two[1], 4, "ours")
     said = refused(two)
-    assert "rank 1 (host host-b) sees" in said and "the run that this launch has begun" in said
+    assert "rank 1 (host host-b) sees" in said and "the run of this launch" in said
 
 
 @pytest.mark.parametrize(

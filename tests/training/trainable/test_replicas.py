@@ -134,7 +134,7 @@ def message(found: list[dict[str, Tensor]], kinds: Sequence[str] = ()) -> str:
 def test_what_is_said() -> None:
     assert message(held(2)) == (
         "step 40: the replicas of what is trained have drifted apart: rank 2 (host node-b) differs from the "
-        "3 others, from decoder.b on (2 of 3 tensors). Nothing was saved of them; run/checkpoint-20 is "
+        "3 others, from decoder.b on (2 of 3 tensors). Nothing was saved from them; run/checkpoint-20 is "
         "intact. First test memory and cards of host node-b (dmesg, nvidia-smi -q -d ECC)"
     )
     two = message([tensors | {"decoder.b": torch.ones(40, 40)} for tensors in held(1, count=2)])

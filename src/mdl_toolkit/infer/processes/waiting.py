@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from mdl_toolkit.distributed.waiting import WaitingMessage, waiting_message
-from mdl_toolkit.errors import MdlError
+from mdl_toolkit.errors import PeerLostError
 from mdl_toolkit.terminal.progress import duration
 
 #: Seconds without any news after which waiting ends in any case.
@@ -34,7 +34,7 @@ def until(
         look: Raises where waiting has no sense any more.
 
     Raises:
-        MdlError: Nothing was heard of them for very long.
+        PeerLostError: Nothing was heard of them for very long.
     """
     heard, since = news(), time.monotonic()
     message = WaitingMessage(what)
@@ -49,7 +49,7 @@ def until(
             message(len(names))
         if time.monotonic() - since > NO_NEWS_SECONDS:
             names = who()
-            raise MdlError(
+            raise PeerLostError(
                 f"{waiting_message(len(names), _named(what, names))}: nothing was heard of them for "
                 f"{duration(NO_NEWS_SECONDS)}. What was done is kept: start the same command again"
             )

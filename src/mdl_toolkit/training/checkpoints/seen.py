@@ -70,9 +70,9 @@ def check_record(seen: list[Seen], output: Path, ranks: Ranks) -> None:
     for rank, there in enumerate(seen):
         if there.run is not None and seen[0].run is None:
             raise UserError(
-                f"{ranks.name(rank)} sees in {output} the run that this launch has begun, and "
-                f"{ranks.name(0)}, which is to go on with it, doesn't: resume with --resume-from-checkpoint "
-                f"true after you {_copied(ranks, rank, 0)}"
+                f"{ranks.name(rank)} sees the run of this launch in {output}, and {ranks.name(0)}, which has "
+                f"to go on with it, doesn't: {_copied(ranks, rank, 0)}; then resume with "
+                "--resume-from-checkpoint true"
             )
 
 

@@ -127,7 +127,7 @@ def refuse_drift(tensors: Mapping[str, Tensor], ranks: Ranks, when: str, intact:
     advice = f"{processors}. If it isn't that, {test}" if processors else f"First {test}"
     raise ReplicasDifferError(
         f"{when}: the replicas of what is trained have drifted apart: {shown_drift(drift, ranks)}. Nothing "
-        f"was saved of them; {intact}. {advice}"
+        f"was saved from them; {intact}. {advice}"
     )
 
 
