@@ -304,13 +304,16 @@ def test_a_failure_is_of_the_machine_that_the_launcher_says() -> None:
     assert reported is not None and reported.node == watch.node == 1
 
 
-def test_who_is_saving_is_ended_for_a_loss_when_it_has_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_saving_is_ended_for_a_loss_when_it_has_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended: list[int] = []
     monkeypatch.setattr(
         "mdl_toolkit.distributed.failure.end_process", lambda code, exit_functions: ended.append(code)
     )
     monkeypatch.setattr("mdl_toolkit.distributed.failure.GRACE", 0.2)
     monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     watch = FailureWatch(torch.distributed.HashStore(), Launch(rank=0, world_size=2))  # type: ignore[attr-defined]
     loss = Loss((1,), gone=False, seconds=120.0, by=0)
     thread = threading.Thread(target=watch._end_after_loss, args=(loss,))
@@ -320,3 +323,4 @@ def test_who_is_saving_is_ended_for_a_loss_when_it_has_saved(monkeypatch: pytest
         assert thread.is_alive() and not ended
     thread.join(10.0)
     assert ended == [PeerLostError.exit_code]
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["errorCode"] == ended[0]

@@ -16,6 +16,7 @@ from mdl_toolkit.distributed.hosts import host_name
 from mdl_toolkit.distributed.joining.early import PATIENCE_SECONDS, begin_joining, code_of, is_to_tell
 from mdl_toolkit.distributed.joining.notices import Notices, OtherEnded, notice_of
 from mdl_toolkit.distributed.joining.roster import roster
+from mdl_toolkit.distributed.peers.troubles import Trouble, trouble_of
 from mdl_toolkit.distributed.rendezvous import (
     JOIN_TIMEOUT,
     NotComeError,
@@ -133,7 +134,7 @@ def why_not_joined(error: Exception, launch: ProcessRank, address: str) -> MdlEr
             [f"MASTER_PORT={port}: this user may not listen there ({cause}); give a port above 1023"]
         )
     what = f"{launch.name}: could not join the other processes of the run"
-    if any(words in said for words in _ENDED):
+    if trouble_of(error) is Trouble.GONE:
         return PeerLostError(
             f"{what}: the store at {address} was there and is gone: rank 0 or its launcher has ended "
             f"meanwhile; what it printed says why ({cause})"
@@ -147,13 +148,6 @@ def why_not_joined(error: Exception, launch: ProcessRank, address: str) -> MdlEr
         f"{what} at {address}: {cause}. Check that no other program listens there, and that all processes "
         "have the same version of torch"
     )
-
-
-#: What the store's client says when the server is gone.
-_ENDED = (
-    "failed to recv", "got 0 bytes", "connection reset", "connection was closed", "broken pipe",
-    "failed to send", "sendbytes failed", "recvvalue failed", "end of file",
-)  # fmt: skip
 
 
 def _missing(ready: dict[int, str], world_size: int) -> str:
