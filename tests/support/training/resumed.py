@@ -77,7 +77,7 @@ def work(cases: Path, folder: Path) -> None:
     from mdl_toolkit.distributed.launch import read_launch
 
     with joined(read_launch()) as ranks, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "joined", lambda _: nullcontext(ranks))  # the group is there already
+        patch.setattr(run, "joined", lambda *_: nullcontext(ranks))  # the group is there already
         for name, case in json.loads(cases.read_text()).items():
             output = folder / name
             whole_and_resumed(run.train, Path(case["model"]), Path(case["data"]), output, case["options"])

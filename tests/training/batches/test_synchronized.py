@@ -123,7 +123,7 @@ def test_a_process_of_many_keeps_step_until_all_can_be_told(
     """Where each pass is everyone's work, those without a batch go on with the last one."""
     tamper(monkeypatch, "finds a bad row", 3)
     data = ClipDataset.open([shop.data])
-    ranks: Any = SimpleNamespace(rank=0, world_size=2, sum=list, any=bool)
+    ranks: Any = SimpleNamespace(rank=0, world_size=2, sum=list, any=bool, peer_is_lost=False)
     load = MicroBatches([shop.data], data.manifest.audio_token_id, torch.device("cpu"), 1)
     passes: list[int] = []
 

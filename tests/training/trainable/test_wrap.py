@@ -242,7 +242,7 @@ def test_processes_with_different_models_are_refused(model: Path) -> None:
 
     ranks = Others(Launch(rank=0, world_size=2, local_world_size=2), torch.device("cpu"))
     said = (
-        r"models differ: rank 1 \(host .+\) differs from rank 0 \(host .+ on \(1 of \d+ tensors\): the hosts'"
+        r"models differ: rank 1 \(host .+\) differs from rank 0 \(host .+ on \(1 of \d+ tensors\)\. The hosts"
     )
     with pytest.raises(ModelError, match=said):
         prepare(model, options(), ranks)
