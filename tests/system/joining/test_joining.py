@@ -39,11 +39,13 @@ def _accelerate(rank: int) -> list[str]:
 @pytest.mark.parametrize("wrong", ["option", "data"])
 def test_a_host_that_is_refused_ends_the_one_that_waits(wrong: str, shop: Path, hosts: tuple[Host, Host]):
     start = torchrun_on_both(f"refused-{wrong}")
-    refused = [*start, *(WRONG if wrong == "option" else train_on("nowhere/")), "--output", "refused/"]
+    refused = [*start, *(WRONG if wrong == "option" else train_on("no-such-set/")), "--output", "refused/"]
     launches = [(hosts[0].prefix, [*start, *TRAIN, "--output", "refused/"]), (hosts[1].prefix, refused)]
     ended = run_together(launches, cwd=shop, timeout=120)
     cause = (
-        "--lr abc: a number expected" if wrong == "option" else "--train-dataset: no file or folder nowhere"
+        "--lr abc: a number expected"
+        if wrong == "option"
+        else "--train-dataset: no file or folder no-such-set"
     )
     assert all(finished.seconds < 100 for finished in ended), "ten minutes before"
     for finished in ended:

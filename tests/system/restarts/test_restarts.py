@@ -82,20 +82,20 @@ def test_a_host_joins_later_and_no_attempt_is_lost(shop: Path, hosts: tuple[Host
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "host-a", "--rdzv-id", "grows"]
     meeting += ["--rdzv-conf", "last_call_timeout=1"]
     elastic = ["torchrun", "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "0", *meeting]
-    training = [*TRAIN, "--num-epochs", "60", "--save-steps", "20", "--output", "grown/"]
+    training = [*TRAIN, "--num-epochs", "60", "--save-steps", "20", "--output", "joined-later/"]
     words = [*elastic, "--no-python", *training]
     with launched(words, cwd=shop, env=own_stores, prefix=hosts[0].prefix) as first:
-        first.until((shop / "grown" / "checkpoint-20").is_dir, "checkpoint-20")
-        begun = json.loads((shop / "grown" / ".mdl_run.json").read_text())
+        first.until((shop / "joined-later" / "checkpoint-20").is_dir, "checkpoint-20")
+        begun = json.loads((shop / "joined-later" / ".mdl_run.json").read_text())
         with launched(words, cwd=shop, env=own_stores, prefix=hosts[1].prefix) as second:
             ended = first.wait(), second.wait()
     assert [each.code for each in ended] == [0, 0], ended
-    assert "resuming from grown/checkpoint-" in ended[0].output + ended[1].output
+    assert "resuming from joined-later/checkpoint-" in ended[0].output + ended[1].output
     assert "error: " not in ended[0].output + ended[1].output
-    record = json.loads((shop / "grown" / ".mdl_run.json").read_text())
+    record = json.loads((shop / "joined-later" / ".mdl_run.json").read_text())
     assert record["run"] == begun["run"] and set(record["launch"]) > set(begun["launch"])
-    assert {RunState.run_of(path) for path in checkpoints(shop / "grown")} == {begun["run"]}
-    numbers = [line["step"] for line in steps(shop / "grown")]
+    assert {RunState.run_of(path) for path in checkpoints(shop / "joined-later")} == {begun["run"]}
+    numbers = [line["step"] for line in steps(shop / "joined-later")]
     assert numbers == list(range(1, len(numbers) + 1))
 
 
