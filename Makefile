@@ -15,7 +15,7 @@ QUICK := -m pytest -m 'not system'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	# torch first and by its exact version, so that nothing that needs it picks another build.
 	$(PINNED) torch
-	$(PINNED) --editable .
+	$(PINNED) --editable '.[evaluate]'
 	touch $@
 
 .venv/.with-test: .venv/.installed

@@ -22,9 +22,9 @@ LEVELS = {
     "terminal": 2,
     "gpu": 3, "hub": 3,
     "data": 4, "model": 4,
-    "model_folders": 5,
-    "distributed": 6, "generation": 6,
-    "training": 7, "infer": 7, "demo": 7, "doctor": 7,
+    "model_folders": 5, "scoring": 5, "inspection": 5,
+    "distributed": 6, "generation": 6, "report": 6,
+    "training": 7, "infer": 7, "demo": 7, "doctor": 7, "verify": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 

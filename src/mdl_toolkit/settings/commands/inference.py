@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl_toolkit.settings.checks import missing_extra, missing_file, output_problems
-from mdl_toolkit.settings.convert import ConvertOptions
+from mdl_toolkit.settings.commands.convert import ConvertOptions
 from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
 
 

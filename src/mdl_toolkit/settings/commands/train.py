@@ -13,14 +13,15 @@ from mdl_toolkit.settings.checks import (
     missing_extra,
     problems_of_full_training,
 )
-from mdl_toolkit.settings.convert import ConvertOptions
+from mdl_toolkit.settings.commands.convert import ConvertOptions
+from mdl_toolkit.settings.commands.train_evaluation import EvaluationOptions
+from mdl_toolkit.settings.commands.train_parts import TrainedPartsOptions
+from mdl_toolkit.settings.commands.train_steps import OptimisationOptions
 from mdl_toolkit.settings.options import flag, option, varied
-
-TRAIN_TARGETS = ("encoder", "projector", "decoder", "embed_tokens", "lm_head")
 
 
 @dataclass(kw_only=True)
-class TrainSettings(ConvertOptions):
+class TrainSettings(EvaluationOptions, OptimisationOptions, TrainedPartsOptions, ConvertOptions):
     """Settings of ``train``."""
 
     HEADINGS: ClassVar[Mapping[str, str]] = {
@@ -42,15 +43,6 @@ class TrainSettings(ConvertOptions):
         resume="derived",
         hosts="derived",
     )
-    eval_dataset: list[str] | str | None = option(
-        None,
-        "Held-out data to measure the loss on during training, in the same forms as --train-dataset.",
-        group="data",
-        metavar="PATH",
-        commas=False,
-        resume="derived",
-        hosts="derived",
-    )
     output: Path = option(
         help="Folder of the run: checkpoints, metrics.jsonl, and the fine-tuned model in final/.",
         group="output",
@@ -64,77 +56,6 @@ class TrainSettings(ConvertOptions):
         resume="free",
         hosts="free",
     )
-
-    method: str = option(
-        "lora",
-        "lora: train small adapters, which needs less memory; full: train every weight of the chosen parts.",
-        group="what is trained",
-        choices=("lora", "full"),
-        resume="same",
-        hosts="same",
-    )
-    train_target: list[str] = option(
-        factory=lambda: ["encoder", "projector", "decoder"],
-        help="Part of the model to train; repeat it for several. embed_tokens and lm_head are trained in "
-        "full.",
-        group="what is trained",
-        choices=TRAIN_TARGETS,
-        resume="same",
-        hosts="same",
-    )
-    lora_rank: int = option(
-        32,
-        "Rank of the LoRA adapters; a higher one can learn more and needs more memory.",
-        group="what is trained",
-        low=1,
-        resume="same",
-        hosts="same",
-        goes_with="--method lora",
-    )
-    lora_alpha: int = option(
-        32,
-        "Scale of the LoRA adapters, which is alpha/rank; change it together with --lora-rank.",
-        group="what is trained",
-        low=1,
-        resume="same",
-        hosts="same",
-        goes_with="--method lora",
-    )
-    lora_dropout: float = option(
-        0.0,
-        "Dropout probability at the inputs of the adapters; raise it (0.05, 0.1) against overfitting.",
-        group="what is trained",
-        low=0,
-        high=0.999,
-        resume="warn",
-        hosts="same",
-        goes_with="--method lora",
-    )
-    lora_attention: bool = option(
-        False,
-        "LoRA on the decoder's attention too, not only on its MLP; slower, and no better where we "
-        "measured it.",
-        group="what is trained",
-        resume="same",
-        hosts="same",
-        goes_with="--method lora",
-    )
-    rslora: bool = option(
-        False,
-        "Scale the adapters by alpha/sqrt(rank) (rsLoRA); made for high ranks.",
-        group="what is trained",
-        resume="same",
-        hosts="same",
-        goes_with="--method lora",
-    )
-    dora: bool = option(
-        False,
-        "Split the adapters' updates into size and direction (DoRA): slower, sometimes more accurate.",
-        group="what is trained",
-        resume="same",
-        hosts="same",
-        goes_with="--method lora",
-    )
     quantization: str | None = option(
         None,
         "Keep the decoder's base weights in 8 or 4 bits, to save memory (needs the quantization extra).",
@@ -144,106 +65,6 @@ class TrainSettings(ConvertOptions):
         hosts="same",
         goes_with="--method lora",
     )
-
-    lr: float = option(
-        1e-4,
-        "Peak learning rate; lower it if the loss jumps or grows.",
-        group="optimisation",
-        above=0,
-        resume="warn",
-        hosts="same",
-    )
-    lr_scheduler: str = option(
-        "linear",
-        "Learning rate after the warm-up: falls in a straight line, falls along a cosine, or stays constant.",
-        group="optimisation",
-        choices=("linear", "cosine", "constant"),
-        resume="warn",
-        hosts="same",
-    )
-    warmup_steps: int = option(
-        0,
-        "Steps in which the learning rate rises from 0 to --lr.",
-        group="optimisation",
-        low=0,
-        resume="warn",
-        hosts="same",
-    )
-    warmup_ratio: float | None = option(
-        None,
-        "Length of the warm-up as a share of all steps (0.1: a tenth); instead of --warmup-steps.",
-        group="optimisation",
-        low=0,
-        high=1,
-        resume="warn",
-        hosts="same",
-    )
-    weight_decay: float = option(
-        0.0,
-        "Weight decay of the AdamW optimizer; 0 turns it off.",
-        group="optimisation",
-        low=0,
-        resume="warn",
-        hosts="same",
-    )
-    max_grad_norm: float = option(
-        1.0,
-        "Scale a step's gradient down to this norm if it is larger; 0 turns clipping off.",
-        group="optimisation",
-        low=0,
-        resume="warn",
-        hosts="same",
-    )
-    num_epochs: float = option(
-        1.0,
-        "Passes over the training data; 0.5 is half a pass.",
-        group="optimisation",
-        above=0,
-        resume="warn",
-        hosts="same",
-    )
-    max_steps: int | None = option(
-        None,
-        "Steps to train, in as many passes over the data as that takes; replaces --num-epochs.",
-        group="optimisation",
-        low=1,
-        resume="warn",
-        hosts="same",
-    )
-    batch_size: int = option(
-        8,
-        "Clips in a micro-batch of one device; lower it if memory runs out.",
-        group="optimisation",
-        low=1,
-        resume="warn",
-        hosts="same",
-    )
-    max_tokens: int | None = option(
-        None,
-        "Decoder tokens in a micro-batch of one device; replaces --batch-size, for clips of very "
-        "different lengths.",
-        group="optimisation",
-        low=1,
-        resume="warn",
-        hosts="same",
-    )
-    gradient_accumulation_steps: int = option(
-        1,
-        "Micro-batches of each device in one step; raise it for larger batches in the same memory.",
-        group="optimisation",
-        low=1,
-        resume="warn",
-        hosts="same",
-    )
-    seed: int = option(
-        42,
-        "Random seed for the order of the data, new adapters and dropout.",
-        group="optimisation",
-        low=0,
-        resume="warn",
-        hosts="same",
-    )
-
     bf16: bool | None = option(
         None,
         "Compute in bfloat16, which saves memory and time on a GPU; by default where the GPU supports it.",
@@ -279,33 +100,6 @@ class TrainSettings(ConvertOptions):
         "Processes that prepare batches for each training process; raise it if the GPU waits for data.",
         group="memory and speed",
         low=0,
-        resume="free",
-        hosts="free",
-    )
-
-    eval_steps: float = option(
-        500,
-        "Steps between evaluations; a value below 1 is a share of the training (0.1: ten evaluations).",
-        group="evaluation",
-        above=0,
-        resume="free",
-        hosts="same",
-        goes_with="--eval-dataset",
-    )
-    eval_batch_size: int | None = option(
-        None,
-        "Clips on one device at a time in evaluation; --batch-size if not given.",
-        group="evaluation",
-        low=1,
-        resume="free",
-        hosts="same",
-        goes_with="--eval-dataset",
-    )
-    eval_accumulation_steps: int | None = option(
-        None,
-        "No effect; accepted so that scripts for 0.1.0 still run.",
-        group="evaluation",
-        low=1,
         resume="free",
         hosts="free",
     )
@@ -393,14 +187,6 @@ class TrainSettings(ConvertOptions):
         low=5,
         resume="free",
         hosts="free",
-    )
-    on_nonfinite: str = option(
-        "stop",
-        "If a loss or gradient is NaN or infinite: stop before the update, or skip that update and go on.",
-        group="optimisation",
-        choices=("stop", "skip"),
-        resume="free",
-        hosts="same",
     )
 
     def problems(self) -> list[str]:
