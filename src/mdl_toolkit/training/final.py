@@ -23,9 +23,10 @@ from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.checkpoints.output import foreign_file_in
 from mdl_toolkit.training.checkpoints.state import FINAL
+from mdl_toolkit.training.evaluation.evaluation import Evaluation
+from mdl_toolkit.training.evaluation.together import EvaluationDropped
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.signals import StopSignals
-from mdl_toolkit.training.steps.evaluate import Evaluation, EvaluationDropped
 from mdl_toolkit.training.steps.progress import RunProgress
 from mdl_toolkit.training.trainable.prepare import open_for_evaluation
 from mdl_toolkit.training.trainable.wrap import Wrapped
@@ -227,7 +228,7 @@ def _evaluate_final(
         return {}
     began = time.monotonic()
     try:
-        loss = evaluation(open_for_evaluation(target, settings, ranks), signals)
+        loss = evaluation(open_for_evaluation(target, settings, ranks), signals)["eval_loss"]
     except NoBatch as missing:
         logger.warning(f"{target} isn't evaluated again: {missing.cause or 'another process got no batch'}")
         return {}

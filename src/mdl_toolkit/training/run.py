@@ -37,6 +37,8 @@ from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import output_lock
 from mdl_toolkit.training.checkpoints.resume import Claim, Start, choose_start
+from mdl_toolkit.training.evaluation.evaluation import Evaluation, SetMeasures
+from mdl_toolkit.training.evaluation.loss import LossOfSet
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
@@ -45,7 +47,6 @@ from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.metrics.trackers import Trackers
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
 from mdl_toolkit.training.signals import StopSignals, nothing_unsaved
-from mdl_toolkit.training.steps.evaluate import Evaluation
 from mdl_toolkit.training.steps.loop import Loop
 from mdl_toolkit.training.steps.optimizer import Optimizer
 from mdl_toolkit.training.steps.progress import RunProgress
@@ -351,13 +352,14 @@ def _evaluation(
 ) -> Evaluation | None:
     if prepared.evaluation is None or load is None:
         return None
-    return Evaluation(
+    loss = LossOfSet(
         prepared.evaluation,
         load,
         ranks,
         settings.eval_batch_size or settings.batch_size,
         None if settings.eval_batch_size else settings.max_tokens,
     )
+    return Evaluation([SetMeasures("main", False, len(prepared.evaluation), loss)])
 
 
 def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress) -> Reporter:

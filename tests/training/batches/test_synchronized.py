@@ -17,8 +17,8 @@ from mdl_toolkit.errors import DataError, MdlError, Stopped
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.checkpoints.storage import newest_complete
+from mdl_toolkit.training.evaluation.loss import LossOfSet
 from mdl_toolkit.training.run import train
-from mdl_toolkit.training.steps.evaluate import Evaluation
 from support.data.dataworkers import tamper
 from support.training.runs import assert_same_bytes, make_dataset, run_settings, steps_of
 
@@ -132,7 +132,7 @@ def test_a_process_of_many_keeps_step_until_all_can_be_told(
         return torch.tensor(1.0)
 
     wrapped: Any = SimpleNamespace(lockstep=lockstep, model=torch.nn.Linear(1, 1), loss_sum=loss_sum)
-    evaluation = Evaluation(data, load, ranks, batch_size=1)
+    evaluation = LossOfSet(data, load, ranks, batch_size=1)
     evaluation._own, evaluation._rounds = [(0,), (1,), (3,), (5,)], 4
     with pytest.raises(NoBatch) as caught:
         evaluation(wrapped)

@@ -1,1 +1,1 @@
-"""What happens step by step: the loop, the optimizer, learning rates, evaluation."""
+"""What happens step by step: the loop, the optimizer, learning rates."""

@@ -33,10 +33,12 @@ from mdl_toolkit.training.batches.loader import WaitEnded
 from mdl_toolkit.training.batches.nonfinite import find_nonfinite_rows
 from mdl_toolkit.training.batches.order import RunOrder, Scheduled
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
+from mdl_toolkit.training.evaluation.evaluation import Evaluation
+from mdl_toolkit.training.evaluation.loss import Load
+from mdl_toolkit.training.evaluation.together import EvaluationDropped
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.signals import UNSAVED_AT_FIRST, StopSignals, agreed_signal
-from mdl_toolkit.training.steps.evaluate import Evaluation, EvaluationDropped, Load
 from mdl_toolkit.training.steps.optimizer import Optimizer
 from mdl_toolkit.training.steps.pending import PendingStep, Readback, seed_dropout
 from mdl_toolkit.training.steps.progress import RunProgress
@@ -406,7 +408,7 @@ class Loop:
         assert self.evaluation is not None
         started = time.perf_counter()
         try:
-            loss = self.evaluation(self.wrapped, signals)
+            found = self.evaluation(self.wrapped, signals)
         except EvaluationDropped as dropped:
             return dropped.number
         if self.ranks.is_main:
@@ -414,8 +416,7 @@ class Loop:
                 {
                     "step": step,
                     "epoch": round(epoch, 6),
-                    "eval_loss": loss,
-                    "eval_rows": self.evaluation.rows,
+                    **found,
                     "eval_seconds": round(time.perf_counter() - started, 6),
                 }
             )

@@ -12,7 +12,8 @@ import torch
 
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.steps.evaluate import Evaluation, evaluation_batches, share_of
+from mdl_toolkit.training.evaluation.evaluation import Evaluation, SetMeasures
+from mdl_toolkit.training.evaluation.loss import LossOfSet, evaluation_batches, share_of
 from support.training.runs import make_dataset
 
 CPU = torch.device("cpu")
@@ -50,7 +51,8 @@ def test_evaluation_makes_the_same_number_of_passes_where_it_must(shop, tmp_path
             return torch.tensor(float(len(batch.targets)))
 
         wrapped: Any = SimpleNamespace(lockstep=True, model=model, loss_sum=loss_sum)
-        totals.append(Evaluation(data, load, ranks, batch_size=1)(wrapped))
+        evaluation = Evaluation([SetMeasures("main", False, 5, LossOfSet(data, load, ranks, batch_size=1))])
+        totals.append(evaluation(wrapped)["eval_loss"])
         passes.append(len(seen))
         assert model.training
     assert passes == [2, 2, 2], "5 batches on 3 processes: one makes a pass that counts for nothing"

@@ -1,18 +1,19 @@
-"""The loss on the evaluation data: every row exactly once, whatever the number of processes."""
+"""The loss on a set of evaluation data: every row exactly once, whatever the number of processes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mdl_toolkit.terminal.progress import Progress
-from mdl_toolkit.training.batches.loader import WaitEnded
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
-from mdl_toolkit.training.signals import StopSignals, agreed_signal
+from mdl_toolkit.training.evaluation.together import agree, is_interrupted
+from mdl_toolkit.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,20 +59,8 @@ def share_of(batches: Sequence[tuple[int, ...]], rank: int, world_size: int) -> 
     return list(batches[rank::world_size])
 
 
-class EvaluationDropped(Exception):  # noqa: N818 -- no failure: somebody asked for it
-    """A signal asked to stop, so the evaluation isn't finished; all processes raise this at the same point.
-
-    Args:
-        number: The signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"dropped for signal {number}")
-
-
-class Evaluation:
-    """Evaluates on all rows of a dataset.
+class LossOfSet:
+    """Measures the loss on all rows of a dataset.
 
     Args:
         data: The evaluation data.
@@ -90,7 +79,6 @@ class Evaluation:
         max_tokens: int | None = None,
     ) -> None:
         self._ranks, self._load = ranks, load
-        self.rows = len(data.tokens)
         batches = evaluation_batches(data, batch_size, max_tokens)
         self._own = share_of(batches, ranks.rank, ranks.world_size)
         self._rounds = math.ceil(len(batches) / ranks.world_size)
@@ -101,7 +89,7 @@ class Evaluation:
         """The mean cross-entropy of all supervised tokens, the same number on every process.
 
         Args:
-            wrapped: The model.
+            wrapped: The model, in evaluation mode.
             signals: The signals that ask the run to stop. One that comes to any process ends the evaluation
                 on all of them, before their next batch.
 
@@ -113,14 +101,9 @@ class Evaluation:
         if wrapped.lockstep:
             # All processes have to make the same number of passes; these further ones are not counted.
             tasks += [self._filler] * (self._rounds - len(tasks))
-        was_training = wrapped.model.training
-        wrapped.model.eval()
-        try:
-            losses, cause = self._losses(wrapped, tasks, signals)
-            total = math.fsum(float(loss) for loss in losses[: len(self._own)])
-        finally:
-            wrapped.model.train(was_training)
-        return self._agree(cause, signals, total, done=True) / self._supervised
+        losses, cause = self._losses(wrapped, tasks, signals)
+        total = math.fsum(float(loss) for loss in losses[: len(self._own)])
+        return agree(self._ranks, signals, cause, total, done=True) / self._supervised
 
     def _losses(
         self, wrapped: Wrapped, tasks: list[tuple[int, ...]], signals: StopSignals | None
@@ -128,19 +111,15 @@ class Evaluation:
         """The losses of this process's batches, and why it has no more of them, if so."""
         losses: list[Tensor] = []
         progress = Progress("evaluating", len(tasks), "batches", every=60.0)
-
-        def is_interrupted() -> bool:
-            return bool(signals and signals.received) or self._ranks.peer_is_lost
-
-        with closing(self._load(tasks, is_interrupted)) as loading:
+        with closing(self._load(tasks, partial(is_interrupted, self._ranks, signals))) as loading:
             try:
                 batches = SynchronizedBatches(loading, self._ranks)
             except NoBatch as missing:
-                self._agree(missing.cause, signals, done=True)  # it may be for a signal
+                agree(self._ranks, signals, missing.cause, done=True)  # it may be for a signal
                 raise
             for task in range(self._rounds):
                 # Where a pass is everyone's work, it is made to the end by all.
-                self._agree(batches.cause, signals, done=not wrapped.lockstep)
+                agree(self._ranks, signals, batches.cause, done=not wrapped.lockstep)
                 if task < len(tasks):
                     batch = batches.take()
                     if batches.cause is None or wrapped.lockstep:
@@ -148,32 +127,3 @@ class Evaluation:
                         progress.update()
         progress.clear()
         return losses, batches.cause
-
-    def _agree(
-        self, cause: MdlError | None, signals: StopSignals | None, total: float | None = None, *, done: bool
-    ) -> float:
-        """Exchange with all processes what keeps one from going on, and add up a number.
-
-        Args:
-            cause: Why this process has no further batch.
-            signals: The signals that ask the run to stop.
-            total: A number of this process; ``None`` while there are further batches.
-            done: Whether to end now where a process has no further batch.
-
-        Returns:
-            The sum of the numbers.
-
-        Raises:
-            EvaluationDropped: A process was asked to stop before all batches were done.
-            NoBatch: A process has no further batch.
-        """
-        failed = cause is not None and not isinstance(cause, WaitEnded)
-        flags = signals.flags() if signals is not None else []
-        mine = [total or 0.0, float(failed), float(cause is not None), *flags]
-        whole, failures, missing, *flags = self._ranks.sum(mine)
-        stop = agreed_signal(flags) if flags else None
-        if stop is not None and not failures and (missing or total is None):
-            raise EvaluationDropped(stop)
-        if missing and done:
-            raise NoBatch(cause)
-        return whole

@@ -1,0 +1,80 @@
+"""An evaluation of the run's model: a dictionary of numbers by the names that metrics have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mdl_toolkit.training.signals import StopSignals
+
+if TYPE_CHECKING:
+    from mdl_toolkit.training.evaluation.loss import LossOfSet
+    from mdl_toolkit.training.trainable.wrap import Wrapped
+
+
+@dataclass(frozen=True)
+class SetMeasures:
+    """What is measured on one set.
+
+    Attributes:
+        name: The name of the set.
+        named: Whether somebody gave it that name.
+        rows: The number of its rows.
+        loss: Measures the loss.
+    """
+
+    name: str
+    named: bool
+    rows: int
+    loss: LossOfSet
+
+
+class Evaluation:
+    """Evaluates the model on all sets.
+
+    Args:
+        sets: The sets, one at least; the first one is the one that counts where no set is named.
+    """
+
+    def __init__(self, sets: Sequence[SetMeasures]) -> None:
+        self._sets = list(sets)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the first set."""
+        return self._sets[0].rows
+
+    def __call__(self, wrapped: Wrapped, signals: StopSignals | None = None) -> dict[str, float]:
+        """Measure everything; every process calls this, and all get the same numbers.
+
+        The model, its state and all random numbers are afterwards what they were.
+
+        Args:
+            wrapped: The model.
+            signals: The signals that ask the run to stop. One that comes to any process ends the evaluation
+                on all of them.
+
+        Returns:
+            The numbers by name, as in a line of ``metrics.jsonl``: of the first set ``eval_loss`` and
+            ``eval_rows``; of every named set also ``eval_loss/NAME`` and ``eval_rows/NAME``. Where answers
+            are generated, the scores of the task too: ``eval_wer``, ``eval_wer/NAME``.
+            ``settings/score_names.py`` says of such a name whether a lower value is better.
+
+        Raises:
+            EvaluationDropped: Such a signal came.
+            NoBatch: A process has no further batch.
+        """
+        was_training = wrapped.model.training
+        wrapped.model.eval()
+        values: dict[str, float] = {}
+        try:
+            for number, each in enumerate(self._sets):
+                found = {"eval_loss": each.loss(wrapped, signals), "eval_rows": each.rows}
+                if number == 0:
+                    values |= found
+                if each.named:
+                    values |= {f"{key}/{each.name}": value for key, value in found.items()}
+        finally:
+            wrapped.model.train(was_training)
+        return values
