@@ -1,6 +1,11 @@
-"""The names of scores: which counts for a task, and which are better when lower. Standard library alone."""
+"""The names of tasks and scores, the libraries they need, and which are better when lower.
+
+Standard library alone.
+"""
 
 from __future__ import annotations
+
+import importlib.util
 
 #: The tasks by which answers are scored, and the score that counts most for each.
 MAIN_SCORE = {
@@ -11,6 +16,10 @@ MAIN_SCORE = {
     "qa": "f1",
     "caption": "cider",
     "exact": "accuracy",
+}
+#: The libraries of the extra ``evaluate`` that a task needs, by their names for ``import``.
+_LIBRARIES = {
+    "asr": ("jiwer", "whisper_normalizer", "opencc", "cn2an"),
 }
 #: Scores that are better when lower; all others are better when higher.
 _LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "ece"})
@@ -23,3 +32,12 @@ def is_lower_better(name: str) -> bool:
         name: The score, also as metrics have it: ``wer``, ``eval_wer``, ``eval_loss/old``.
     """
     return name.partition("/")[0].removeprefix("eval_") in _LOWER_IS_BETTER
+
+
+def missing_libraries(task: str) -> list[str]:
+    """A problem if libraries that a task needs aren't installed; nothing is imported to find out."""
+    missing = [name for name in _LIBRARIES.get(task, ()) if importlib.util.find_spec(name) is None]
+    if not missing:
+        return []
+    what = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+    return [f"scores of {task} need the evaluate extra ({what}): pip install 'mdl-toolkit[evaluate]'"]
