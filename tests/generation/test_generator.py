@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdl_toolkit.data.prompt.builder import PromptBuilder
-from mdl_toolkit.generation import generator as generate
+from mdl_toolkit.generation import reading
 from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.decoding import Decoding
@@ -117,7 +117,7 @@ def test_prompts_are_read_in_bounded_groups(folder: Path, model, monkeypatch: py
     calls = []
     packed = model.packed_hidden
     monkeypatch.setattr(model, "packed_hidden", lambda *a, **k: calls.append(len(a[4])) or packed(*a, **k))
-    monkeypatch.setattr(generate, "PREFILL_TOKENS", 60)
+    monkeypatch.setattr(reading, "PREFILL_TOKENS", 60)
     assert [answer.tokens for answer in Generator(model, [0])(prompts)] == expected
     assert len(calls) > 2 and sum(calls) == len(prompts)
 

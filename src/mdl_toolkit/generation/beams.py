@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,23 @@ from mdl_toolkit.generation.processors import make_processors, no_library_warnin
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 
+@dataclass
+class BeamAnswer:
+    """An answer that a beam search has found.
+
+    Attributes:
+        answer: The answer.
+        said: The tokens that the model has said: those of the answer, and the one by which it has ended it.
+    """
+
+    answer: Answer
+    said: list[int]
+
+
 def beam_search(
     model: MiDashengLMModel, ends: Sequence[int], decoding: Decoding, prompts: Sequence[Prompt]
-) -> list[Answer]:
-    """Answers to prompts, in their order.
+) -> list[list[BeamAnswer]]:
+    """Answers to prompts, in their order: to each as many as ``decoding.returned``, the best first.
 
     Rows run together where they can't touch each other: those of one budget, which is one limit to the
     library; of one length too where its processors would see, or count, what shorter rows are filled up
@@ -43,7 +57,7 @@ def beam_search(
     groups: dict[tuple[int, ...], list[int]] = {}
     for row in range(len(prompts)):
         groups.setdefault(kind(row), []).append(row)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, list[BeamAnswer]] = {}
     for _, rows in sorted(groups.items()):
         found = _search(model, ends, decoding, [prompts[row] for row in rows])
         answers.update(zip(rows, found, strict=True))
@@ -52,7 +66,7 @@ def beam_search(
 
 def _search(
     model: MiDashengLMModel, ends: Sequence[int], decoding: Decoding, prompts: Sequence[Prompt]
-) -> list[Answer]:
+) -> list[list[BeamAnswer]]:
     device = next(model.get_input_embeddings().parameters()).device
     longest, budget, pad = max(len(prompt.input_ids) for prompt in prompts), prompts[0].budget, min(ends)
     ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
@@ -83,7 +97,8 @@ def _search(
             stopping_criteria=StoppingCriteriaList([decoding.stop] if decoding.stop else []),
         )
     forced = "forced_eos_token_id" in options
-    return [_answer(row, longest, ends, budget, forced, decoding.stop) for row in output.cpu()]
+    found = [_answer(row, longest, ends, budget, forced, decoding.stop) for row in output.cpu()]
+    return [found[first : first + decoding.returned] for first in range(0, len(found), decoding.returned)]
 
 
 def _seed(decoding: Decoding, prompt: Prompt) -> int:
@@ -94,10 +109,13 @@ def _seed(decoding: Decoding, prompt: Prompt) -> int:
 
 def _answer(
     row: torch.Tensor, longest: int, ends: Sequence[int], budget: int, forced: bool, stop: Any
-) -> Answer:
+) -> BeamAnswer:
     tokens = row[longest:].tolist()
     end = next((place for place, token in enumerate(tokens) if token in ends), None)
     if end is not None:
         stopped = stop is not None and bool(stop(row[None, : longest + end], None)[0])
-        return Answer(tokens[:end], stopped or not (forced and end + 1 == budget))
-    return Answer(tokens, len(tokens) < budget or (stop is not None and bool(stop(row[None], None)[0])))
+        by_force = forced and end + 1 == budget
+        answer = Answer(tokens[:end], stopped or not by_force)
+        return BeamAnswer(answer, tokens[:end] if stopped or by_force else tokens[: end + 1])
+    finished = len(tokens) < budget or (stop is not None and bool(stop(row[None], None)[0]))
+    return BeamAnswer(Answer(tokens, finished), tokens)

@@ -20,8 +20,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
     """A key-value cache in which every row begins at 0 and has a length of its own.
 
     It is transformers' cache to the decoder's forward. While prompts are read, packed, it keeps
-    keys and values by row; afterwards each forward adds one token to every row. Rows leave and join between
-    forwards.
+    keys and values by row; afterwards each forward adds one token to every row, or brings tokens that are
+    looked at and not kept (:meth:`aside`). Rows leave and join between forwards.
 
     Args:
         device: Where the rows are computed.
@@ -35,6 +35,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self._values: list[Tensor] = []
         self._capacity = 0
         self._reading = False
+        self._aside: Tensor | slice | None = None
+        self._longest = 0
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
 
@@ -61,7 +63,18 @@ class RaggedCache(Cache):  # type: ignore[misc]
         rows = torch.repeat_interleave(torch.arange(first, stop), counts)
         columns = torch.cat([torch.arange(int(count)) for count in counts])
         self._rows, self._columns = rows.to(self._device), columns.to(self._device)
-        self._reading = True
+        self._reading, self._aside = True, None
+
+    def aside(self, rows: Sequence[int]) -> int:
+        """Say that the next forwards bring tokens that come after these rows, and that aren't kept.
+
+        Returns:
+            The length of the longest of the rows; the tokens come after so many keys.
+        """
+        self._longest = max(self.lengths[row] for row in rows)
+        every = list(rows) == list(range(len(self.lengths)))
+        self._aside = slice(None) if every else torch.tensor(list(rows), device=self._device)
+        return self._longest
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Say that the next forward brings one more token of every row.
@@ -77,7 +90,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self._columns = position.to(self._device)
         self._rows = torch.arange(len(self.lengths), device=self._device)
         self.lengths = [length + 1 for length in self.lengths]
-        self._reading = False
+        self._reading, self._aside = False, None
         return self._columns[:, None], mask[:, None, None, :].to(self._device)
 
     def update(
@@ -86,15 +99,21 @@ class RaggedCache(Cache):  # type: ignore[misc]
         """Take in what a layer has computed; transformers' attention calls this.
 
         Args:
-            key: [1, K, T, E] while prompts are read, else [B, K, 1, E].
+            key: [1, K, T, E] while prompts are read, else [B, K, 1, E]; aside [rows, K, tokens, E].
             value: The values, of the same shape.
             layer: Number of the layer.
             args: What else transformers passes; unused.
             kwargs: What else transformers passes; unused.
 
         Returns:
-            The keys and values to attend to: those given, or all of every row, [B, K, longest, E].
+            The keys and values to attend to: those given, or all of every row, [B, K, longest, E]; aside
+            both, what the rows have before what is given.
         """
+        if self._aside is not None:
+            return tuple(
+                torch.cat([kept[self._aside, :, : self._longest], new], 2)
+                for kept, new in ((self._keys[layer], key), (self._values[layer], value))
+            )  # type: ignore[return-value]
         if layer == len(self._keys):
             self._keys.append(self._storage(key))
             self._values.append(self._storage(value))

@@ -61,6 +61,11 @@ class Decoding:
         """Beams of a beam search; 1 without one."""
         return self.options.get("num_beams") or 1
 
+    @property
+    def returned(self) -> int:
+        """Answers to each prompt that a beam search gives."""
+        return self.options.get("num_return_sequences") or 1
+
 
 def in_force(decoding: Decoding) -> dict[str, Any]:
     """The settings that differ from plain greedy decoding, by transformers' names."""

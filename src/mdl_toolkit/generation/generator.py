@@ -16,39 +16,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdl_toolkit.compat.transformers_decoder import CACHE_NAME
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.beams import beam_search
 from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.decoding import Decoding
+from mdl_toolkit.generation.likelihood import logprobs_of, score_answers
 from mdl_toolkit.generation.processors import make_processors, process
+from mdl_toolkit.generation.reading import PromptReader
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
-#: Bounds of one packed prefill: what a batch needs of memory doesn't grow with --batch-size beyond them.
-PREFILL_TOKENS = 16384
-PREFILL_SAMPLES = 16000 * 600
 #: Rows are taken out and filled up when one in so many has ended: a change costs about as much as a step.
 _REFILL = 8
 
 
-class Generator:
+class Generator(PromptReader):
     """Generates answers.
 
     Args:
         model: In evaluation mode.
         end_ids: Tokens that end an answer.
         decoding: How tokens are chosen.
+        scores: Whether answers get the log-probabilities of their tokens.
     """
 
     def __init__(
-        self, model: MiDashengLMModel, end_ids: Sequence[int], decoding: Decoding | None = None
+        self,
+        model: MiDashengLMModel,
+        end_ids: Sequence[int],
+        decoding: Decoding | None = None,
+        scores: bool = False,
     ) -> None:
-        self.model = model
+        super().__init__(model)
         self.end_ids = frozenset(end_ids)
         self.decoding = decoding or Decoding()
-        self.device = next(model.get_input_embeddings().parameters()).device
-        text: Any = model.config.text_config
-        self._window = text.sliding_window if getattr(text, "use_sliding_window", False) else None
+        self.scores = scores
         #: Whether an end token may be forced where the limit is: it then doesn't mean that the answer ended.
         self.forces_end = self.decoding.generation_config().forced_eos_token_id is not None
 
@@ -79,9 +80,7 @@ class Generator:
         places = enumerate(prompts)
         if self.decoding.beams > 1:
             while batch := list(islice(places, slots)):
-                asked = [prompt for _, prompt in batch]
-                answers = beam_search(self.model, sorted(self.end_ids), self.decoding, asked)
-                yield from zip([place for place, _ in batch], answers, strict=True)
+                yield from zip([place for place, _ in batch], self._search(batch), strict=True)
             return
         running = _Running(self, slots)
         ended = False
@@ -94,63 +93,40 @@ class Generator:
             if running.rows:
                 yield from running.step()
 
-    def read_prompts(self, prompts: Sequence[Prompt], cache: RaggedCache) -> Tensor:
-        """Run prompts through the model, packed, as the last rows of a cache; their last states, [B, H]."""
-        lasts = []
-        before = len(cache.lengths) - len(prompts)
-        for first, stop in _groups(prompts):
-            group = prompts[first:stop]
-            lengths = [len(prompt.input_ids) for prompt in group]
-            ids = torch.from_numpy(np.concatenate([prompt.input_ids for prompt in group]))
-            positions = torch.cat([torch.arange(length) for length in lengths])
-            waveform = torch.from_numpy(np.concatenate([prompt.waveform for prompt in group]))
-            placeholders = torch.nonzero(ids == self.model.config.audio_token_id).flatten()
-            cache.read(before + first, before + stop)
-            ends = torch.tensor(lengths).cumsum(0) - 1
-            states = self.model.packed_hidden(
-                ids.to(self.device),
-                positions.to(self.device),
-                waveform.to(self.device),
-                [len(prompt.waveform) for prompt in group],
-                lengths,
-                placeholders.to(self.device),
-                keep_rows=ends.to(self.device),
-                **{CACHE_NAME: cache},
-            )
-            lasts.append(states)
-        return torch.cat(lasts)
+    def _search(self, batch: Sequence[tuple[int, Prompt]]) -> list[Answer]:
+        """Answers by beam search; what the beams add up is after all settings, so answers are scored anew."""
+        prompts = [prompt for _, prompt in batch]
+        found = beam_search(self.model, sorted(self.end_ids), self.decoding, prompts)
+        if self.scores:
+            said = [[beam.said for beam in beams] for beams in found]
+            for beams, scored in zip(found, score_answers(self, prompts, said), strict=True):
+                for beam, logprobs in zip(beams, scored, strict=True):
+                    beam.answer.logprobs = logprobs
+        for beams in found:
+            beams[0].answer.others = [beam.answer for beam in beams[1:]]
+        return [beams[0].answer for beams in found]
 
-    def read_tokens(self, tokens: Tensor, cache: RaggedCache) -> Tensor:
-        """Run one more token of every row, [B], through the decoder; the states, [B, H]."""
-        positions, mask = cache.step()
-        masks = {"full_attention": mask, "sliding_attention": mask}
-        if self._window is not None and mask.shape[-1] > self._window:
-            columns = torch.arange(mask.shape[-1], device=self.device)
-            masks["sliding_attention"] = mask & (columns > positions[:, :, None, None] - self._window)
-        output = self.model.decoder.model(
-            inputs_embeds=self.model.get_input_embeddings()(tokens)[:, None],
-            position_ids=positions,
-            attention_mask=masks,
-            use_cache=False,
-            **{CACHE_NAME: cache},
-        )
-        states: Tensor = output.last_hidden_state
-        return states[:, 0]
-
-    def choose(self, states: Tensor, rows: Sequence[_GrowingAnswer]) -> list[int]:
-        """The next token of each row for its state, [B, H].
+    def choose(self, states: Tensor, rows: Sequence[_GrowingAnswer]) -> list[tuple[int, float | None]]:
+        """The next token of each row for its state, [B, H], and its log-probability where that is wanted.
 
         A row's random numbers depend on the seed and the row alone.
         """
-        logits = self.model.get_output_embeddings()(states).float()
+        said = self.model.get_output_embeddings()(states).float()
+        logits = said
         if rows[0].processors:
+            # They may change what they get.
+            logits = said.clone() if self.scores else said
             logits = process(logits, [row.processors for row in rows], [row.tokens for row in rows])
         if self.decoding.samples:
             draws = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
             tokens = _draw(logits, draws.to(self.device))
         else:
             tokens = logits.argmax(-1)
-        return [int(token) for token in tokens.tolist()]
+        chosen = tokens.tolist()
+        if not self.scores:
+            return [(token, None) for token in chosen]
+        every = torch.arange(len(rows), device=self.device)
+        return list(zip(chosen, logprobs_of(said, every, tokens).tolist(), strict=True))
 
 
 @dataclass
@@ -182,19 +158,24 @@ class _GrowingAnswer:
         # Zeros are given out by the system when they are first touched: a limit beyond need costs nothing.
         ids = np.zeros(len(prompt.input_ids) + prompt.budget, dtype=np.int64)
         ids[: len(prompt.input_ids)] = prompt.input_ids
-        return cls(place, prompt, Answer(), random, generator.processors(prompt), ids)
+        answer = Answer(logprobs=[] if generator.scores else None)
+        return cls(place, prompt, answer, random, generator.processors(prompt), ids)
 
     @property
     def tokens(self) -> NDArray[np.int64]:
         """Prompt and answer so far."""
         return self.ids[: len(self.prompt.input_ids) + len(self.answer.tokens)]
 
-    def take(self, token: int, generator: Generator) -> bool:
-        """Take in the next token; whether the answer is done."""
+    def take(self, token: int, logprob: float | None, generator: Generator) -> bool:
+        """Take in the next token and its log-probability; whether the answer is done."""
         answer, budget = self.answer, self.prompt.budget
         self.last = token
-        if token in generator.end_ids:
+        ends = token in generator.end_ids
+        if ends:
             answer.finished = not (generator.forces_end and len(answer.tokens) + 1 == budget)
+        if answer.logprobs is not None and logprob is not None and (answer.finished or not ends):
+            answer.logprobs.append(logprob)
+        if ends:
             return True
         self.ids[len(self.tokens)] = token
         answer.tokens.append(token)
@@ -248,8 +229,10 @@ class _Running:
             tokens = self._generator.choose(states, rows)
         yield from self._take(rows, tokens)
 
-    def _take(self, rows: Sequence[_GrowingAnswer], tokens: Sequence[int]) -> Iterator[tuple[int, Answer]]:
-        done = [row for row, token in zip(rows, tokens, strict=True) if row.take(token, self._generator)]
+    def _take(
+        self, rows: Sequence[_GrowingAnswer], tokens: Sequence[tuple[int, float | None]]
+    ) -> Iterator[tuple[int, Answer]]:
+        done = [row for row, chosen in zip(rows, tokens, strict=True) if row.take(*chosen, self._generator)]
         ended = {id(row) for row in done}
         self._all = [None if id(row) in ended else row for row in self._all]
         for row in done:
@@ -266,14 +249,3 @@ def _draw(logits: Tensor, draws: Tensor) -> Tensor:
     sums = torch.softmax(logits.double(), -1).cumsum(-1)
     places = torch.searchsorted(sums, draws[:, None] * sums[:, -1:], right=True)[:, 0]
     return places.clamp_(max=logits.shape[-1] - 1)
-
-
-def _groups(prompts: Sequence[Prompt]) -> list[tuple[int, int]]:
-    """Runs of prompts that are read together: within the bounds, one at least."""
-    groups, first, tokens, samples = [], 0, 0, 0
-    for row, prompt in enumerate(prompts):
-        tokens, samples = tokens + len(prompt.input_ids), samples + len(prompt.waveform)
-        if row > first and (tokens > PREFILL_TOKENS or samples > PREFILL_SAMPLES):
-            groups.append((first, row))
-            first, tokens, samples = row, len(prompt.input_ids), len(prompt.waveform)
-    return [*groups, (first, len(prompts))]
