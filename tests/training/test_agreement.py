@@ -27,7 +27,7 @@ from mdl_toolkit.model_folders.manifest import package_versions
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.options import HostRule, options_where, settings_fields
 from mdl_toolkit.training import agreement
-from mdl_toolkit.training.agreement import require_agreement, shown_processes
+from mdl_toolkit.training.agreement import Facts, require_agreement, shown_processes
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.state import RunState
 from support.training.runs import make_dataset
@@ -340,3 +340,14 @@ def test_the_guide_lists_what_may_differ(language: str) -> None:
     listed = [name for cell in cells for name in re.findall(r"`--([a-z0-9-]+)`", cell)]
     may_differ = options_where(TrainSettings, hosts=("free", "derived"))
     assert sorted(listed) == sorted(name.replace("_", "-") for name in may_differ)
+
+
+def test_the_order_of_evaluation_sets_has_to_be_the_same(shop: Any) -> None:
+    """Each set is measured by all processes together; of one set there is one order."""
+    of = lambda *sets: Facts.of(  # noqa: E731 -- a shorthand for two calls
+        TrainSettings(train_dataset="data", output=Path("run")), shop.model, "w", torch.device("cpu"), sets
+    )
+    assert of("training", "evaluation (a)", "evaluation (b)") != of(
+        "training", "evaluation (b)", "evaluation (a)"
+    )
+    assert of("training", "evaluation") == of("training")

@@ -46,18 +46,18 @@ def dataset_paths(value: Sequence[str] | str | None) -> list[Path]:
         value: The option's texts. Each is a path, or several paths with commas between them. A text with a
             comma is one path if that exists.
     """
-    return [Path(_as_path(text)) for text in _dataset_texts(value)]
+    return [Path(as_path(text)) for text in _dataset_texts(value)]
 
 
 def _dataset_texts(value: Sequence[str] | str | None) -> list[str]:
     found: list[str] = []
     for text in [value] if isinstance(value, str) else value or []:
-        parts = [text] if os.path.exists(_as_path(text)) else text.split(",")
+        parts = [text] if os.path.exists(as_path(text)) else text.split(",")
         found += [part.strip() for part in parts if part.strip()]
     return found
 
 
-def _as_path(text: str) -> str:
+def as_path(text: str) -> str:
     """As :func:`local_path`; a file URL that can't be used stays as it is, and is reported elsewhere."""
     try:
         return local_path(text)
@@ -73,9 +73,14 @@ def dataset_problems(name: str, value: Sequence[str] | str | None, output: Path)
         value: The option's texts.
         output: The folder of the run.
     """
-    paths = dataset_paths(value)
+    return path_problems(name, _dataset_texts(value), output)
+
+
+def path_problems(name: str, texts: Sequence[str], output: Path) -> list[str]:
+    """What is wrong with datasets, each given by its path; arguments as of :func:`dataset_problems`."""
+    paths = [Path(as_path(text)) for text in texts]
     found = []
-    for text, path in zip(_dataset_texts(value), paths, strict=True):
+    for text, path in zip(texts, paths, strict=True):
         try:
             local_path(text)
         except ValueError as error:

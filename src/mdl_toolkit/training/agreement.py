@@ -66,7 +66,9 @@ class Facts:
     things: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: TrainSettings, model_folder: Path, weights: str, device: Any) -> Facts:
+    def of(
+        cls, settings: TrainSettings, model_folder: Path, weights: str, device: Any, sets: Sequence[str] = ()
+    ) -> Facts:
         """Collect the facts of this process.
 
         Args:
@@ -74,6 +76,7 @@ class Facts:
             model_folder: The folder of the base model.
             weights: The fingerprint of its weights.
             device: The device of this process.
+            sets: The datasets, in the order in which they are used.
         """
         versions = package_versions()
         things = {"mdl-toolkit": versions["mdl-toolkit"]}
@@ -84,6 +87,8 @@ class Facts:
         things["precision"] = str(compute_dtype(settings, device)).removeprefix("torch.")
         things["base weights"] = weights
         things["tokenizer and front end"] = processing_fingerprint(model_folder)
+        if len(sets) > 2:  # of training data and one set of evaluation data there is one order
+            things["sets in the order"] = ", ".join(sets)
         for key, value in _flat(read_json(model_folder / "config.json")).items():
             things[f"config.json {key}"] = value
         return cls(
@@ -162,7 +167,7 @@ def require_agreement(
     """
     if ranks.world_size == 1:
         return
-    facts = Facts.of(settings, model_folder, weights, ranks.device)
+    facts = Facts.of(settings, model_folder, weights, ranks.device, list(data))
     digests = ranks.gather_objects(facts.digest)
     with status("comparing the data with the other hosts'…"):
         contents = _compare(ranks, data)

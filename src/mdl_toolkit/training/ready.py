@@ -23,6 +23,7 @@ from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.checks import dataset_paths
+from mdl_toolkit.settings.evaluation_sets import evaluation_paths, evaluation_sets
 from mdl_toolkit.settings.options import flag, given_names, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.torchrun import report_failure
@@ -34,6 +35,7 @@ from mdl_toolkit.training.checkpoints.resume import (
     with_model_of_earlier_run,
 )
 from mdl_toolkit.training.defaults import fit_to_base
+from mdl_toolkit.training.evaluation.sets import EvaluationSet
 from mdl_toolkit.training.launcher import choose_sharding, fit_to_launcher
 from mdl_toolkit.training.metrics.trackers import check_trackers
 
@@ -50,16 +52,14 @@ class Inputs:
         model_folder: The folder of the base model.
         data: The training data.
         data_folders: The folders of the training data.
-        evaluation: The evaluation data, if any.
-        evaluation_folders: The folders of the evaluation data.
+        evaluation: The sets of evaluation data, the one that counts first; none where there is no such data.
         trackers: The trackers of ``--report-to``, on the main process.
     """
 
     model_folder: Path
     data: ClipDataset
     data_folders: Sequence[Path]
-    evaluation: ClipDataset | None
-    evaluation_folders: Sequence[Path]
+    evaluation: Sequence[EvaluationSet]
     trackers: Sequence[str]
 
 
@@ -117,7 +117,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         if goes_on is not None:
             _collecting(problems, lambda: refuse_used_output(settings, goes_on))
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
-        for path in (*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)):
+        for path in (*dataset_paths(settings.train_dataset), *evaluation_paths(settings.eval_dataset)):
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
     settled = _collecting(problems, lambda: reconcile_with_folders(settings))
     if settled is not None and not problems and goes_on is False:
@@ -159,28 +159,24 @@ def _collecting(problems: list[str], check: Callable[[], T]) -> T | None:
 
 
 def _inputs(settings: TrainSettings, launch: Launch, folder: Path, trackers: Sequence[str]) -> Inputs:
-    named = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
+    named = [*dataset_paths(settings.train_dataset), *evaluation_paths(settings.eval_dataset)]
     if not all(path.is_dir() for path in named):
         require_usable_gpu(launch.use_cpu)  # before hours of conversion
-    folders = _folders(settings.train_dataset, settings, folder)
-    evaluation_folders = _folders(settings.eval_dataset, settings, folder)
+    folders = _folders(dataset_paths(settings.train_dataset), settings, folder)
+    sets = [(each, _folders(each.paths, settings, folder)) for each in evaluation_sets(settings.eval_dataset)]
     return Inputs(
         model_folder=folder,
         data=_open(folders, folder),
         data_folders=folders,
-        evaluation=_open(evaluation_folders, folder) if evaluation_folders else None,
-        evaluation_folders=evaluation_folders,
+        evaluation=[EvaluationSet(each.name, each.named, _open(of, folder), of) for each, of in sets],
         trackers=trackers,
     )
 
 
-def _folders(value: Sequence[str] | str | None, settings: TrainSettings, model_folder: Path) -> list[Path]:
-    """The converted folders of a dataset option; files are converted, unless the cache has them."""
+def _folders(paths: Sequence[Path], settings: TrainSettings, model_folder: Path) -> list[Path]:
+    """The converted folders of a dataset; files are converted, unless the cache has them."""
     cache = settings.cache_dir or settings.output / "cache"
-    return [
-        path if path.is_dir() else convert_once(path, settings, model_folder, cache)
-        for path in dataset_paths(value)
-    ]
+    return [path if path.is_dir() else convert_once(path, settings, model_folder, cache) for path in paths]
 
 
 def _open(folders: Sequence[Path], model_folder: Path) -> ClipDataset:

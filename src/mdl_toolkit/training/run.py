@@ -39,6 +39,7 @@ from mdl_toolkit.training.checkpoints.output import output_lock
 from mdl_toolkit.training.checkpoints.resume import Claim, Start, choose_start
 from mdl_toolkit.training.evaluation.evaluation import Evaluation, SetMeasures
 from mdl_toolkit.training.evaluation.loss import LossOfSet
+from mdl_toolkit.training.evaluation.sets import fingerprint_of, loaders
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
@@ -123,9 +124,7 @@ class Prepared(Inputs):
         Raises:
             HostsDisagreeError: Hosts differ.
         """
-        data = {"training": self.data}
-        if self.evaluation is not None:
-            data["evaluation"] = self.evaluation
+        data = {"training": self.data, **{each.title: each.data for each in self.evaluation}}
         require_agreement(settings, ranks, self.model_folder, self.base.fingerprint or "", data)
 
 
@@ -137,10 +136,10 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         nothing_unsaved()
     batches = _loader(prepared.data, prepared.data_folders, ranks, settings.data_workers)
     evaluation_batches = None
-    if prepared.evaluation is not None:
-        evaluation_batches = _loader(
-            prepared.evaluation, prepared.evaluation_folders, ranks, settings.data_workers
-        )
+    if prepared.evaluation:
+        first, *others = prepared.evaluation
+        further = [each.folders for each in others]
+        evaluation_batches = _loader(first.data, first.folders, ranks, settings.data_workers, further)
     with batches, evaluation_batches or nullcontext():
         batches.start()  # the data workers get ready while the model is loaded
         run = _assemble(settings, ranks, prepared, identity, claim, batches, evaluation_batches)
@@ -250,15 +249,21 @@ def _train_and_write(
 def _identity(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> Identity:
     return Identity(
         dataset=prepared.data.fingerprint,
-        eval_dataset=prepared.evaluation.fingerprint if prepared.evaluation else None,
+        eval_dataset=fingerprint_of(prepared.evaluation),
         model=prepared.base.fingerprint or "",
         options=as_dict(settings),
         on_hosts=ranks.gather_objects(prepared.data.fingerprint),
     )
 
 
-def _loader(data: ClipDataset, folders: Sequence[Path], ranks: Ranks, workers: int) -> MicroBatches:
-    return MicroBatches(folders, data.manifest.audio_token_id, ranks.device, workers)
+def _loader(
+    data: ClipDataset,
+    folders: Sequence[Path],
+    ranks: Ranks,
+    workers: int,
+    further: Sequence[Sequence[Path]] = (),
+) -> MicroBatches:
+    return MicroBatches(folders, data.manifest.audio_token_id, ranks.device, workers, further)
 
 
 def _load_model(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> tuple[Wrapped, int]:
@@ -350,16 +355,15 @@ def _order(
 def _evaluation(
     settings: TrainSettings, ranks: Ranks, prepared: Prepared, load: MicroBatches | None
 ) -> Evaluation | None:
-    if prepared.evaluation is None or load is None:
+    if load is None:
         return None
-    loss = LossOfSet(
-        prepared.evaluation,
-        load,
-        ranks,
-        settings.eval_batch_size or settings.batch_size,
-        None if settings.eval_batch_size else settings.max_tokens,
-    )
-    return Evaluation([SetMeasures("main", False, len(prepared.evaluation), loss)])
+    size = settings.eval_batch_size or settings.batch_size
+    tokens = None if settings.eval_batch_size else settings.max_tokens
+    sets = []
+    for each, load_set in zip(prepared.evaluation, loaders(prepared.evaluation, load), strict=True):
+        loss = LossOfSet(each.data, load_set, ranks, size, tokens)
+        sets.append(SetMeasures(each.name, each.named, len(each.data), loss))
+    return Evaluation(sets)
 
 
 def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress) -> Reporter:

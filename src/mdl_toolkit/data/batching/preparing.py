@@ -12,7 +12,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdl_toolkit.data.batching.packing import Packed, pack, to_message
@@ -35,27 +35,40 @@ class BatchFailure:
 
 
 class Preparer:
-    """Prepares micro-batches of a dataset, which is opened for the first of them.
+    """Prepares micro-batches of datasets, which are opened for the first of them.
 
     Args:
-        paths: The folders of the dataset.
+        datasets: The folders of each dataset. Rows are numbered through: those of the second dataset come
+            after the last one of the first. A micro-batch has rows of one dataset.
         audio_token_id: The id of the model's audio placeholder.
         note: Called with what is about to be read, and with an empty text when it has been.
     """
 
     def __init__(
-        self, paths: Sequence[Path], audio_token_id: int, note: Callable[[str], None] = lambda _: None
+        self,
+        datasets: Sequence[Sequence[Path]],
+        audio_token_id: int,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._paths, self._audio_token_id, self._note = list(paths), audio_token_id, note
-        self._dataset: ClipDataset | None = None
+        self._folders, self._audio_token_id, self._note = list(datasets), audio_token_id, note
+        self._datasets: list[ClipDataset] = []
 
-    def open(self) -> ClipDataset:
-        """Open the dataset, unless that was done."""
-        if self._dataset is None:
-            self._note(", ".join(map(str, self._paths)))
-            self._dataset = ClipDataset.open(self._paths, check=False)
+    def open(self) -> list[ClipDataset]:
+        """Open the datasets, unless that was done."""
+        for folders in self._folders[len(self._datasets) :]:
+            self._note(", ".join(map(str, folders)))
+            self._datasets.append(ClipDataset.open(folders, check=False))
             self._note("")
-        return self._dataset
+        return self._datasets
+
+    def _of(self, index: int) -> tuple[ClipDataset, int]:
+        """The dataset that has a row, and the number of that dataset's first row."""
+        first = 0
+        for dataset in self.open():
+            if index < first + len(dataset):
+                return dataset, first
+            first += len(dataset)
+        raise IndexError(index)
 
     def __call__(self, indices: Sequence[int]) -> Packed | BatchFailure:
         """The rows with these indices as a batch, or why there is none."""
@@ -66,14 +79,16 @@ class Preparer:
     def _made(self, indices: Sequence[int]) -> Packed | BatchFailure:
         names: list[str] = []
         try:
-            dataset = self.open()
+            dataset, first = self._of(indices[0])
+            indices = [index - first for index in indices]
             examples = []
             for index in indices:
                 names = [dataset.row_name(index)]
                 self._note(names[0])
                 examples.append(dataset[index])
             names = [dataset.row_name(index) for index in indices]
-            return pack(examples, self._audio_token_id)
+            packed = pack(examples, self._audio_token_id)
+            return replace(packed, indices=tuple(index + first for index in packed.indices))
         except MdlError as error:
             return BatchFailure(str(error), isinstance(error, DataError))
         except MemoryError:
@@ -101,8 +116,8 @@ def main(socket_fd: int, status_fd: int, place: int) -> None:
         first = receive(connection)
         if first is None:
             return
-        paths, audio_token_id = first[0]
-        preparer = Preparer(paths, audio_token_id, lambda text: set_status(status_fd, place, text))
+        datasets, audio_token_id = first[0]
+        preparer = Preparer(datasets, audio_token_id, lambda text: set_status(status_fd, place, text))
         try:
             threading.Thread(target=_serve, args=(connection, preparer, tasks), daemon=True).start()
         except RuntimeError as error:

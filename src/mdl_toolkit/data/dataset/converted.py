@@ -10,6 +10,7 @@ from mdl_toolkit.data.dataset.manifest import MANIFEST_NAME, DatasetManifest, Mo
 from mdl_toolkit.errors import SettingsError, printable
 from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.settings.checks import dataset_paths
+from mdl_toolkit.settings.evaluation_sets import evaluation_paths
 from mdl_toolkit.settings.options import flag, given_names, options_where, with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 
@@ -29,7 +30,7 @@ def reconcile_with_folders(settings: TrainSettings) -> TrainSettings:
         DataError: A folder's manifest can't be read.
         SettingsError: Options contradict the folders; every problem found is in it.
     """
-    paths = [*dataset_paths(settings.train_dataset), *dataset_paths(settings.eval_dataset)]
+    paths = [*dataset_paths(settings.train_dataset), *evaluation_paths(settings.eval_dataset)]
     folders = [path for path in paths if path.is_dir()]
     # Folders of the public 0.1.0 have no manifest: their options are decided too, but not recorded.
     manifests = {

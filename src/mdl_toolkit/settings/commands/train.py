@@ -17,6 +17,7 @@ from mdl_toolkit.settings.commands.convert import ConvertOptions
 from mdl_toolkit.settings.commands.train_evaluation import EvaluationOptions
 from mdl_toolkit.settings.commands.train_parts import TrainedPartsOptions
 from mdl_toolkit.settings.commands.train_steps import OptimisationOptions
+from mdl_toolkit.settings.evaluation_sets import evaluation_problems
 from mdl_toolkit.settings.options import flag, option, varied
 
 
@@ -195,7 +196,7 @@ class TrainSettings(EvaluationOptions, OptimisationOptions, TrainedPartsOptions,
         if not dataset_paths(self.train_dataset):
             found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")
         found += dataset_problems("--train-dataset", self.train_dataset, self.output)
-        found += dataset_problems("--eval-dataset", self.eval_dataset, self.output)
+        found += evaluation_problems(self.eval_dataset, self.output)
         if self.warmup_ratio is not None and self.warmup_steps:
             found.append(
                 f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: both set the "

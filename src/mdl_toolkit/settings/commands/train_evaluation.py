@@ -13,9 +13,9 @@ class EvaluationOptions(Settings):
 
     eval_dataset: list[str] | str | None = option(
         None,
-        "Held-out data to measure the loss on during training, in the same forms as --train-dataset.",
+        "Held-out data to measure the loss on during training. Repeat it for several sets, each by its name.",
         group="data",
-        metavar="PATH",
+        metavar="[NAME=]PATH",
         commas=False,
         resume="derived",
         hosts="derived",

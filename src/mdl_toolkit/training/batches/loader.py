@@ -55,7 +55,7 @@ def _never() -> bool:
 
 
 class MicroBatches:
-    """Micro-batches of a dataset, on the device, in the order of the tasks.
+    """Micro-batches of one or several datasets, on the device, in the order of the tasks.
 
     In a ``with`` block the workers serve all calls until its end; else they end with a call's generator.
 
@@ -65,12 +65,19 @@ class MicroBatches:
         device: The device of the micro-batches; to a GPU they are copied from pinned memory, without waiting.
         workers: The number of processes that prepare them. With 0, this process prepares each when it is
             asked for.
+        further: The folders of each further dataset. Its rows are numbered on after those of the datasets
+            before it; a micro-batch has rows of one dataset.
     """
 
     def __init__(
-        self, paths: Sequence[Path], audio_token_id: int, device: torch.device, workers: int
+        self,
+        paths: Sequence[Path],
+        audio_token_id: int,
+        device: torch.device,
+        workers: int,
+        further: Sequence[Sequence[Path]] = (),
     ) -> None:
-        self._source = ([Path(path) for path in paths], audio_token_id)
+        self._source = ([[Path(path) for path in each] for each in (paths, *further)], audio_token_id)
         self._device, self._workers = device, workers
         self._data_workers: _DataWorkers | None = None
         self._kept = False
@@ -170,12 +177,12 @@ class _DataWorkers:
     """Data workers that make batches ahead; :meth:`batches` gives the batches in order.
 
     Args:
-        source: The folders of the dataset, and the id of the audio placeholder.
+        source: The folders of each dataset, and the id of the audio placeholder.
         device: The device of the batches.
         count: The number of workers.
     """
 
-    def __init__(self, source: tuple[list[Path], int], device: torch.device, count: int) -> None:
+    def __init__(self, source: tuple[list[list[Path]], int], device: torch.device, count: int) -> None:
         self._source, self._device = source, device
         # All that follows is shared with the threads; it is used only while this lock is held.
         self._changed = threading.Condition()
@@ -338,7 +345,7 @@ class _DataWorkers:
         if code == -SIGKILL:
             return ", most likely for want of memory: try fewer --data-workers, or a smaller --batch-size"
         if code == -SIGBUS:
-            folders = ", ".join(map(str, self._source[0]))
+            folders = ", ".join(str(folder) for each in self._source[0] for folder in each)
             return f": a file of {folders} was cut short, or its disk can't be read"
         return "; --data-workers 0 prepares batches in the run itself"
 

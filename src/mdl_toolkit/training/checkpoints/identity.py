@@ -22,7 +22,7 @@ class Identity:
 
     Attributes:
         dataset: The fingerprint of the training data.
-        eval_dataset: The fingerprint of the evaluation data.
+        eval_dataset: The fingerprint of all sets of evaluation data together.
         model: The fingerprint of the base model's weights.
         options: All settings.
         on_hosts: The fingerprints of the training data on the run's hosts. They hold the same rows, but a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,3 +78,23 @@ class Evaluation:
         finally:
             wrapped.model.train(was_training)
         return values
+
+    def describe(self, values: Mapping[str, float]) -> str:
+        """The numbers of an evaluation in words, set by set.
+
+        Args:
+            values: As a call returned them.
+        """
+        return "; ".join(self._describe_set(number, values) for number in range(len(self._sets)))
+
+    def _describe_set(self, number: int, values: Mapping[str, float]) -> str:
+        each = self._sets[number]
+        ending = f"/{each.name}" if each.named else ""
+        found = {
+            key.removesuffix(ending).removeprefix("eval_"): value
+            for key, value in values.items()
+            if key.partition("/")[2] == (each.name if each.named else "")
+        }
+        rows = found.pop("rows")
+        listed = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
+        return f"{each.name + ': ' if len(self._sets) > 1 else ''}{listed} on {rows} rows"

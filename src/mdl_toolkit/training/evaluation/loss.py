@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,21 +12,17 @@ import numpy as np
 
 from mdl_toolkit.terminal.progress import Progress
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
+from mdl_toolkit.training.evaluation.sets import Load
 from mdl_toolkit.training.evaluation.together import agree, is_interrupted
 from mdl_toolkit.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mdl_toolkit.data.batching.collate import PackedBatch
     from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import Ranks
     from mdl_toolkit.errors import MdlError
     from mdl_toolkit.training.trainable.wrap import Wrapped
-
-
-#: Turns tuples of rows into micro-batches; the second argument says when to end waiting for one.
-Load = Callable[[Iterable[tuple[int, ...]], Callable[[], bool]], Generator["PackedBatch", None, None]]
 
 
 def evaluation_batches(data: ClipDataset, batch_size: int, max_tokens: int | None) -> list[tuple[int, ...]]:

@@ -88,14 +88,17 @@ class Reporter:
         self._due = now + min(max(_SHORTEST, elapsed / 100), _LONGEST)
         return True
 
-    def evaluation(self, values: Mapping[str, Any]) -> None:
-        """Report the numbers of an evaluation."""
+    def evaluation(self, values: Mapping[str, Any], words: str) -> None:
+        """Report the numbers of an evaluation.
+
+        Args:
+            values: The numbers, by name.
+            words: What is printed of them.
+        """
         self._validated = values["eval_loss"]
         self._write(values)
-        logger.info(
-            f"evaluation after step {values['step']}: loss {values['eval_loss']:.4f} on "
-            f"{values['eval_rows']} rows in {duration(values['eval_seconds'])}"
-        )
+        when = f"after step {values['step']}" if values["step"] else "before the first step"
+        logger.info(f"evaluation {when}: {words} in {duration(values['eval_seconds'])}")
 
     def end(self, values: Mapping[str, Any], step: int) -> None:
         """Report the numbers of the whole run."""

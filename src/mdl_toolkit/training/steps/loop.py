@@ -34,7 +34,7 @@ from mdl_toolkit.training.batches.nonfinite import find_nonfinite_rows
 from mdl_toolkit.training.batches.order import RunOrder, Scheduled
 from mdl_toolkit.training.batches.synchronized import NoBatch, SynchronizedBatches
 from mdl_toolkit.training.evaluation.evaluation import Evaluation
-from mdl_toolkit.training.evaluation.loss import Load
+from mdl_toolkit.training.evaluation.sets import Load
 from mdl_toolkit.training.evaluation.together import EvaluationDropped
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
@@ -418,6 +418,7 @@ class Loop:
                     "epoch": round(epoch, 6),
                     **found,
                     "eval_seconds": round(time.perf_counter() - started, 6),
-                }
+                },
+                self.evaluation.describe(found),
             )
         return None
