@@ -51,7 +51,7 @@ def score(
     predictions: Sequence[Answer | None],
     *,
     labels: Sequence[str] | None = None,
-    choices: Sequence[Sequence[str]] | None = None,
+    choices: Sequence[Sequence[str] | None] | None = None,
     normalizer: str | None = None,
     language: str | Sequence[str] | None = None,
 ) -> Scored:
@@ -62,7 +62,7 @@ def score(
         references: The right answers, a text or a list of texts each.
         predictions: The answers given; ``None`` where a row failed, which counts as wrong.
         labels: All labels that there are; by default those of the references.
-        choices: The choices of each row, for tasks that have such.
+        choices: The choices of each row, for tasks that have such; ``None`` for a row without.
         normalizer: ``none``, ``basic``, ``english`` or ``chinese``; by default the task's own choice.
         language: The language of all rows, or that of each.
 

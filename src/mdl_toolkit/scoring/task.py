@@ -32,7 +32,7 @@ class Texts:
             alone takes the first (:func:`first_of`).
         predictions: The model's answers; ``None``: the row has none, because it failed. That counts as wrong.
         labels: All labels that there are; ``None``: those of the references.
-        choices: The choices of each row, where the task has such.
+        choices: The choices of each row, where the task has such; ``None`` for a row without.
         normalizer: How texts are brought to a common form; ``None``: the task's own choice.
         language: The language of all rows, or that of each, where it is known.
     """
@@ -40,7 +40,7 @@ class Texts:
     references: Sequence[Answer]
     predictions: Sequence[Answer | None]
     labels: Sequence[str] | None = None
-    choices: Sequence[Sequence[str]] | None = None
+    choices: Sequence[Sequence[str] | None] | None = None
     normalizer: str | None = None
     language: str | Sequence[str] | None = None
 

@@ -19,6 +19,8 @@ MAIN_SCORE = {
 }
 #: The libraries of the extra ``evaluate`` that a task needs, by their names for ``import``.
 _LIBRARIES = {
+    "classification": ("sklearn",),
+    "choice": ("sklearn",),
     "asr": ("jiwer", "whisper_normalizer", "opencc", "cn2an"),
 }
 #: Scores that are better when lower; all others are better when higher.

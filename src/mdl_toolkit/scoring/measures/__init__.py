@@ -1,0 +1,1 @@
+"""The arithmetic of scores: rows as numbers, and measures that no installed library has."""

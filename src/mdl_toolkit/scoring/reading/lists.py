@@ -1,0 +1,47 @@
+"""Cells that hold several texts: tags, several right answers, the choices of a question."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+_SEPARATORS = re.compile("[;；\n]")
+
+
+def texts_of(answer: str | Sequence[str]) -> list[str]:
+    """The texts of a list, or of a cell that holds one in JSON; a plain text is one by itself."""
+    if not isinstance(answer, str):
+        return [str(text) for text in answer]
+    return _json_list(answer) or [answer]
+
+
+def tags_of(answer: str | Sequence[str]) -> list[str] | None:
+    """The tags of a list, of a list in JSON, or of a text in which ``;`` divides them.
+
+    Returns:
+        The tags without empty ones; ``None`` where the text is neither: it may be one tag, or prose.
+    """
+    if not isinstance(answer, str):
+        found: Sequence[str] | None = [str(tag) for tag in answer]
+    else:
+        found = _json_list(answer)
+        if found is None and _SEPARATORS.search(answer.strip()):
+            found = _SEPARATORS.split(answer)
+    return None if found is None else [tag.strip() for tag in found if tag.strip()]
+
+
+def choices_of(cell: str | Sequence[str]) -> list[str]:
+    """The choices of a question: a list, one in JSON, or texts that ``;`` or a line break divides."""
+    tags = tags_of(cell)
+    return [cell.strip()] if tags is None and isinstance(cell, str) and cell.strip() else tags or []
+
+
+def _json_list(text: str) -> list[str] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return [item if isinstance(item, str) else json.dumps(item) for item in found]
