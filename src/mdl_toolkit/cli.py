@@ -111,6 +111,15 @@ COMMANDS = {
         torch=True,
         meets="hosts",
     ),
+    "verify": Command(
+        settings.OF_COMMAND["verify"],
+        "mdl_toolkit.verify.run:verify",
+        "find out whether a model says the same in every form",
+        "nothing is left behind; the same command starts again",
+        "mdl-toolkit verify output/final --data test.csv -n 32",
+        prepare="mdl_toolkit.verify.run:make_ready",
+        torch=True,
+    ),
     "demo": Command(
         settings.OF_COMMAND["demo"],
         "mdl_toolkit.demo.run:demo",

@@ -24,8 +24,9 @@ LEVELS = {
     "data": 4, "model": 4,
     "model_folders": 5, "scoring": 5, "inspection": 5,
     "distributed": 6, "generation": 6, "report": 6,
-    "training": 7, "infer": 7, "demo": 7, "doctor": 7, "verify": 7,
-    "cli": 8, "__main__": 9,
+    "training": 7, "infer": 7, "demo": 7, "doctor": 7,
+    "verify": 8,
+    "cli": 9, "__main__": 10,
 }  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _modules_after(code: str) -> set[str]:
     return set(out.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", ["", "convert-dataset", "train", "inference", "demo", "doctor"])
+@pytest.mark.parametrize("command", ["", "convert-dataset", "train", "inference", "verify", "demo", "doctor"])
 def test_help_loads_nothing_heavy(command: str):
     words = [command, "--help"] if command else ["--help"]
     loaded = _modules_after(f"from mdl_toolkit.cli import run; assert run({words!r}) == 0")

@@ -10,6 +10,7 @@ import pytest
 from mdl_toolkit import cli, settings
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.settings import checks, options, suggestions
+from mdl_toolkit.settings.commandline import parse_flags
 from mdl_toolkit.settings.values import make_settings
 from support.command_lines import flags_of, train_settings
 
@@ -205,3 +206,11 @@ def test_the_table_of_other_names_leads_to_options_that_exist():
     named = " ".join([*suggestions._REMARKS.values(), *suggestions._TRAINING.values()])
     launchers = {"--nproc-per-node", "--no-python", "--config", "--no"}
     assert set(re.findall(r"--[a-z][a-z0-9-]*", named)) <= {options.flag(name) for name in ours} | launchers
+
+
+def test_an_option_may_have_a_letter():
+    problems: list[str] = []
+    flags, _ = parse_flags(settings.VerifySettings, ["m", "-n", "5", "--data", "t.csv"], problems)
+    assert flags["rows"] == "5" and not problems
+    parse_flags(settings.VerifySettings, ["m", "-m", "5"], problems)
+    assert problems == ["unexpected '-m': options begin with two dashes"]

@@ -11,6 +11,7 @@ from mdl_toolkit.settings.commands.inference import InferenceSettings
 from mdl_toolkit.settings.commands.small_commands import DemoSettings, DoctorSettings
 from mdl_toolkit.settings.commands.train import TrainSettings
 from mdl_toolkit.settings.commands.train_parts import TRAIN_TARGETS
+from mdl_toolkit.settings.commands.verify import VerifySettings
 from mdl_toolkit.settings.options import Settings
 
 #: The class of each command's settings.
@@ -18,6 +19,7 @@ OF_COMMAND: dict[str, type[Settings]] = {
     "convert-dataset": ConvertSettings,
     "train": TrainSettings,
     "inference": InferenceSettings,
+    "verify": VerifySettings,
     "demo": DemoSettings,
     "doctor": DoctorSettings,
 }
@@ -31,4 +33,5 @@ __all__ = [
     "DoctorSettings",
     "InferenceSettings",
     "TrainSettings",
+    "VerifySettings",
 ]

@@ -56,6 +56,7 @@ class _CommandLine:
         self.problems: list[str] = []
         self._queue = list(words)
         self._known = {f.name: (f, kind) for f, kind in settings_fields(command_settings)}
+        self._short = {f"-{letter}": name for name, letter in command_settings.SHORT.items()}
         self._positional = [f.name for f, _ in self._known.values() if f.metadata["positional"]]
         #: The option read last, if it is one that may be repeated.
         self._repeated: str | None = None
@@ -71,6 +72,8 @@ class _CommandLine:
                     self._read_positional(self._queue.pop(0))
             elif word.startswith("--"):
                 self._read_option(word)
+            elif word in self._short:
+                self._read_option(flag(self._short[word]))
             else:
                 self._read_positional(word)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def command_help(name: str, settings: type[options.Settings], about: str, epilog
         example: A command line to copy, for the last line.
     """
     described = settings_fields(settings)
+    short = settings.SHORT
     positional = [_label(f, kind) for f, kind in described if f.metadata["positional"]]
     required = [_label(f, kind) for f, kind in described if is_required(f) and not f.metadata["positional"]]
     lines = [
@@ -41,7 +42,9 @@ def command_help(name: str, settings: type[options.Settings], about: str, epilog
     ]
     groups: dict[str, list[tuple[str, str]]] = {group: [] for group in _GROUPS}
     for f, kind in described:
-        groups[f.metadata["group"]].append((_label(f, kind), f.metadata["help"] + _choices_and_default(f)))
+        groups[f.metadata["group"]].append(
+            (_typed(f, kind, short), f.metadata["help"] + _choices_and_default(f))
+        )
     groups[""].append(
         ("--config FILE", "YAML file with these options by name (lr: 1e-4); flags take precedence over it.")
     )
@@ -81,6 +84,11 @@ def _table(described: Iterable[tuple[str, str]]) -> list[str]:
 def _label(f: Field[Any], kind: OptionType) -> str:
     """An option and what to type for its value: ``--lora-rank N``, ``INPUT``."""
     return label(f) if f.metadata["positional"] else f"{label(f)} {_metavar(f, kind)}"
+
+
+def _typed(f: Field[Any], kind: OptionType, short: Mapping[str, str]) -> str:
+    """An option as :func:`_label` has it, and the letter by which it can be given."""
+    return _label(f, kind) + (f" (-{short[f.name]})" if f.name in short else "")
 
 
 def _metavar(f: Field[Any], kind: OptionType) -> str:

@@ -67,9 +67,11 @@ class Settings:
 
     Attributes:
         HEADINGS: Headings in the help for groups of options that aren't headed by their name.
+        SHORT: Options that can be given by one letter too, as in ``-n 32``, and the letters.
     """
 
     HEADINGS: ClassVar[Mapping[str, str]] = {}
+    SHORT: ClassVar[Mapping[str, str]] = {}
 
     _origin: Origin | None = field(default=None, repr=False, compare=False)
 
