@@ -111,6 +111,13 @@ COMMANDS = {
         torch=True,
         meets="hosts",
     ),
+    "evaluate": Command(
+        settings.OF_COMMAND["evaluate"],
+        "mdl_toolkit.scoring.evaluate:evaluate",
+        "score predictions, to know how good a model is",
+        "nothing half-written is left; the same command starts again",
+        "mdl-toolkit evaluate predictions.csv --task classification --output scores/",
+    ),
     "verify": Command(
         settings.OF_COMMAND["verify"],
         "mdl_toolkit.verify.run:verify",

@@ -127,7 +127,9 @@ def _modules_after(code: str) -> set[str]:
     return set(out.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", ["", "convert-dataset", "train", "inference", "verify", "demo", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "convert-dataset", "train", "inference", "evaluate", "verify", "demo", "doctor"]
+)
 def test_help_loads_nothing_heavy(command: str):
     words = [command, "--help"] if command else ["--help"]
     loaded = _modules_after(f"from mdl_toolkit.cli import run; assert run({words!r}) == 0")

@@ -12,7 +12,9 @@ import numpy as np
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring import files
+from mdl_toolkit.scoring.input.table import plain_text
 from mdl_toolkit.scoring.intervals import point_scores
+from mdl_toolkit.scoring.known import judge_known
 from mdl_toolkit.scoring.registry import find_task, require_libraries
 from mdl_toolkit.scoring.summary import RESAMPLES, summarize
 from mdl_toolkit.scoring.task import Answer, Judged, Texts
@@ -47,7 +49,7 @@ class Scored:
 
 def score(
     task: str,
-    references: Sequence[Answer],
+    references: Sequence[Answer | None],
     predictions: Sequence[Answer | None],
     *,
     labels: Sequence[str] | None = None,
@@ -59,7 +61,8 @@ def score(
 
     Args:
         task: One of ``settings.score_names.MAIN_SCORE``.
-        references: The right answers, a text or a list of texts each.
+        references: The right answers, a text or a list of texts each; ``None`` where there is none: such a
+            row is left out of the scores.
         predictions: The answers given; ``None`` where a row failed, which counts as wrong.
         labels: All labels that there are; by default those of the references.
         choices: The choices of each row, for tasks that have such; ``None`` for a row without.
@@ -73,8 +76,9 @@ def score(
         raise UserError(f"{len(references)} references and {len(predictions)} predictions")
     if not references:
         raise UserError("no rows to score")
-    texts = Texts(references, predictions, labels, choices, normalizer, language)
-    return Scored(task, find_task(task).judge(texts))
+    judging = find_task(task)
+    texts = Texts((), predictions, labels, choices, normalizer, language)
+    return Scored(task, judge_known(judging, references, texts))
 
 
 def write_evaluation(  # noqa: PLR0913 -- what an evaluation's files say, by name
@@ -112,7 +116,7 @@ def write_evaluation(  # noqa: PLR0913 -- what an evaluation's files say, by nam
     Raises:
         StorageError: They can't be written.
     """
-    slices = {name: [str(value) for value in columns[name]] for name in slice_by}
+    slices = {name: [plain_text(value) for value in columns[name]] for name in slice_by}
     summary = {
         **summarize(scored.task, scored.judged, slices, resamples, seed),
         **(more or {}),

@@ -100,7 +100,7 @@ def compare(one: Statistics, other: Statistics, resamples: int, seed: int) -> di
 
 def _weights(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each row is drawn, [draws, rows], some draws at a time."""
-    if not rows:
+    if rows < 2:  # one row says nothing about others
         return
     rng = np.random.default_rng(seed)
     some = max(1, _WEIGHTS // rows)

@@ -29,7 +29,7 @@ class Texts:
 
     Attributes:
         references: The right answers. A list has several of them, or all tags; a task that knows one answer
-            alone takes the first (:func:`first_of`).
+            alone takes the first (:func:`first_of`). Rows without one are left out before a task sees them.
         predictions: The model's answers; ``None``: the row has none, because it failed. That counts as wrong.
         labels: All labels that there are; ``None``: those of the references.
         choices: The choices of each row, where the task has such; ``None`` for a row without.
@@ -143,7 +143,7 @@ class Judged:
 
     statistics: Statistics
     score: Sequence[float | None]
-    correct: Sequence[bool] | None = None
+    correct: Sequence[bool | None] | None = None
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)

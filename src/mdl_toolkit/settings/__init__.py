@@ -7,6 +7,7 @@ before torch is loaded.
 """
 
 from mdl_toolkit.settings.commands.convert import ConvertOptions, ConvertSettings
+from mdl_toolkit.settings.commands.evaluate import EvaluateSettings
 from mdl_toolkit.settings.commands.inference import InferenceSettings
 from mdl_toolkit.settings.commands.small_commands import DemoSettings, DoctorSettings
 from mdl_toolkit.settings.commands.train import TrainSettings
@@ -19,6 +20,7 @@ OF_COMMAND: dict[str, type[Settings]] = {
     "convert-dataset": ConvertSettings,
     "train": TrainSettings,
     "inference": InferenceSettings,
+    "evaluate": EvaluateSettings,
     "verify": VerifySettings,
     "demo": DemoSettings,
     "doctor": DoctorSettings,
@@ -31,6 +33,7 @@ __all__ = [
     "ConvertSettings",
     "DemoSettings",
     "DoctorSettings",
+    "EvaluateSettings",
     "InferenceSettings",
     "TrainSettings",
     "VerifySettings",

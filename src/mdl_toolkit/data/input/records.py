@@ -6,32 +6,26 @@ is wrong with one row comes out as a :class:`BadRow` in its place, so that a cal
 
 from __future__ import annotations
 
-import codecs
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mdl_toolkit.data.input import jsonfile
 from mdl_toolkit.data.input.columns import FIELDS, TEXT_FIELDS, TIME_FIELDS, no_column, without_header
-from mdl_toolkit.data.input.compressed import unpacked_name
-from mdl_toolkit.data.input.csvfile import (
-    SEPARATOR_NAMES,
-    CsvError,
-    cell_text,
-    find_header,
-    read_csv,
-    says_nothing,
-    text_cell,
+from mdl_toolkit.data.input.csvfile import cell_text, says_nothing
+from mdl_toolkit.data.input.tables import (
+    BadRow,
+    TableLayout,
+    no_rows,
+    parquet_file,
+    read_cells,
+    read_table_layout,
+    value_cell,
 )
-from mdl_toolkit.data.input.kinds import PARQUET, table_head
-from mdl_toolkit.data.input.textfile import checked_lines, codec_name, is_utf8, opened
 from mdl_toolkit.errors import DataError
 
-_PARQUET_ROWS = 1024
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+__all__ = ["BadRow", "Row", "TableLayout", "check_table", "read_header", "read_layout", "read_records"]
 
 
 @dataclass(frozen=True)
@@ -64,33 +58,6 @@ class Row:
     typed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that can't be used: where it is, what is wrong, and its cells as they stood in the file."""
-
-    number: int
-    problem: str
-    cells: tuple[str, ...] = ()
-    typed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class TableLayout:
-    """How a table is written.
-
-    Attributes:
-        kind: ``csv``, ``lines`` (of JSON), ``array`` (of JSON) or ``parquet``.
-        columns: The columns' names in order; of JSON, all names that any row has, in order of appearance.
-        separator: The character between the cells of a CSV.
-        header_line: The line on which a CSV's header begins.
-    """
-
-    kind: str
-    columns: tuple[str, ...]
-    separator: str = ","
-    header_line: int = 0
-
-
 def read_records(
     path: Path, encoding: str = "utf-8", layout: TableLayout | None = None
 ) -> Iterator[Row | BadRow]:
@@ -106,13 +73,23 @@ def read_records(
     """
     path = Path(path)
     layout = layout or read_layout(path, encoding)
-    read = {"csv": _csv_rows, "parquet": _parquet_rows}.get(layout.kind, _json_rows)
+    # Spreadsheets that separate cells by semicolons do so because they write 1.5 as 1,5.
+    rows = _Rows(layout.columns, "," if layout.separator == ";" else ".")
     empty = True
-    for record in read(path, encoding, layout):
+    for record in read_cells(path, encoding, layout):
+        made: Row | BadRow
+        if isinstance(record, BadRow):
+            made = record
+        elif record.typed is not None:
+            made = rows.typed_row(record.number, record.typed)
+        else:
+            made = rows.row(record.number, record.cells)
+            if isinstance(made, BadRow) and says_nothing(record.cells):
+                continue
         empty = False
-        yield record
+        yield made
     if empty:
-        raise DataError(f"{path}: no rows in it{' but its header' if layout.kind == 'csv' else ''}")
+        raise no_rows(path, layout)
 
 
 def read_header(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -127,15 +104,8 @@ def read_layout(path: Path, encoding: str = "utf-8") -> TableLayout:
         DataError: The file is no table, can't be read, has a name twice, or has no ``audio`` column.
     """
     path = Path(path)
-    head = table_head(path)
-    kind = _kind(path, head, encoding)
-    if kind == "csv":
-        layout = _csv_layout(path, encoding)
-    elif kind == "parquet":
-        layout = _parquet_layout(path)
-    else:
-        layout = TableLayout(kind, tuple(_json_columns(path, encoding, kind)))
-    _check_columns(path, layout)
+    layout = read_table_layout(path, encoding)
+    _check_recordings(path, layout)
     return layout
 
 
@@ -151,54 +121,33 @@ def check_table(path: Path, encoding: str) -> TableLayout:
     return layout
 
 
-def _kind(path: Path, head: bytes, encoding: str) -> str:
-    """By content, since names can be wrong; by name where the content could be anything."""
-    suffix = unpacked_name(path).suffix.lower()
-    if head.startswith(PARQUET) or suffix in (".parquet", ".pq"):
-        return "parquet"
-    if head.startswith(_UTF16_MARKS) and "16" not in encoding:
-        raise DataError(f"{path} line 1: a UTF-16 file; say --encoding utf-16")
-    if head.startswith(codecs.BOM_UTF8) and not is_utf8(encoding):
-        raise DataError(f"{path} line 1: a UTF-8 file, as its mark says; leave out --encoding {encoding}")
-    found = jsonfile.looks_like(_beginning(head, encoding))
-    if found is None:
-        return "lines" if suffix in (".jsonl", ".ndjson", ".json") else "csv"
-    if found == "lines" and suffix not in (".jsonl", ".ndjson"):
-        with opened(path, encoding) as stream:
-            _, _, value = next(jsonfile.read_lines(checked_lines(stream, path)))
-        if not isinstance(value, (dict, jsonfile.RepeatedKeyError)):
-            raise DataError(
-                f"{path} line 1: JSON, but neither an array of objects nor an object on each line: write it "
-                'as one of the two, each object with the keys "audio" and "prediction"'
-            )
-    return found
-
-
-def _beginning(head: bytes, encoding: str) -> str:
-    """The first characters of a file, whatever of it can be read."""
-    try:
-        text = codecs.getincrementaldecoder(codec_name(encoding))("ignore").decode(head)
-    except (LookupError, UnicodeError):  # reported when the file is read
-        return ""
-    return text.lstrip("\ufeff")
-
-
-def _check_columns(path: Path, layout: TableLayout) -> None:
-    place = f"{path} line {layout.header_line}" if layout.kind == "csv" else str(path)
+def _check_recordings(path: Path, layout: TableLayout) -> None:
+    """Refuse a table without a column of recordings."""
     columns = layout.columns
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise DataError(f"{place}: column {', '.join(map(repr, twice))} is there twice; rename or remove one")
     if "audio" in columns:
+        if layout.kind == "parquet":
+            _check_paths(path)
         return
     data = without_header(columns) if layout.kind == "csv" else None
     if data is not None:
         example = layout.separator.join(("audio", "prediction"))
         raise DataError(
-            f"{place}: no header, the file begins with data ({data[:60]!r}): put a line above it that names "
-            f"the columns, for example {example}"
+            f"{layout.place(path)}: no header, the file begins with data ({data[:60]!r}): put a line above "
+            f"it that names the columns, for example {example}"
         )
-    raise DataError(f"{place}: {no_column('audio', columns)}")
+    raise DataError(f"{layout.place(path)}: {no_column('audio', columns)}")
+
+
+def _check_paths(path: Path) -> None:
+    """Refuse a Parquet file that holds the recordings themselves."""
+    import pyarrow as pa
+
+    kind = parquet_file(path).schema_arrow.field("audio").type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise DataError(
+            f"{path}: its column audio holds {str(kind)[:60]}, not the path or URL of one recording: "
+            "write each recording to a file, and its path into the column"
+        )
 
 
 class _Rows:
@@ -251,7 +200,7 @@ class _Rows:
 
     def typed_row(self, number: int, value: Mapping[str, Any]) -> Row | BadRow:
         """A row of typed values. Text stays as it is, numbers are written out, null is an empty cell."""
-        cells = tuple(_cell(value.get(name)) for name in self._columns)
+        cells = tuple(value_cell(value.get(name)) for name in self._columns)
         for name in TEXT_FIELDS:
             if isinstance(number_given := value.get(name), float) and not math.isfinite(number_given):
                 problem = f"{name} is {number_given}, which is no text; null says that there is none"
@@ -270,135 +219,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _csv_layout(path: Path, encoding: str) -> TableLayout:
-    with opened(path, encoding) as stream:
-        try:
-            separator, line, columns = find_header(checked_lines(stream, path))
-        except CsvError as error:
-            raise error.of(path) from error
-    if not any(columns):
-        raise DataError(f"{path} line 1: no header; the first line names the columns: audio,prediction,…")
-    return TableLayout("csv", tuple(columns), separator, line)
-
-
-def _csv_rows(path: Path, encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
-    # Spreadsheets that separate cells by semicolons do so because they write 1.5 as 1,5.
-    rows = _Rows(layout.columns, "," if layout.separator == ";" else ".")
-    width, separator = len(layout.columns), layout.separator
-    try:
-        with opened(path, encoding) as stream:
-            for number, cells in read_csv(checked_lines(stream, path), separator):
-                if number <= layout.header_line:
-                    continue
-                if len(cells) > width and says_nothing(cells[width:]):
-                    del cells[width:]
-                if len(cells) == width:
-                    row = rows.row(number, tuple(cells))
-                else:
-                    problem = (
-                        f"{len(cells)} cells where the header has {width}; is a {SEPARATOR_NAMES[separator]} "
-                        "not in quotes?"
-                    )
-                    row = BadRow(number, problem, tuple(cells))
-                if isinstance(row, Row) or not says_nothing(cells):
-                    yield row
-    except CsvError as error:
-        raise error.of(path) from error
-
-
-def _json_values(path: Path, encoding: str, kind: str) -> Iterator[tuple[int, str, Any]]:
-    """Line or row, text and value of each row; instead of a value its error."""
-    with opened(path, encoding) as stream:
-        if kind == "lines":
-            yield from jsonfile.read_lines(checked_lines(stream, path))
-            return
-        try:
-            for number, value in jsonfile.read_array(stream):
-                plain = not isinstance(value, (dict, ValueError))
-                yield number, json.dumps(value) if plain else "", value
-        except jsonfile.ArrayError as error:
-            raise DataError(
-                f"{path} row {error.element}: the JSON array can't be read here ({error}); is the file cut "
-                "short?"
-            ) from error
-
-
-def _json_columns(path: Path, encoding: str, kind: str) -> list[str]:
-    found: dict[str, None] = {}
-    repeated = ""
-    for number, _, value in _json_values(path, encoding, kind):
-        if isinstance(value, dict):
-            found.update(dict.fromkeys(value))
-        elif isinstance(value, jsonfile.RepeatedKeyError):
-            repeated = repeated or f"{path} line {number}: {value}"
-    if repeated and not found:
-        raise DataError(repeated)
-    if not found:
-        raise DataError(f"{path}: no JSON object in it; each line is one, with at least the key audio")
-    return list(found)
-
-
-def _json_rows(path: Path, encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
-    rows = _Rows(layout.columns)
-    for number, text, value in _json_values(path, encoding, layout.kind):
-        if isinstance(value, dict):
-            yield rows.typed_row(number, value)
-        else:
-            yield BadRow(number, _not_an_object(value, text))
-
-
-def _not_an_object(value: Any, text: str) -> str:
-    if isinstance(value, jsonfile.RepeatedKeyError):
-        return str(value)
-    what = "not JSON" if isinstance(value, Exception) else "not a JSON object"
-    return f"{what}: {text.strip()[:60]!r}"
-
-
-def _parquet_file(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
-
-
-def _parquet_layout(path: Path) -> TableLayout:
-    import pyarrow as pa
-
-    schema = _parquet_file(path).schema_arrow
-    if "audio" in schema.names:
-        kind = schema.field("audio").type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            raise DataError(
-                f"{path}: its column audio holds {str(kind)[:60]}, not the path or URL of one recording: "
-                "write each recording to a file, and its path into the column"
-            )
-    return TableLayout("parquet", tuple(schema.names))
-
-
-def _parquet_rows(path: Path, _encoding: str, layout: TableLayout) -> Iterator[Row | BadRow]:
-    import pyarrow as pa
-
-    rows = _Rows(layout.columns)
-    number = 0
-    try:
-        for batch in _parquet_file(path).iter_batches(batch_size=_PARQUET_ROWS):
-            for value in batch.to_pylist():
-                number += 1
-                yield rows.typed_row(number, value)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: damaged after row {number} ({str(error).splitlines()[0]})") from error
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return text_cell(value)
-    if isinstance(value, (dict, list, bool, int, float)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)

@@ -1,0 +1,111 @@
+"""``evaluate``: reads predictions, has them judged, prints the scores and writes the evaluation's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdl_toolkit.scoring import printed
+from mdl_toolkit.scoring.api import Scored, score, write_evaluation
+from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered, tell_failed
+from mdl_toolkit.scoring.input.columns import find_language
+from mdl_toolkit.scoring.known import NO_REFERENCE, only
+from mdl_toolkit.scoring.summary import SMALL_SLICE, against
+from mdl_toolkit.settings.commands.evaluate import EvaluateSettings
+from mdl_toolkit.terminal.console import print_result
+from mdl_toolkit.terminal.live_line import status
+from mdl_toolkit.terminal.logs import get_logger
+
+logger = get_logger(__name__)
+
+
+def evaluate(settings: EvaluateSettings) -> None:
+    """Score a file of predictions.
+
+    Args:
+        settings: The settings of the command.
+
+    Raises:
+        UserError: A file can't be used, or there is nothing to score.
+        StorageError: The evaluation's files can't be written.
+    """
+    truth = Truth(settings.truth, settings.reference, settings.match_by, settings.slice_by)
+    answered = read_answered(settings.input, settings.encoding, settings.prediction, truth)
+    tell_failed(answered)
+    with status("scoring…"):
+        scored = _judged(settings, answered)
+    more: dict[str, Any] = dict(answered.said)
+    more["no_answer"] = {"rows": len(answered.failed), answered.table.unit: _numbers(answered)}
+    if settings.against:
+        more["against"] = _compared(settings, answered, scored, settings.against)
+    with status("drawing rows for the intervals…"):
+        summary = write_evaluation(
+            settings.output,
+            scored,
+            answered.table.columns,
+            source=str(settings.input),
+            reference=answered.reference,
+            prediction=answered.prediction,
+            slice_by=settings.slice_by,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            more=more,
+            numbers=answered.table.numbers,
+        )
+    _tell_left_out(answered, scored)
+    for remark in scored.judged.remarks:
+        logger.info(remark)
+    _warn_of_small_slices(summary)
+    print_result(printed.scores(summary, settings.resamples))
+    if worst := printed.worst(scored, answered.table):
+        print_result(worst)
+    print_result(f"\nwritten to {settings.output}: {', '.join(printed.written(scored))}")
+
+
+def _judged(settings: EvaluateSettings, answered: AnsweredRows) -> Scored:
+    language = find_language(answered.table)
+    return score(
+        settings.task,
+        answered.references,
+        answered.predictions,
+        normalizer=settings.normalizer,
+        language=answered.table.texts(language) if language else None,
+    )
+
+
+def _numbers(answered: AnsweredRows) -> list[int]:
+    return [answered.table.numbers[place] for place in answered.failed]
+
+
+def _compared(
+    settings: EvaluateSettings, answered: AnsweredRows, scored: Scored, file: Path
+) -> dict[str, Any]:
+    """How the scores differ from those of another file of predictions, over the rows that both have."""
+    other, both = other_answers(answered, file, settings.encoding, settings.prediction, settings.match_by)
+    with status("comparing…"):
+        places = np.array(both, dtype=np.int64)
+        ours, theirs = only(scored.judged, places), only(_judged(settings, other).judged, places)
+        return against(ours, theirs, str(file), settings.resamples, settings.seed)
+
+
+def _tell_left_out(answered: AnsweredRows, scored: Scored) -> None:
+    for reason, places in scored.judged.left_out.items():
+        told = reason == NO_REFERENCE and len(places) == len(answered.said.get("extra", ()))
+        if places and not told:
+            rows = "row is" if len(places) == 1 else "rows are"
+            logger.warning(
+                f"{len(places)} {rows} left out of the scores ({reason}): {answered.table.named(places)}"
+            )
+
+
+def _warn_of_small_slices(summary: dict[str, Any]) -> None:
+    for column, values in summary["slices"].items():
+        if small := [value for value, found in values.items() if found.get("small")]:
+            shown = ", ".join(repr(value[:40]) for value in small[:5])
+            more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+            logger.warning(
+                f"slices of {column} with fewer than {SMALL_SLICE} rows, too few to conclude anything from: "
+                f"{shown}{more}"
+            )

@@ -1,0 +1,1 @@
+"""Predictions from files: which columns matter, and which rows of two files are of the same."""

@@ -1,0 +1,163 @@
+"""Scores as a table for a person: aligned, in per cent, each with its interval."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mdl_toolkit.scoring import files
+from mdl_toolkit.scoring.api import Scored
+from mdl_toolkit.scoring.input.table import AnswerTable
+from mdl_toolkit.settings.score_names import is_lower_better
+
+#: Scores that are no shares, and are printed as they are.
+_NO_SHARES = frozenset({"cider"})
+#: Names that aren't written as words are.
+_SPELLED = {
+    "wer": "WER", "cer": "CER", "map": "mAP", "f1": "F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
+    "cider": "CIDEr", "fense": "FENSE", "ece": "ECE", "macro_f1": "macro F1", "weighted_f1": "weighted F1",
+}  # fmt: skip
+#: The widest that a slice's name is printed.
+_NAME_WIDTH = 32
+#: Rows whose alignment is printed, the worst first.
+_WORST = 3
+#: Slices of a column that are printed; all are in ``scores.json``.
+_SLICES = 20
+
+
+def scores(summary: Mapping[str, Any], resamples: int) -> str:
+    """The scores, the slices and the comparison of an evaluation, as lines."""
+    interval = "95 % interval" if resamples else ""
+    table = [["", "value", interval]]
+    table += [
+        [spelled(name), value(name, found["value"]), _interval(name, found)]
+        for name, found in summary["scores"].items()
+    ]
+    head = f"{summary['source']}: {summary['rows']} rows, task {summary['task']}{_counts(summary)}"
+    parts = [head, _aligned(table)]
+    parts += [_slices(summary, column, interval) for column in summary["slices"]]
+    if "against" in summary:
+        parts.append(_against(summary["against"]))
+    return "\n\n".join(parts)
+
+
+def worst(scored: Scored, table: AnswerTable) -> str:
+    """The rows with most errors, reference and answer one below the other, where the task can show that."""
+    aligned = scored.judged.alignments
+    if aligned is None:
+        return ""
+    places = files.worst_first(scored.judged, lower_is_better=True)[:_WORST]
+    shown = [
+        f"{table.unit} {table.numbers[place]}\n{aligned(place)}"
+        for place in places
+        if scored.judged.score[place]
+    ]
+    return "\n\n".join(["\nrows with most errors (all of them in alignments.txt):", *shown]) if shown else ""
+
+
+def written(scored: Scored) -> list[str]:
+    """The names of the files that an evaluation has written."""
+    return [files.SCORES, files.ROWS, *([files.ALIGNMENTS] if scored.judged.alignments else [])]
+
+
+def spelled(name: str) -> str:
+    """A score's name for people."""
+    return _SPELLED.get(name, name.replace("_", " "))
+
+
+def value(name: str, number: float | None, signed: bool = False) -> str:
+    """A score for people: in per cent, if it is a share."""
+    if number is None:
+        return "–"
+    sign = "+" if signed else ""
+    return f"{number:{sign}.4f}" if name in _NO_SHARES else f"{100 * number:{sign}.2f} %"
+
+
+def _counts(summary: Mapping[str, Any]) -> str:
+    failed = summary.get("no_answer", {}).get("rows", 0)
+    left = sum(summary.get("left_out", {}).values())
+    said = [f"{failed} without an answer"] if failed else []
+    said += [f"{left} left out"] if left else []
+    if summary.get("normalizer"):
+        said.append(f"normalizer {summary['normalizer']}")
+    return "".join(f", {text}" for text in said)
+
+
+def _interval(name: str, found: Mapping[str, float | None], signed: bool = False) -> str:
+    if found["low"] is None:
+        return ""
+    low, high = (value(name, found[end], signed).removesuffix(" %") for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def _slices(summary: Mapping[str, Any], column: str, interval: str) -> str:
+    found = summary["slices"][column]
+    main = next(iter(summary["scores"]))
+    table = [[f"by {column}", "rows", spelled(main), interval]]
+    for name, part in [*found.items()][:_SLICES]:
+        small = "  few rows" if part.get("small") else ""
+        score = part["scores"].get(main, {"value": None, "low": None, "high": None})
+        shown = _cut(name) or "(empty)"
+        table.append([shown, str(part["rows"]), value(main, score["value"]), _interval(main, score) + small])
+    lines = _aligned(table)
+    more = len(found) - _SLICES
+    return f"{lines}\n  and {more} more in {files.SCORES}" if more > 0 else lines
+
+
+def _against(found: Mapping[str, Any]) -> str:
+    table = [[f"against {found['file']}", "here", "there", "difference", "95 % interval", "p", ""]]
+    for name, part in found.items():
+        if not isinstance(part, Mapping):
+            continue
+        table.append(
+            [
+                spelled(name),
+                value(name, part["value"]),
+                value(name, part["other"]),
+                value(name, part["difference"], signed=True),
+                _interval(name, part, signed=True),
+                "" if part["p"] is None else f"{part['p']:.3f}",
+                _verdict(name, part),
+            ]
+        )
+    return _aligned(table)
+
+
+def _verdict(name: str, part: Mapping[str, Any]) -> str:
+    if part["low"] is None:
+        return ""
+    if part["low"] <= 0 <= part["high"]:
+        return "no clear difference"
+    return "better" if (part["high"] < 0) == is_lower_better(name) else "worse"
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+    """Rows as lines: the first column to the left, the others to the right, the last to the left."""
+    widths = [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = []
+    for row in table:
+        cells = [row[0] + " " * (widths[0] - _width(row[0]))]
+        for column in range(1, len(row)):
+            padding = " " * (widths[column] - _width(row[column]))
+            cells.append(row[column] + padding if column == len(row) - 1 else padding + row[column])
+        lines.append(("  " + "   ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes on a terminal, where a Chinese character takes two."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def _cut(name: str) -> str:
+    """A slice's name in one line of a width that leaves room for numbers."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    if _width(line) <= _NAME_WIDTH:
+        return line
+    while _width(line) >= _NAME_WIDTH:
+        line = line[:-1]
+    return line + "…"
