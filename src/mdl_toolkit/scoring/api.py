@@ -54,6 +54,7 @@ def score(
     *,
     labels: Sequence[str] | None = None,
     choices: Sequence[Sequence[str] | None] | None = None,
+    tag_scores: Sequence[Mapping[str, float] | None] | None = None,
     normalizer: str | None = None,
     language: str | Sequence[str] | None = None,
 ) -> Scored:
@@ -66,6 +67,7 @@ def score(
         predictions: The answers given; ``None`` where a row failed, which counts as wrong.
         labels: All labels that there are; by default those of the references.
         choices: The choices of each row, for tasks that have such; ``None`` for a row without.
+        tag_scores: The model's number for each tag, a dictionary a row, for task ``tagging``.
         normalizer: ``none``, ``basic``, ``english`` or ``chinese``; by default the task's own choice.
         language: The language of all rows, or that of each.
 
@@ -77,7 +79,7 @@ def score(
     if not references:
         raise UserError("no rows to score")
     judging = find_task(task)
-    texts = Texts((), predictions, labels, choices, normalizer, language)
+    texts = Texts((), predictions, labels, choices, tag_scores, normalizer, language)
     return Scored(task, judge_known(judging, references, texts))
 
 

@@ -11,9 +11,12 @@ from mdl_toolkit.settings.score_names import MAIN_SCORE, missing_libraries
 
 #: The class of each task, as ``module:name`` below ``mdl_toolkit.scoring.tasks``.
 _CLASSES = {
+    "caption": "caption:CaptionTask",
     "choice": "choice:ChoiceTask",
     "classification": "classification:ClassificationTask",
     "exact": "exact:ExactTask",
+    "qa": "qa:QaTask",
+    "tagging": "tagging:TaggingTask",
 }
 
 

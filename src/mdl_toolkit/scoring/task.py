@@ -33,6 +33,7 @@ class Texts:
         predictions: The model's answers; ``None``: the row has none, because it failed. That counts as wrong.
         labels: All labels that there are; ``None``: those of the references.
         choices: The choices of each row, where the task has such; ``None`` for a row without.
+        tag_scores: The model's number for each tag, by which rows are ranked, a dictionary a row.
         normalizer: How texts are brought to a common form; ``None``: the task's own choice.
         language: The language of all rows, or that of each, where it is known.
     """
@@ -41,6 +42,7 @@ class Texts:
     predictions: Sequence[Answer | None]
     labels: Sequence[str] | None = None
     choices: Sequence[Sequence[str] | None] | None = None
+    tag_scores: Sequence[Mapping[str, float] | None] | None = None
     normalizer: str | None = None
     language: str | Sequence[str] | None = None
 

@@ -21,6 +21,8 @@ MAIN_SCORE = {
 _LIBRARIES = {
     "classification": ("sklearn",),
     "choice": ("sklearn",),
+    "tagging": ("sklearn", "scipy"),
+    "caption": ("sacrebleu", "rouge_score"),
     "asr": ("jiwer", "whisper_normalizer", "opencc", "cn2an"),
 }
 #: Scores that are better when lower; all others are better when higher.

@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 #: Characters of scripts without blanks between words.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
 )
@@ -23,10 +23,10 @@ _MARKS = (
 )
 _WORDS = re.compile(
     rf"(?P<symbol>[+#%$@])"
-    rf"|(?P<unspaced>[{_UNSPACED}])"
-    rf"|(?P<number>(?<![\w.])-?\d+(?:\.\d+)*(?![^\W_{_UNSPACED}]))"
+    rf"|(?P<unspaced>[{UNSPACED}])"
+    rf"|(?P<number>(?<![\w.])-?\d+(?:\.\d+)*(?![^\W_{UNSPACED}]))"
     rf"|(?P<suffix>(?<=\w)'(?:s|t|d|m|re|ve|ll)(?!\w))"
-    rf"|(?P<word>[^\W_{_UNSPACED}{_MARKS}](?:[^\W_{_UNSPACED}]|[{_MARKS}])*)"
+    rf"|(?P<word>[^\W_{UNSPACED}{_MARKS}](?:[^\W_{UNSPACED}]|[{_MARKS}])*)"
     rf"|(?P<other>[^\w\s])"
 )
 #: One character for each of several that look alike.
