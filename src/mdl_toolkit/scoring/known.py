@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mdl_toolkit.errors import UserError
-from mdl_toolkit.scoring.task import Answer, Floats, Judged, Places, Statistics, Task, Texts
+from mdl_toolkit.scoring.task import Answer, Floats, Judged, Places, Statistics, Task, Texts, UnfitRowError
 
 #: The reason for which a row without a right answer is left out.
 NO_REFERENCE = "no reference"
@@ -54,7 +54,10 @@ def judge_known(task: Task, references: Sequence[Answer | None], texts: Texts) -
     known = [place for place, reference in enumerate(references) if reference is not None]
     if not known:
         raise UserError("no row has a right answer (reference), so there is nothing to score")
-    judged = task.judge(_some(texts, references, known))
+    try:
+        judged = task.judge(_some(texts, references, known))
+    except UnfitRowError as error:
+        raise UnfitRowError(known[error.place], error.problem) from None
     if len(known) == len(references):
         return judged
     rows = len(references)
@@ -67,12 +70,15 @@ def judge_known(task: Task, references: Sequence[Answer | None], texts: Texts) -
         score=_spread(judged.score, known, rows),
         correct=None if judged.correct is None else _spread(judged.correct, known, rows),
         columns={name: _spread(values, known, rows) for name, values in judged.columns.items()},
-        left_out={
-            **{reason: [known[place] for place in places] for reason, places in judged.left_out.items()},
-            NO_REFERENCE: without,
-        },
+        left_out={**_of_table(judged.left_out, known), NO_REFERENCE: without},
+        unread=_of_table(judged.unread, known),
         alignments=None if inner is None else lambda place: inner(at[place]),
     )
+
+
+def _of_table(named: Mapping[str, Sequence[int]], known: Sequence[int]) -> dict[str, list[int]]:
+    """Places among the rows that are known, as places of the whole table."""
+    return {name: [known[place] for place in places] for name, places in named.items()}
 
 
 def _some(texts: Texts, references: Sequence[Answer | None], places: Sequence[int]) -> Texts:
@@ -82,6 +88,7 @@ def _some(texts: Texts, references: Sequence[Answer | None], places: Sequence[in
         references=[reference for reference in references if reference is not None],
         predictions=[texts.predictions[place] for place in places],
         choices=None if texts.choices is None else [texts.choices[place] for place in places],
+        tag_scores=None if texts.tag_scores is None else [texts.tag_scores[place] for place in places],
         language=language if language is None or isinstance(language, str) else [language[p] for p in places],
     )
 

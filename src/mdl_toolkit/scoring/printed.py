@@ -35,7 +35,7 @@ def scores(summary: Mapping[str, Any], resamples: int) -> str:
         for name, found in summary["scores"].items()
     ]
     head = f"{summary['source']}: {summary['rows']} rows, task {summary['task']}{_counts(summary)}"
-    parts = [head, _aligned(table)]
+    parts = [head, aligned(table)]
     parts += [_slices(summary, column, interval) for column in summary["slices"]]
     if "against" in summary:
         parts.append(_against(summary["against"]))
@@ -98,9 +98,9 @@ def _slices(summary: Mapping[str, Any], column: str, interval: str) -> str:
     for name, part in [*found.items()][:_SLICES]:
         small = "  few rows" if part.get("small") else ""
         score = part["scores"].get(main, {"value": None, "low": None, "high": None})
-        shown = _cut(name) or "(empty)"
+        shown = cut(name) or "(empty)"
         table.append([shown, str(part["rows"]), value(main, score["value"]), _interval(main, score) + small])
-    lines = _aligned(table)
+    lines = aligned(table)
     more = len(found) - _SLICES
     return f"{lines}\n  and {more} more in {files.SCORES}" if more > 0 else lines
 
@@ -121,7 +121,7 @@ def _against(found: Mapping[str, Any]) -> str:
                 _verdict(name, part),
             ]
         )
-    return _aligned(table)
+    return aligned(table)
 
 
 def _verdict(name: str, part: Mapping[str, Any]) -> str:
@@ -132,7 +132,7 @@ def _verdict(name: str, part: Mapping[str, Any]) -> str:
     return "better" if (part["high"] < 0) == is_lower_better(name) else "worse"
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> str:
+def aligned(table: Sequence[Sequence[str]]) -> str:
     """Rows as lines: the first column to the left, the others to the right, the last to the left."""
     widths = [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
     lines = []
@@ -153,7 +153,7 @@ def _width(text: str) -> int:
     )
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
     """A slice's name in one line of a width that leaves room for numbers."""
     line = "".join(letter if letter.isprintable() else " " for letter in name)
     if _width(line) <= _NAME_WIDTH:

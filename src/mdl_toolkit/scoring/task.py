@@ -15,12 +15,27 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mdl_toolkit.errors import UserError
+
 #: A reference or a prediction as it stands in a table: a text, or a list of texts.
 Answer: TypeAlias = "str | Sequence[str]"
 Floats: TypeAlias = NDArray[np.float64]
 Places: TypeAlias = NDArray[np.int64]
 #: Sums over rows, [draws, columns], to scores by name, each [draws]; NaN where a score isn't defined.
 Formula: TypeAlias = Callable[[Floats], Mapping[str, Floats]]
+
+
+class UnfitRowError(UserError):
+    """A row can't be judged.
+
+    Args:
+        place: The row, from 0.
+        problem: What is wrong with it, and what to do.
+    """
+
+    def __init__(self, place: int, problem: str) -> None:
+        self.place, self.problem = place, problem
+        super().__init__(f"row {place + 1}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,8 @@ class Judged:
         columns: Further columns of ``rows.csv``, each a value a row; ``None`` is an empty cell.
         details: Further keys of ``scores.json``: ``per_class``, ``confusion`` and the like. No NaN in them.
         left_out: The places of the rows that no score counts, by the reason.
+        unread: The places of the rows whose answer the task couldn't read, by what is to be said of them, as
+            in "3 answers *name no label*". They are wrong.
         remarks: Lines for a person, on what was decided about this table.
         alignments: What is told apart in a row, for a person, by place; where the task can show that.
     """
@@ -149,6 +166,7 @@ class Judged:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    unread: Mapping[str, Sequence[int]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     alignments: Callable[[int], str] | None = None
 

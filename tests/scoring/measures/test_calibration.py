@@ -43,5 +43,5 @@ def test_without_probabilities_there_is_no_table():
 
 @pytest.mark.parametrize("cell", ["1.2", -0.1, "nan", "high", float("inf")])
 def test_what_is_no_probability_is_named_by_its_row(cell: object):
-    with pytest.raises(UserError, match="row 7: the column `probability`"):
-        calibration([0.5, cell], [True, True], [6, 7])
+    with pytest.raises(UserError, match="row 2: the column `probability`"):
+        calibration([0.5, cell], [True, True])

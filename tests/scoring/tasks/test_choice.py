@@ -30,7 +30,7 @@ def test_without_choices_letters_alone_count():
     scored = score("choice", ["B", "e", "A"], ["(b) whatever", "E.", "a dog barks"])
     assert [row["given"] for row in scored.rows] == ["B", "E", None]
     assert scored.judged.details["unread"] == {"no_option": 1}
-    assert scored.judged.remarks == ['1 of 3 answers choose no option, or several (row 3: "a dog barks")']
+    assert scored.judged.unread == {"choose no option, or several": [2]}
 
 
 def test_a_matrix_of_letters_shows_a_liking_for_one():

@@ -71,10 +71,7 @@ def test_answers_that_are_no_label_are_a_column_and_are_shown():
     assert details["unread"] == {"no_label": 2, "several_labels": 1}
     assert [row["given"] for row in scored.rows] == ["dog", None, None, None]
     assert [row["correct"] for row in scored.rows] == [True, False, False, False]
-    assert scored.judged.remarks == [
-        '2 of 4 answers name no label (row 3: no answer, row 4: "bird")',
-        '1 of 4 answers name several labels (row 2: "cat and dog")',
-    ]
+    assert scored.judged.unread == {"name no label": [2, 3], "name several labels": [1]}
 
 
 def test_the_first_of_several_references_counts():

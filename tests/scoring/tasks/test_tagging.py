@@ -111,7 +111,7 @@ def test_tags_that_are_no_label_are_wrong_and_shown():
     scored = score("tagging", ["dog", "cat"], ["dog; whale", "cat"])
     assert scored.values["micro_f1"] == pytest.approx(4 / 5)
     assert scored.rows[0]["score"] == pytest.approx(2 / 3) and scored.rows[0]["correct"] is False
-    assert scored.judged.remarks[0] == '1 of 2 answers have tags that are no label (row 1: "dog; whale")'
+    assert scored.judged.unread == {"have tags that are no label": [0]}
     assert scored.judged.details["unread"] == {"tags": 1}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from mdl_toolkit.errors import DataError
 from mdl_toolkit.scoring.input.columns import find_answers, find_references, require_column
 from mdl_toolkit.scoring.input.matching import Matched, match
 from mdl_toolkit.scoring.input.table import AnswerTable, read_table
+from mdl_toolkit.scoring.input.told import read_tag_scores
 from mdl_toolkit.scoring.task import Answer
 from mdl_toolkit.terminal.logs import get_logger
 
@@ -30,6 +31,7 @@ class AnsweredRows:
         prediction: The column of the answers given.
         references: The right answers; ``None``: a row has none.
         predictions: The answers given; ``None``: a row has none.
+        tag_scores: The model's number for each tag, a dictionary a row, where the predictions have such.
         failed: The places of the rows without an answer.
         said: Further keys of ``scores.json``.
     """
@@ -40,6 +42,7 @@ class AnsweredRows:
     references: list[Answer | None]
     predictions: list[Answer | None]
     failed: list[int]
+    tag_scores: list[Mapping[str, float] | None] | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,7 +84,8 @@ def read_answered(path: Path, encoding: str, prediction: str | None, truth: Trut
     for name in truth.wanted:
         require_column(table, name, "--slice-by")
     answers, failed = _answers(table, given)
-    return AnsweredRows(table, reference, given, table.answers(reference), answers, failed, said)
+    references = table.answers(reference)
+    return AnsweredRows(table, reference, given, references, answers, failed, read_tag_scores(table), said)
 
 
 def _answers(table: AnswerTable, column: str) -> tuple[list[Answer | None], list[int]]:
@@ -192,7 +196,10 @@ def other_answers(
     at = dict(matched.pairs)
     theirs = [answers[at[place]] if place in at else None for place in range(answered.table.rows)]
     failed = [place for place in at if theirs[place] is None]
-    return replace(answered, predictions=theirs, failed=failed), [*at]
+    ranks = read_tag_scores(other)
+    if ranks is not None:
+        ranks = [ranks[at[place]] if place in at else None for place in range(answered.table.rows)]
+    return replace(answered, predictions=theirs, failed=failed, tag_scores=ranks), [*at]
 
 
 def _check_same_truth(answered: AnsweredRows, other: AnswerTable, matched: Matched, given: str) -> None:

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from mdl_toolkit.errors import UserError
+from mdl_toolkit.scoring.task import UnfitRowError
 
 BINS = 10
 
 
-def calibration(
-    probabilities: Sequence[Any], correct: Sequence[bool], numbers: Sequence[int] | None = None
-) -> dict[str, Any] | None:
+def calibration(probabilities: Sequence[Any], correct: Sequence[bool]) -> dict[str, Any] | None:
     """The reliability table and the expected calibration error.
 
     The bins are of equal width; a probability on an edge belongs to the higher one, 1 to the last. The error
@@ -23,19 +21,15 @@ def calibration(
     Args:
         probabilities: The probability of each answer: a number, or a cell with one; ``None`` and empty: none.
         correct: Whether each answer is right.
-        numbers: The number of each row in its file, for messages; by default 1, 2 and so on.
 
     Returns:
         ``calibration`` of ``scores.json``: ``bins``, ``ece``, and ``without``, the number of rows without a
         probability; ``None`` where no row has one.
 
     Raises:
-        UserError: A cell is no probability.
+        UnfitRowError: A cell is no probability.
     """
-    read = [
-        _probability(cell, numbers[place] if numbers is not None else place + 1)
-        for place, cell in enumerate(probabilities)
-    ]
+    read = [_probability(cell, place) for place, cell in enumerate(probabilities)]
     there = np.array([value is not None for value in read], dtype=bool)
     if not there.any():
         return None
@@ -61,7 +55,7 @@ def calibration(
     }
 
 
-def _probability(cell: Any, number: int) -> float | None:
+def _probability(cell: Any, place: int) -> float | None:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     try:
@@ -69,5 +63,5 @@ def _probability(cell: Any, number: int) -> float | None:
     except (TypeError, ValueError):
         value = -1.0
     if not 0 <= value <= 1:
-        raise UserError(f"row {number}: the column `probability` has {cell!r}, no number from 0 to 1")
+        raise UnfitRowError(place, f"the column `probability` has {cell!r}, no number from 0 to 1")
     return value

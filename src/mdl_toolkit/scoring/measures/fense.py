@@ -1,7 +1,7 @@
 """FENSE, by the optional package aac-metrics and models that it has fetched before.
 
-Zhou et al.: Can Audio Captions Be Evaluated with Image Caption Metrics? (2022). The package and its models are
-large, and load torch. So they work in a process of their own, which fetches nothing and sees no GPU.
+Zhou et al.: Can Audio Captions Be Evaluated with Image Caption Metrics? (2022). The package and its models
+are large, and load torch. So they work in a process of their own, which fetches nothing and sees no GPU.
 """
 
 from __future__ import annotations
@@ -58,15 +58,23 @@ def fense(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
 def _main() -> None:
     """Score the captions on standard input; the last line of the output is a list of numbers."""
     asked = json.load(sys.stdin)
-    import torch
-    from aac_metrics.functional.fense import fense as package_fense
-
-    home = Path(os.environ.get("FENSE_DATA") or Path(torch.hub.get_dir()) / "fense_data").expanduser()
-    checker = home / f"{_CHECKER}.ckpt"
+    checker = _home() / f"{_CHECKER}.ckpt"
     if not checker.is_file():
         sys.exit(f"{checker} is missing")
+    from aac_metrics.functional.fense import fense as package_fense
+
     _, each = package_fense(asked["candidates"], asked["references"], echecker=_CHECKER, device="cpu")
     sys.stdout.write(f"\n{json.dumps([float(value) for value in each['fense']])}\n")
+
+
+def _home() -> Path:
+    """Where the package keeps the model that finds errors of grammar."""
+    named = os.environ.get("FENSE_DATA")
+    if named:
+        return Path(named).expanduser()
+    import torch
+
+    return Path(torch.hub.get_dir()) / "fense_data"
 
 
 if __name__ == "__main__":

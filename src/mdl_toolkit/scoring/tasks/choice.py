@@ -7,12 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring.measures.confusion import ClassStatistics
 from mdl_toolkit.scoring.reading.lists import texts_of
 from mdl_toolkit.scoring.reading.options import OptionReader, without_letters
-from mdl_toolkit.scoring.reading.remarks import unread
-from mdl_toolkit.scoring.task import Judged, Texts
+from mdl_toolkit.scoring.task import Judged, Texts, UnfitRowError
 
 _LETTERS = string.ascii_uppercase
 #: Where no options are known, letters up to this one count at least.
@@ -45,7 +43,7 @@ class ChoiceTask:
             columns={"given": [letters[option] if option >= 0 else None for option in given]},
             details={**statistics.details(letters), "unread": {"no_option": len(unknown)}},
             left_out={"no option in the reference": empty},
-            remarks=unread({"choose no option, or several": unknown}, answers),
+            unread={"choose no option, or several": unknown},
         )
 
 
@@ -74,14 +72,15 @@ def _true_option(reader: OptionReader, text: str, place: int) -> int:
     """The option of a reference; -1 where it is empty.
 
     Raises:
-        UserError: It is none of the row's options.
+        UnfitRowError: It is none of the row's options.
     """
     if not text:
         return -1
     option = _option(reader, text)
     if option < 0:
-        raise UserError(
-            f'row {place + 1}: the reference "{text}" is none of the options; give its letter or text, and '
-            "the options in a column `choices` or in the prompt"
+        raise UnfitRowError(
+            place,
+            f'the reference "{text}" is none of the options; give its letter or text, and the options in a '
+            "column `choices` or in the prompt",
         )
     return option

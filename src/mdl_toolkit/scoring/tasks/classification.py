@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring.measures.confusion import ClassStatistics
 from mdl_toolkit.scoring.reading.label_set import LabelSet
 from mdl_toolkit.scoring.reading.lists import texts_of
-from mdl_toolkit.scoring.reading.remarks import unread
-from mdl_toolkit.scoring.task import Answer, Judged, Texts
+from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError
 
 
 class ClassificationTask:
@@ -45,8 +43,8 @@ class ClassificationTask:
                 **statistics.details(labels.labels),
                 "unread": {"no_label": len(none), "several_labels": len(several)},
             },
+            unread={"name no label": none, "name several labels": several},
             left_out={"no label in the reference": [place for place, label in enumerate(truth) if label < 0]},
-            remarks=unread({"name no label": none, "name several labels": several}, answers),
         )
 
 
@@ -54,14 +52,14 @@ def _true_label(labels: LabelSet, label: str, place: int) -> int:
     """The number of a reference's label; -1 where the reference is empty.
 
     Raises:
-        UserError: It is none of the labels.
+        UnfitRowError: It is none of the labels.
     """
     if not label:
         return -1
     number = labels.equal(label)
     if number is None:
         known = f"none of the {len(labels)} labels"
-        raise UserError(f'row {place + 1}: the reference "{label}" is {known}; add it to --labels')
+        raise UnfitRowError(place, f'the reference "{label}" is {known}; add it to --labels')
     return number
 
 

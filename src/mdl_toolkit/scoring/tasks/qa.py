@@ -1,4 +1,4 @@
-"""Task ``qa``: short answers to questions, by exact match and by the words that they share, as SQuAD has it."""
+"""Task ``qa``: short answers, by exact match and by the words that they share, as SQuAD has it."""
 
 from __future__ import annotations
 

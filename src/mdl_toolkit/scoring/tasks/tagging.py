@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring.measures.tag_ranks import Sparse, TagStatistics
 from mdl_toolkit.scoring.reading.label_set import LabelSet
 from mdl_toolkit.scoring.reading.lists import tags_of
-from mdl_toolkit.scoring.reading.remarks import unread
-from mdl_toolkit.scoring.task import Answer, Judged, Texts
+from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError
 
 
 class TaggingTask:
@@ -47,7 +45,8 @@ class TaggingTask:
             [row[0] == row[1] and not row[2] for row in zip(truth, given, unknown, strict=True)],
             columns={"given": ["; ".join(labels.labels[number] for number in sorted(row)) for row in given]},
             details={"per_label": statistics.per_label(labels.labels), "unread": {"tags": sum(unknown)}},
-            remarks=_remarks(texts, wanted, unknown),
+            unread={"have tags that are no label": [p for p, number in enumerate(unknown) if number]},
+            remarks=_remarks(texts, wanted),
         )
 
 
@@ -63,7 +62,7 @@ def _true_tags(labels: LabelSet, tags: Sequence[str], place: int) -> set[int]:
         number = labels.equal(tag)
         if number is None:
             known = f"none of the {len(labels)} labels"
-            raise UserError(f'row {place + 1}: the tag "{tag}" is {known}; add it to --labels')
+            raise UnfitRowError(place, f'the tag "{tag}" is {known}; add it to --labels')
         found.add(number)
     return found
 
@@ -96,10 +95,8 @@ def _f1(truth: set[int], given: set[int], unknown: int) -> float:
     return 2 * len(truth & given) / whole if whole else 1.0
 
 
-def _remarks(texts: Texts, wanted: Sequence[Sequence[str]], unknown: Sequence[int]) -> list[str]:
-    places = [place for place, number in enumerate(unknown) if number]
-    shown: list[Any] = [answer if isinstance(answer, str) else str(answer) for answer in texts.predictions]
-    lines = unread({"have tags that are no label": places}, shown)
+def _remarks(texts: Texts, wanted: Sequence[Sequence[str]]) -> list[str]:
+    lines = []
     if texts.tag_scores is None:
         lines.append("average precision ranks by the tags given: there is no column `tag_scores`")
     else:

@@ -65,6 +65,13 @@ class EvaluateSettings(Settings):
         group="input",
         metavar="NAME",
     )
+    labels: str | None = option(
+        None,
+        "All labels or tags that there are, by default those of the right answers: a file with one a line, "
+        "or a list with commas.",
+        group="evaluation",
+        metavar="FILE|a,b,c",
+    )
     normalizer: str | None = option(
         None,
         "How texts of --task asr are made alike; by default by their language.",
@@ -106,4 +113,6 @@ class EvaluateSettings(Settings):
             found.append(f"--output {printable(self.output)}: FILE would be replaced; name another folder")
         if self.normalizer and self.task != "asr":
             found.append("--normalizer goes with --task asr only: leave it out")
+        if self.labels and self.task not in ("classification", "tagging"):
+            found.append("--labels goes with --task classification and tagging only: leave it out")
         return found
