@@ -127,6 +127,13 @@ COMMANDS = {
         prepare="mdl_toolkit.verify.run:make_ready",
         torch=True,
     ),
+    "report": Command(
+        settings.OF_COMMAND["report"],
+        "mdl_toolkit.report.write:report",
+        "show how good runs are, and where they fail, in a page",
+        "an older page is as it was; the same command starts again",
+        "mdl-toolkit report output/ --output report.html",
+    ),
     "demo": Command(
         settings.OF_COMMAND["demo"],
         "mdl_toolkit.demo.run:demo",

@@ -14,8 +14,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mdl_toolkit.demo.run import LIBRARIES
-
 ROOT = Path(__file__).resolve().parents[2]
 #: Tools of the house, whose age changes nothing for those who use the package.
 _TOOLS = {
@@ -112,7 +110,3 @@ def test_what_the_package_imports_is_what_it_asks_for():
     imported = _imported()
     found = {name for name in imported if asked & {canonicalize_name(h) for h in homes.get(name, [name])}}
     assert "torch" in found and imported - found == set()
-
-
-def test_the_report_names_versions_of_what_is_there():
-    assert set(LIBRARIES) <= _asked("dependencies")

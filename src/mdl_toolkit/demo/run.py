@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -17,18 +13,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mdl_toolkit import __version__
-from mdl_toolkit.data.dataset.manifest import versions_of
-from mdl_toolkit.demo.report import Answered, FinishedStep, Outcome, write_report
+from mdl_toolkit.demo.outcome import Outcome, collect, show
 from mdl_toolkit.demo.task import PROMPT, write_clips
 from mdl_toolkit.distributed.environment import VARIABLES
 from mdl_toolkit.errors import ExitCode, MdlError, Stopped, UserError
 from mdl_toolkit.files import atomic_file, write_json
-from mdl_toolkit.model_folders.names import is_statistic
-from mdl_toolkit.model_folders.tensorfiles.headers import read_headers
 from mdl_toolkit.settings import TRAIN_TARGETS, DemoSettings
+from mdl_toolkit.settings.score_names import missing_libraries
 from mdl_toolkit.terminal.forwarding import SignalForwarder
 from mdl_toolkit.terminal.interrupts import FORWARDED, STOP_SIGNALS
 from mdl_toolkit.terminal.live_line import status
@@ -42,9 +35,9 @@ ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 #: In a folder that the demonstration made; no other folder is touched.
 MARKER = "demo.json"
 _CLIP = re.compile(r"(train|test)-\d{3,}\.wav")
-
-#: Libraries whose versions the report names. They are installed with the package.
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pyarrow")
+#: Where the evaluation of the held-out clips lies, and what it is by; without the libraries that this needs,
+#: equal texts are counted.
+_EVALUATION, _TASK, _SIMPLE_TASK = Path("run", "evaluation", "test"), "classification", "exact"
 
 
 @dataclass(frozen=True)
@@ -75,8 +68,8 @@ class StepCommand:
 def demo(settings: DemoSettings) -> None:
     """Run the whole demonstration in ``settings.output``.
 
-    It leaves the clips, the converted datasets, the run with its metrics and its ``final/`` model, the
-    predictions, ``commands.sh`` that repeats every step, and ``report.html``.
+    It leaves the clips, the converted datasets, the run with its metrics, its ``final/`` model and its
+    evaluation, the predictions, ``report.html``, and ``commands.sh`` that repeats every step.
 
     Raises:
         UserError: The folder holds something else.
@@ -104,12 +97,15 @@ def perform(folder: Path, seed: int, size: Size) -> Outcome:
         write_clips(folder, seed, "test", size.test_clips)
     logger.info(f"made {size.train_clips} clips to learn from and {size.test_clips} to be tested with"
         f" in {duration(time.monotonic() - started)}")  # fmt: skip
-    commands = plan(seed, size)
+    task = _TASK
+    if missing := missing_libraries(_TASK):
+        task = _SIMPLE_TASK
+        logger.info(f"the report will have no confusion matrix and no numbers of each class: {missing[0]}")
+    commands = plan(seed, size, task)
     write_script(folder / "commands.sh", commands)
-    steps = [run_command(folder, command) for command in commands]
-    outcome = collect(folder, steps)
-    write_report(folder / "report.html", outcome)
-    return outcome
+    for command in commands:
+        run_command(folder, command)
+    return collect(folder, _EVALUATION, [command.text for command in commands])
 
 
 def claim(folder: Path, seed: int) -> None:
@@ -129,15 +125,22 @@ def claim(folder: Path, seed: int) -> None:
         for path in (folder / "clips").glob("*.wav"):
             if _CLIP.fullmatch(path.name):
                 path.unlink()
-        for name in ("predictions.csv", "report.html"):
-            (folder / name).unlink(missing_ok=True)
+        old = [folder / _EVALUATION / name for name in ("scores.json", "rows.csv")]
+        for path in (folder / "predictions.csv", folder / "report.html", *old):
+            path.unlink(missing_ok=True)
         write_json(folder / MARKER, {"made_by": "mdl-toolkit demo", "version": __version__, "seed": seed})
     except OSError as error:
         raise UserError(f"--output {folder}: can't be written: {error.strerror or error}") from error
 
 
-def plan(seed: int, size: Size) -> list[StepCommand]:
-    """The four steps as typed in the demonstration's folder."""
+def plan(seed: int, size: Size, task: str = _TASK) -> list[StepCommand]:
+    """The six steps as typed in the demonstration's folder.
+
+    Args:
+        seed: The seed of training.
+        size: How much is learned.
+        task: By what answers are scored.
+    """
     convert = ("mdl-toolkit", "convert-dataset")
     model = ("--model-name", "tiny")
     prompt = ("--user-prompt", PROMPT)
@@ -170,6 +173,14 @@ def plan(seed: int, size: Size) -> list[StepCommand]:
                 "--max-new-tokens", "16", "--output", "predictions.csv", "--overwrite",
             ),
         ),
+        StepCommand(
+            "See how many of its answers are right, with 95 % intervals",
+            ("mdl-toolkit", "evaluate", "predictions.csv", "--task", task, "--output", str(_EVALUATION)),
+        ),
+        StepCommand(
+            "Look at all of it in one page: curves, scores, and every held-out clip to listen to",
+            ("mdl-toolkit", "report", "run", "--output", "report.html"),
+        ),
     ]  # fmt: skip
 
 
@@ -195,7 +206,7 @@ def _programs() -> Path:
     return Path(sys.executable).parent
 
 
-def run_command(folder: Path, command: StepCommand) -> FinishedStep:
+def run_command(folder: Path, command: StepCommand) -> None:
     """Run one step as typed, in the demonstration's folder, its output going to the screen.
 
     Raises:
@@ -214,14 +225,12 @@ def run_command(folder: Path, command: StepCommand) -> FinishedStep:
     program = shutil.which(command.words[0], path=environment["PATH"])
     # Where the package is used without being installed there is no such program, but the module is the same.
     start = [program] if program else [sys.executable, "-m", "mdl_toolkit"]
-    began = time.monotonic()
     with SignalForwarder() as signals:
         process = subprocess.Popen(  # noqa: S603 -- the package's own command
             [*start, *command.words[1:]], cwd=folder, env=environment, stdin=subprocess.DEVNULL
         )
         signals.start(process.pid)
         code = process.wait()
-    seconds = time.monotonic() - began
     number = signals.received or (code - 128 if code > 128 else -code)
     if code == ExitCode.NOT_SAVED and signals.received is None:
         number = signal.SIGTERM  # the step alone was told to stop; its line has the signal's name
@@ -229,7 +238,6 @@ def run_command(folder: Path, command: StepCommand) -> FinishedStep:
         raise Stopped(number, _how_to_go_on(folder, command))
     if code:
         raise MdlError(f"the step failed with exit code {code}: {command.text}")
-    return FinishedStep(command.title, command.text, seconds)
 
 
 def _how_to_go_on(folder: Path, command: StepCommand) -> str:
@@ -240,99 +248,3 @@ def _how_to_go_on(folder: Path, command: StepCommand) -> str:
     words = [word for word in command.words if word != "--overwrite"]
     resumed = shlex.join([*words, "--resume-from-checkpoint", "true"])
     return f"the training is saved in {folder / 'run'}; to resume it, type in {folder}: {resumed} ({anew})"
-
-
-def collect(folder: Path, steps: list[FinishedStep]) -> Outcome:
-    """Read what the steps left: predictions beside the truth, metrics, and facts about model and machine."""
-    import soundfile
-
-    clips = []
-    with (
-        open(folder / "test.csv", encoding="utf-8", newline="") as truths,
-        open(folder / "predictions.csv", encoding="utf-8", newline="") as answers,
-    ):
-        for truth, answer in zip(csv.DictReader(truths), csv.DictReader(answers), strict=True):
-            wave, _ = soundfile.read(folder / truth["audio"], dtype="float32")
-            clips.append(Answered(truth["audio"], wave, truth["prediction"], answer["prediction"]))
-    lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    metrics: list[Any] = [json.loads(line) for line in lines if line.strip()]
-    return Outcome(clips, metrics, steps, facts(folder))
-
-
-def facts(folder: Path) -> list[tuple[str, str]]:
-    """What was used: the model's size, the versions, the machine."""
-    weights = folder / "run" / "final"
-    size = sum(file.stat().st_size for file in weights.glob("*.safetensors"))
-    versions = versions_of(LIBRARIES)
-    libraries = ", ".join(f"{name} {versions[name]}" for name in LIBRARIES if name in versions)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return [
-        ("Base model", "tiny, the small MiDashengLM that ships with the toolkit"),
-        ("Parameters", f"{_parameters(weights):,}"),
-        ("Tuned model", f"run/final, {size / 1e6:.1f} MB"),
-        ("MDL-Toolkit", __version__),
-        ("Libraries", libraries),
-        ("Python", platform.python_version()),
-        ("Machine", f"{_processor()}, {cores} cores, {platform.system()}"),
-    ]
-
-
-def _parameters(folder: Path) -> int:
-    """Counted in the headers of the weight files."""
-    return sum(math.prod(info.shape) for name, info in read_headers(folder).items() if not is_statistic(name))
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def show(outcome: Outcome) -> None:
-    """Print how the loss went, truth beside prediction, and the accuracy, to standard output."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    if console.width < 40:  # some terminals say 0, and nothing would be shown
-        console = Console(width=80)
-    console.print()
-    for line in loss_lines(outcome):
-        console.print(line, markup=False, highlight=False)
-    table = Table(title="Held-out clips", title_justify="left")
-    for name in ("clip", "truth", "prediction", ""):
-        table.add_column(name)
-    for clip in outcome.clips:
-        style = None if clip.correct else "bold red"
-        cells = (clip.name, clip.truth, clip.prediction, "✓" if clip.correct else "✗")
-        # As plain text: an answer may look like markup.
-        table.add_row(*map(Text, cells), style=style)
-    console.print(table)
-    console.print(
-        f"accuracy: {outcome.correct} of {len(outcome.clips)} ({100 * outcome.accuracy:.1f} %)",
-        style="bold", highlight=False,
-    )  # fmt: skip
-
-
-def loss_lines(outcome: Outcome, rows: int = 8) -> list[str]:
-    """The loss going down, as a few bars of text."""
-    losses = outcome.curve("loss")
-    if not losses:
-        return []
-    parts = [losses[len(losses) * k // rows : len(losses) * (k + 1) // rows] for k in range(rows)]
-    means = [(part[0][0], part[-1][0], sum(y for _, y in part) / len(part)) for part in parts if part]
-    widest = max(mean for _, _, mean in means) or 1.0
-    last = len(f"{losses[-1][0]:.0f}")
-    bars = ["█" * max(1, round(40 * mean / widest)) for _, _, mean in means]
-    return [
-        "Training loss",
-        *(
-            f"  step {first:{last}.0f}-{end:<{last}.0f}  {mean:7.4f}  {bar}"
-            for (first, end, mean), bar in zip(means, bars, strict=True)
-        ),
-    ]

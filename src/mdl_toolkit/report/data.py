@@ -46,6 +46,8 @@ class ReportSet:
         confusion: ``{"labels", "counts"}``: a row of counts for each label of the truth, a column for each of
             ``labels``; the last is ``(no label)`` where there are answers that are none of them.
         calibration: ``{"bins", "ece"}``.
+        left_out: How many rows no score counts, by the reason.
+        against: What ``evaluate --against`` found: ``file``, and by score its comparison.
         table: The rows.
         reference: The column of ``table`` that holds the truth; ``None`` without one.
         prediction: The column of ``table`` that holds the answer.
@@ -53,8 +55,8 @@ class ReportSet:
         audio_note: Said once of the set where clips are missing, and why; ``None`` where all are there.
         keys: For each row a number; rows of sets of this name in several runs that have the same number are
             the same clip. ``None`` where only one run has the set.
-        input_columns: The columns that were in the input, in order: what a corrected CSV keeps. Its answer
-            goes into ``prediction``, whether that is one of them or not.
+        input_columns: The columns of a corrected CSV in order: those that were in the input, and
+            ``prediction`` for the answer, in any case.
         source: The file that was scored, as it was given.
         normalizer: How texts were normalised before they were compared; ``None`` where they weren't.
     """
@@ -69,6 +71,8 @@ class ReportSet:
     per_label: Mapping[str, Mapping[str, float | None]] | None = None
     confusion: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    against: Mapping[str, Any] | None = None
     table: ReportTable
     reference: str | None
     prediction: str

@@ -9,6 +9,7 @@ before torch is loaded.
 from mdl_toolkit.settings.commands.convert import ConvertOptions, ConvertSettings
 from mdl_toolkit.settings.commands.evaluate import EvaluateSettings
 from mdl_toolkit.settings.commands.inference import InferenceSettings
+from mdl_toolkit.settings.commands.report import ReportSettings
 from mdl_toolkit.settings.commands.small_commands import DemoSettings, DoctorSettings
 from mdl_toolkit.settings.commands.train import TrainSettings
 from mdl_toolkit.settings.commands.train_parts import TRAIN_TARGETS
@@ -22,6 +23,7 @@ OF_COMMAND: dict[str, type[Settings]] = {
     "inference": InferenceSettings,
     "evaluate": EvaluateSettings,
     "verify": VerifySettings,
+    "report": ReportSettings,
     "demo": DemoSettings,
     "doctor": DoctorSettings,
 }
@@ -35,6 +37,7 @@ __all__ = [
     "DoctorSettings",
     "EvaluateSettings",
     "InferenceSettings",
+    "ReportSettings",
     "TrainSettings",
     "VerifySettings",
 ]

@@ -79,7 +79,10 @@ class _CommandLine:
 
     def _read_positional(self, word: str) -> None:
         if self._positional:
-            self._take(self._positional.pop(0), word, shown(word))
+            name = self._positional[0]
+            if not self._known[name][1].repeated:
+                self._positional.pop(0)
+            self._take(name, word, shown(word))
             return
         self.problems.append(self._unexpected(word))
         if _is_short(word) and self._queue and not self._queue[0].startswith("-"):

@@ -83,7 +83,9 @@ def _table(described: Iterable[tuple[str, str]]) -> list[str]:
 
 def _label(f: Field[Any], kind: OptionType) -> str:
     """An option and what to type for its value: ``--lora-rank N``, ``INPUT``."""
-    return label(f) if f.metadata["positional"] else f"{label(f)} {_metavar(f, kind)}"
+    if f.metadata["positional"]:
+        return label(f) + ("…" if kind.repeated else "")
+    return f"{label(f)} {_metavar(f, kind)}"
 
 
 def _typed(f: Field[Any], kind: OptionType, short: Mapping[str, str]) -> str:

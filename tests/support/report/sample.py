@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from mdl_toolkit.report.assemble import assemble
+from mdl_toolkit.report.audio.pictures import png, spectrogram
 from mdl_toolkit.report.data import ReportClip, ReportPage, ReportRun, ReportSet, ReportTable, RunComparison
-from mdl_toolkit.report.pictures import png, spectrogram
 from support.data.clips import tone, wav_bytes
 
 HTML_TEXT = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'> & <!--"
@@ -151,7 +151,7 @@ def _speech(name: str, number: int, rows: int, clips: int, several: bool) -> Rep
         audio=_audio(rows, clips),
         audio_note=f"{min(rows, clips)} of {rows} rows have their recording here",
         keys=list(range(rows)) if several else None,
-        input_columns=["audio", "speaker"],
+        input_columns=["audio", "prediction", "speaker"],
         source=f"{name}.csv",
         normalizer="chinese" if name == "zh" else "english",
     )
@@ -217,7 +217,7 @@ def _sounds(number: int, rows: int, clips: int, several: bool) -> ReportSet:
         audio=_audio(rows, clips),
         audio_note="1 recording wasn't found",
         keys=list(range(rows)) if several else None,
-        input_columns=["audio", "user_prompt"],
+        input_columns=["audio", "user_prompt", "prediction"],
         source="sounds.csv",
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ _LEVELS = 32
 #: dB between nothing and loudest.
 _RANGE = 65.0
 #: dB of what is taken for loudest at least: a clip of digital silence is white, not black.
-_QUIET = -40.0
+_QUIET = -34.0
 _WINDOW, _HOP = 512, SAMPLE_RATE // 100
 _FRAMES_AT_ONCE = 2048
 

@@ -1,0 +1,1 @@
+"""The recordings of a report: which ones, where they are, and how they look."""
