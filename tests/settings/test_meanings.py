@@ -54,7 +54,7 @@ def test_what_a_checkpoint_is_compared_by() -> None:
     assert {*options_where(TrainSettings, resume="warn")} == {
         "lora_dropout", "quantization", "lr", "lr_scheduler", "warmup_steps", "warmup_ratio", "weight_decay",
         "max_grad_norm", "num_epochs", "max_steps", "batch_size", "max_tokens", "gradient_accumulation_steps",
-        "seed", "bf16",
+        "seed", "bf16", "eval_generate", "eval_task", "eval_max_new_tokens",
     }  # fmt: skip
 
 

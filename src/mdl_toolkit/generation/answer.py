@@ -11,6 +11,18 @@ from numpy.typing import NDArray
 
 from mdl_toolkit.generation.tree import TokenTree, grow_trees
 
+#: Tokens of an answer where neither options, nor model, nor training ask for more.
+DEFAULT_NEW_TOKENS = 128
+
+
+def default_budget(longest: int) -> int:
+    """Tokens that an answer may have where nothing sets a limit.
+
+    Args:
+        longest: Tokens of the longest answer in training, its end token included; 0 where that isn't known.
+    """
+    return max(DEFAULT_NEW_TOKENS, longest + longest // 2)
+
 
 @dataclass(frozen=True, eq=False)
 class Choices:

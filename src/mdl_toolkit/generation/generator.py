@@ -22,7 +22,7 @@ from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.decoding import Decoding
 from mdl_toolkit.generation.likelihood import logprobs_of, score_answers
 from mdl_toolkit.generation.processors import make_processors, process
-from mdl_toolkit.generation.reading import PromptReader
+from mdl_toolkit.generation.reading import Passes, PromptReader
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
 #: Rows are taken out and filled up when one in so many has ended: a change costs about as much as a step.
@@ -37,6 +37,8 @@ class Generator(PromptReader):
         end_ids: Tokens that end an answer.
         decoding: How tokens are chosen.
         scores: Whether answers get the log-probabilities of their tokens.
+        passes: Makes the model's passes where they can't simply be made: within a training. Nothing that the
+            model keeps is then made in inference mode, as that could not be trained any more.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Generator(PromptReader):
         end_ids: Sequence[int],
         decoding: Decoding | None = None,
         scores: bool = False,
+        passes: Passes | None = None,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, *([] if passes is None else [passes]))
+        self.without_gradients = torch.inference_mode if passes is None else torch.no_grad
         self.end_ids = frozenset(end_ids)
         self.decoding = decoding or Decoding()
         self.scores = scores
@@ -210,7 +214,7 @@ class _Running:
         new = [_GrowingAnswer.begin(place, prompt, self._generator) for place, prompt in prompts]
         self._compact([len(row.prompt.input_ids) for row in new])
         self._all += new
-        with torch.inference_mode():
+        with self._generator.without_gradients():
             states = self._generator.read_prompts([row.prompt for row in new], self._cache)
             tokens = self._generator.choose(states, new)
         yield from self._take(new, tokens)
@@ -219,7 +223,7 @@ class _Running:
         """Make one more token of every row; answers that end with it are given."""
         if len(self._all) - len(self.rows) >= max(1, len(self._all) // _REFILL):
             self._compact([])
-        with torch.inference_mode():
+        with self._generator.without_gradients():
             last = torch.tensor([0 if row is None else row.last for row in self._all])
             states = self._generator.read_tokens(last.to(self._generator.device), self._cache)
             going = [place for place, row in enumerate(self._all) if row is not None]

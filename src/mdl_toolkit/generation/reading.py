@@ -6,8 +6,9 @@ H decoder width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,15 +25,32 @@ PREFILL_TOKENS = 16384
 PREFILL_SAMPLES = 16000 * 600
 
 
+#: What a pass reads: prompts, or one more token of every row.
+PassKind = Literal["prompts", "tokens"]
+
+
+class Passes(Protocol):
+    """Makes the passes of a model that isn't this process's alone, or that may be called off."""
+
+    def __call__(self, kind: PassKind, work: Callable[[], Tensor]) -> Tensor:
+        """Make a pass: what ``work`` returns."""
+        ...
+
+
+def _at_once(kind: PassKind, work: Callable[[], Tensor]) -> Tensor:  # noqa: ARG001 -- as Passes has it
+    return work()
+
+
 class PromptReader:
     """Runs prompts and tokens through a model.
 
     Args:
         model: In evaluation mode.
+        passes: Makes the passes.
     """
 
-    def __init__(self, model: MiDashengLMModel) -> None:
-        self.model = model
+    def __init__(self, model: MiDashengLMModel, passes: Passes = _at_once) -> None:
+        self.model, self._pass = model, passes
         self.device = next(model.get_input_embeddings().parameters()).device
         text: Any = model.config.text_config
         self._window = text.sliding_window if getattr(text, "use_sliding_window", False) else None
@@ -50,7 +68,8 @@ class PromptReader:
             placeholders = torch.nonzero(ids == self.model.config.audio_token_id).flatten()
             cache.read(before + first, before + stop)
             ends = torch.tensor(lengths).cumsum(0) - 1
-            states = self.model.packed_hidden(
+            read = partial(
+                self.model.packed_hidden,
                 ids.to(self.device),
                 positions.to(self.device),
                 waveform.to(self.device),
@@ -60,7 +79,7 @@ class PromptReader:
                 keep_rows=ends.to(self.device),
                 **{CACHE_NAME: cache},
             )
-            lasts.append(states)
+            lasts.append(self._pass("prompts", read))
         return torch.cat(lasts)
 
     def read_tokens(self, tokens: Tensor, cache: RaggedCache) -> Tensor:
@@ -70,15 +89,19 @@ class PromptReader:
         if self._window is not None and mask.shape[-1] > self._window:
             columns = torch.arange(mask.shape[-1], device=self.device)
             masks["sliding_attention"] = mask & (columns > positions[:, :, None, None] - self._window)
-        output = self.model.decoder.model(
-            inputs_embeds=self.model.get_input_embeddings()(tokens)[:, None],
-            position_ids=positions,
-            attention_mask=masks,
-            use_cache=False,
-            **{CACHE_NAME: cache},
-        )
-        states: Tensor = output.last_hidden_state
-        return states[:, 0]
+
+        def read() -> Tensor:
+            output = self.model.decoder.model(
+                inputs_embeds=self.model.get_input_embeddings()(tokens)[:, None],
+                position_ids=positions,
+                attention_mask=masks,
+                use_cache=False,
+                **{CACHE_NAME: cache},
+            )
+            states: Tensor = output.last_hidden_state
+            return states[:, 0]
+
+        return self._pass("tokens", read)
 
     def read_trees(self, rows: Sequence[int], trees: Sequence[TokenTree], cache: RaggedCache) -> Tensor:
         """Run a tree after each of some rows through the decoder; the cache stays as it is.

@@ -12,14 +12,12 @@ from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError, printable
-from mdl_toolkit.generation.answer import Prompt
+from mdl_toolkit.generation.answer import Prompt, default_budget
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.terminal.logs import get_logger
 
 logger = get_logger(__name__)
 
-#: Tokens of an answer where neither options, nor model, nor training ask for more.
-DEFAULT_NEW_TOKENS = 128
 _WARNINGS = 3
 
 
@@ -119,7 +117,7 @@ class AnswerLimits:
     @property
     def default(self) -> int:
         """Tokens of an answer where nothing sets a limit: 1.5 times the longest answer of training."""
-        return max(DEFAULT_NEW_TOKENS, self.longest + self.longest // 2)
+        return default_budget(self.longest)
 
     def budget(self, prompt: int) -> int:
         """Tokens for the answer to a prompt of so many tokens.

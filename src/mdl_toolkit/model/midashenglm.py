@@ -9,7 +9,7 @@ tokens, N supervised tokens, H decoder width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -188,6 +188,10 @@ class MiDashengLMModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def blocks(self) -> list[nn.Module]:
         """The repeated blocks: those of the encoder, then the layers of the decoder."""
         return [*self.audio_encoder.blocks, *self.decoder.model.layers]
+
+    def within_pass(self, work: Callable[[], Tensor]) -> Tensor:
+        """Do work that uses the model's parts directly; a sharded model gathers its weights for it."""
+        return work()
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile each repeated block in place: ``torch.compile`` by region, once for all equal blocks."""

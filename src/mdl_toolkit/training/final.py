@@ -168,6 +168,7 @@ def evaluate_final(
     wrapped: Wrapped,
     evaluation: Evaluation,
     validated: float | None,
+    step: int,
     signals: StopSignals,
 ) -> dict[str, float]:
     """Evaluate ``final/`` as it is on disk, and print its loss beside the last one in training.
@@ -180,11 +181,12 @@ def evaluate_final(
         wrapped: The trained model, which can't be used any more afterwards.
         evaluation: The evaluation on the run's evaluation data.
         validated: The loss of the last evaluation in training.
+        step: The number of steps made.
         signals: The signals that ask the run to stop.
 
     Returns:
-        The losses for the run's metrics; nothing where there is no memory for the evaluation, or not all
-        processes can see the folder.
+        Losses and scores for the run's metrics; nothing where there is no memory for the evaluation, or not
+        all processes can see the folder.
 
     Raises:
         Stopped: A signal came.
@@ -199,7 +201,7 @@ def evaluate_final(
     try:
         # Several processes stop together, before their next batch; one does so at whatever it is doing.
         with signals.stop_at_once(message) if ranks.world_size == 1 else nullcontext():
-            return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated, signals)
+            return _evaluate_final(target, settings, ranks, wrapped, evaluation, validated, step, signals)
     except EvaluationDropped as dropped:
         raise Stopped(dropped.number, message) from None
 
@@ -211,6 +213,7 @@ def _evaluate_final(
     wrapped: Wrapped,
     evaluation: Evaluation,
     validated: float | None,
+    step: int,
     signals: StopSignals,
 ) -> dict[str, float]:
     if not all(ranks.gather_objects(target.is_dir())):
@@ -228,7 +231,8 @@ def _evaluate_final(
         return {}
     began = time.monotonic()
     try:
-        loss = evaluation(open_for_evaluation(target, settings, ranks), signals)["eval_loss"]
+        where = {"step": step, "model": FINAL}
+        found = evaluation(open_for_evaluation(target, settings, ranks), signals, where)
     except NoBatch as missing:
         logger.warning(f"{target} isn't evaluated again: {missing.cause or 'another process got no batch'}")
         return {}
@@ -246,8 +250,9 @@ def _evaluate_final(
     seconds = time.monotonic() - began
     if ranks.is_main:
         logger.info(
-            f"evaluation of {target} as it is: loss {loss:.4f} on {evaluation.rows} rows in "
-            f"{duration(seconds)}" + ("" if validated is None else f"; in training it was {validated:.4f}")
+            f"evaluation of {target} as it is: {evaluation.describe(found)} in {duration(seconds)}"
+            + ("" if validated is None else f"; in training it was {validated:.4f}")
         )
-    found = {"final_eval_loss": loss, "final_eval_seconds": seconds}
-    return found if validated is None else {**found, "validated_eval_loss": validated}
+    numbers = {f"final_{name}": value for name, value in found.items() if "rows" not in name}
+    numbers["final_eval_seconds"] = seconds
+    return numbers if validated is None else {**numbers, "validated_eval_loss": validated}

@@ -122,12 +122,11 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     settled = _collecting(problems, lambda: reconcile_with_folders(settings))
     if settled is not None and not problems and goes_on is False:
         say_if_anew(settings, launch.nodes)
-    if settings.eval_dataset is None:
-        there = given_names(settings)
-        for name in options_where(TrainSettings, goes_with="--eval-dataset"):
-            if name not in there:
-                continue
-            logger.warning(f"{flag(name)} has no effect: there is no --eval-dataset")
+    for needed in ("eval_dataset", "eval_generate"):
+        if getattr(settings, needed) is None:
+            for name in options_where(TrainSettings, goes_with=flag(needed)):
+                if name in given_names(settings):
+                    logger.warning(f"{flag(name)} has no effect: there is no {flag(needed)}")
     if problems or settled is None:
         raise SettingsError(list(dict.fromkeys(problems)))
     if settled is settings and "model_name" not in given_names(settings):  # the datasets named none

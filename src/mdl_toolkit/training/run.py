@@ -35,11 +35,11 @@ from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import DataPosition, RunOrder
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
-from mdl_toolkit.training.checkpoints.output import output_lock
+from mdl_toolkit.training.checkpoints.output import EVALUATION, output_lock
 from mdl_toolkit.training.checkpoints.resume import Claim, Start, choose_start
-from mdl_toolkit.training.evaluation.evaluation import Evaluation, SetMeasures
-from mdl_toolkit.training.evaluation.loss import LossOfSet
-from mdl_toolkit.training.evaluation.sets import fingerprint_of, loaders
+from mdl_toolkit.training.evaluation.evaluation import Evaluation
+from mdl_toolkit.training.evaluation.making import make_answering, make_evaluation
+from mdl_toolkit.training.evaluation.sets import fingerprint_of
 from mdl_toolkit.training.final import evaluate_final, write_final
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
@@ -236,7 +236,7 @@ def _train_and_write(
         if differs and run.evaluation is not None:
             run.optimizer.release()
             summary |= evaluate_final(
-                settings, ranks, run.wrapped, run.evaluation, run.reporter.validated, signals
+                settings, ranks, run.wrapped, run.evaluation, run.reporter.validated, progress.step, signals
             )
     except BaseException:
         with suppress(MdlError):  # the first error is the one to report
@@ -353,17 +353,15 @@ def _order(
 
 
 def _evaluation(
-    settings: TrainSettings, ranks: Ranks, prepared: Prepared, load: MicroBatches | None
+    settings: TrainSettings, ranks: Ranks, prepared: Prepared, batches: MicroBatches | None
 ) -> Evaluation | None:
-    if load is None:
+    if batches is None:
         return None
-    size = settings.eval_batch_size or settings.batch_size
-    tokens = None if settings.eval_batch_size else settings.max_tokens
-    sets = []
-    for each, load_set in zip(prepared.evaluation, loaders(prepared.evaluation, load), strict=True):
-        loss = LossOfSet(each.data, load_set, ranks, size, tokens)
-        sets.append(SetMeasures(each.name, each.named, len(each.data), loss))
-    return Evaluation(sets)
+    how = None
+    if settings.eval_generate is not None:
+        how = make_answering(settings, prepared.model_folder, prepared.data)
+    folder = settings.output / EVALUATION
+    return make_evaluation(settings, ranks, prepared.evaluation, batches, how, folder)
 
 
 def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress) -> Reporter:

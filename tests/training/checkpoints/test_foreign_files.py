@@ -179,3 +179,56 @@ def test_all_of_a_finished_run_is_its_own(finished: Path) -> None:
     for path in finished.iterdir():
         if path.name not in ("runs", "cache"):
             assert foreign_file_in(path) is None, path
+
+
+@pytest.fixture
+def evaluated(output: Path) -> Path:
+    """An evaluation that the run has written."""
+    folder = output / "evaluation" / "main"
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text('{"task": "exact", "step": 4}')
+    (folder / "rows.csv").write_text("row\n")
+    return folder
+
+
+def test_overwrite_takes_the_runs_evaluations_and_leaves_others(
+    shop: Any, output: Path, evaluated: Path
+) -> None:
+    (evaluated / ".partial-rows.csv-77").write_text("cut")
+    shutil.copytree(evaluated, output / "evaluation" / "test")
+    (output / "evaluation" / "test" / "scores.json").write_text('{"task": "exact"}')
+    assert foreign_file_in(evaluated) is None
+    train(run_settings(shop.model, shop.data, output, max_steps=2, overwrite=True))
+    assert set(_tree(output / "evaluation")) == {"test/scores.json", "test/rows.csv"}
+    shutil.rmtree(output / "evaluation" / "test")
+    shutil.copytree(output / "final", output / "evaluation" / "final")
+    train(run_settings(shop.model, shop.data, output, max_steps=2, overwrite=True))
+    assert (output / "evaluation" / "final").is_dir(), "no evaluation, so nobody's business here"
+
+
+def _evaluation_by_hand(evaluated: Path) -> Path:
+    (evaluated / "scores.json").write_text('{"task": "exact"}')
+    return evaluated
+
+
+def _note_beside_scores(evaluated: Path) -> Path:
+    (evaluated / "notes.txt").write_text("mine")
+    return evaluated / "notes.txt"
+
+
+def _file_for_a_folder(evaluated: Path) -> Path:
+    shutil.rmtree(evaluated)
+    evaluated.write_text("mine")
+    return evaluated
+
+
+@pytest.mark.parametrize("put", [_evaluation_by_hand, _note_beside_scores, _file_for_a_folder])
+def test_an_evaluation_of_others_is_not_replaced(
+    shop: Any, output: Path, evaluated: Path, put: Callable[[Path], Path]
+) -> None:
+    stranger = put(evaluated)
+    before = _tree(output)
+    evaluates = {"eval_dataset": str(shop.held_out), "eval_generate": 2}
+    with pytest.raises(UserError, match="was not written by a run") as refused:
+        train(run_settings(shop.model, shop.data, output, max_steps=2, overwrite=True, **evaluates))
+    assert str(stranger) in str(refused.value) and _tree(output) == before

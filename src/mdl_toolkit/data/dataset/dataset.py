@@ -20,7 +20,7 @@ from mdl_toolkit.data.dataset.rowcheck import damaged_rows, missing_recordings
 from mdl_toolkit.data.dataset.table import Table
 from mdl_toolkit.data.input.badrows import damage
 from mdl_toolkit.data.input.kinds import check_dataset
-from mdl_toolkit.data.prompt.builder import PromptBuilder, processing_fingerprint, vocabulary
+from mdl_toolkit.data.prompt.builder import IGNORED, PromptBuilder, processing_fingerprint, vocabulary
 from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.geometry import AudioGeometry
@@ -48,6 +48,25 @@ class Example:
     waveform: NDArray[np.float32]
     index: int
     row: str
+
+
+@dataclass(frozen=True)
+class RowOrigin:
+    """Where a row came from.
+
+    Attributes:
+        audio: Its recording, as the table named it; empty where that isn't known.
+        file: The name of the table.
+        line: The row's number in the table.
+        start: Where in the recording its clip begins, in seconds; ``None``: all of it.
+        end: Where it ends.
+    """
+
+    audio: str
+    file: str
+    line: int
+    start: float | None = None
+    end: float | None = None
 
 
 class _ConvertedFolder:
@@ -98,6 +117,13 @@ class _ConvertedFolder:
     def name(self, row: int) -> str:
         source = printable(self.table.value("source", row))
         return f"{self.manifest.source.get('name', 'row')} row {self.table.value('line', row)} ({source})"
+
+    def origin(self, row: int) -> RowOrigin:
+        value = self.table.value
+        name = self.manifest.source.get("name", "")
+        return RowOrigin(
+            value("source", row), name, value("line", row), value("start", row), value("end", row)
+        )
 
     def ids(self, row: int) -> tuple[Ints, Ints]:
         return (
@@ -189,6 +215,19 @@ class ClipDataset:
         """A row's name for people: ``train.csv row 17 (clips/a.wav)``."""
         part, row = self._locate(index)
         return part.name(row)
+
+    def origin(self, index: int) -> RowOrigin:
+        """Where a row came from; 0.1.0 kept no more than its number in the folder."""
+        part, row = self._locate(index)
+        if isinstance(part, legacy.LegacyFolder):
+            return RowOrigin("", part.folder.name, row + 1)
+        return part.origin(row)
+
+    def answer_ids(self, index: int) -> Ints:
+        """The supervised tokens of a row, which are read without its clip."""
+        part, row = self._locate(index)
+        ids, labels = part.ids(row)
+        return np.asarray(ids[labels != IGNORED], dtype=np.int64)
 
     @property
     def folders(self) -> list[Path]:

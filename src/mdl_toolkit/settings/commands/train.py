@@ -197,6 +197,7 @@ class TrainSettings(EvaluationOptions, OptimisationOptions, TrainedPartsOptions,
             found.append("--train-dataset: name a converted folder, or a CSV, JSONL or Parquet file")
         found += dataset_problems("--train-dataset", self.train_dataset, self.output)
         found += evaluation_problems(self.eval_dataset, self.output)
+        found += self.evaluation_problems()
         if self.warmup_ratio is not None and self.warmup_steps:
             found.append(
                 f"--warmup-steps {self.warmup_steps} and --warmup-ratio {self.warmup_ratio:g}: both set the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdl_toolkit.settings.options import Settings, option
+from mdl_toolkit.settings.score_names import MAIN_SCORE, missing_libraries
 
 
 @dataclass(kw_only=True)
@@ -19,6 +20,43 @@ class EvaluationOptions(Settings):
         commas=False,
         resume="derived",
         hosts="derived",
+    )
+    eval_on_start: bool = option(
+        False,
+        "Also evaluate the base itself, before the first step: what it could do, to compare with.",
+        group="evaluation",
+        resume="free",
+        hosts="same",
+        goes_with="--eval-dataset",
+    )
+    eval_generate: int | None = option(
+        None,
+        "At each evaluation, also generate answers for N rows of each set and score them. 0: for all rows.",
+        group="evaluation",
+        low=0,
+        metavar="N",
+        resume="warn",
+        hosts="same",
+        goes_with="--eval-dataset",
+    )
+    eval_task: str = option(
+        "exact",
+        "What the answers are scored as; exact: the share that equals the right answer.",
+        group="evaluation",
+        choices=tuple(MAIN_SCORE),
+        resume="warn",
+        hosts="same",
+        goes_with="--eval-generate",
+    )
+    eval_max_new_tokens: int | None = option(
+        None,
+        "Longest generated answer, in tokens; by default half as many again as the longest in training, at "
+        "least 128.",
+        group="evaluation",
+        low=1,
+        resume="warn",
+        hosts="same",
+        goes_with="--eval-generate",
     )
     eval_steps: float = option(
         500,
@@ -46,3 +84,9 @@ class EvaluationOptions(Settings):
         resume="free",
         hosts="free",
     )
+
+    def evaluation_problems(self) -> list[str]:
+        """What is wrong with these options together: a line for each problem."""
+        if self.eval_generate is None or self.eval_dataset is None:
+            return []
+        return [f"--eval-task {self.eval_task}: {problem}" for problem in missing_libraries(self.eval_task)]

@@ -13,10 +13,15 @@ from pathlib import Path
 from mdl_toolkit.errors import MdlError, UserError
 from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, lock_if_possible
 from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, listed_files
+from mdl_toolkit.scoring.files import ALIGNMENTS, ROWS, SCORES
 from mdl_toolkit.training.checkpoints.record import RUN_RECORD, is_record
 from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
+#: The folder of a run with the files of its evaluations, each in a folder named like the set.
+EVALUATION = "evaluation"
+EVALUATION_FILES = (SCORES, ROWS, ALIGNMENTS)
+_PARTIAL_ROWS = re.compile(rf"{re.escape(PARTIAL_PREFIX)}({'|'.join(map(re.escape, EVALUATION_FILES))})-\d+")
 _LOCK = ".lock"
 _PARTIAL = re.compile(
     rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)}|{re.escape(RUN_RECORD)})"
@@ -56,8 +61,13 @@ def output_lock(output: Path) -> Iterator[None]:
 
 
 def run_files(output: Path) -> list[Path]:
-    """Checkpoints, ``final/`` and metrics of a folder, or whatever has their names."""
+    """Checkpoints, ``final/``, metrics and evaluations of a folder, or whatever has their names.
+
+    Of evaluations only those that a run has written: ``mdl-toolkit evaluate`` may have put others there.
+    """
     places = [*checkpoints(output), output / FINAL, output / METRICS_FILE]
+    with contextlib.suppress(OSError):
+        places += [path for path in sorted((output / EVALUATION).iterdir()) if _is_evaluation_of_run(path)]
     return [path for path in places if path.exists() or path.is_symlink()]
 
 
@@ -88,12 +98,13 @@ def foreign_file_in(path: Path) -> Path | None:
     """
     if not path.is_symlink() and not path.exists():
         return None
-    if path.name == METRICS_FILE:
-        return None if path.is_file() and not path.is_symlink() and _are_metrics(path) else path
-    if path.name == RUN_RECORD:
-        return None if is_record(path) else path
+    if path.name in (METRICS_FILE, RUN_RECORD):
+        known = is_record(path) if path.name == RUN_RECORD else _are_metrics(path)
+        return None if known else path
     if path.is_symlink() or not path.is_dir():
         return path
+    if path.parent.name == EVALUATION:
+        return _foreign_in_evaluation(path)
     if not any((path / mark).is_file() for mark in (MANIFEST_NAME, RUN_STATE, COMPLETE)):
         return path if foreign_files(path, ()) else None
     ours = {MANIFEST_NAME, RUN_STATE, OPTIMIZER, COMPLETE} | (listed_files(path) or set())
@@ -102,8 +113,28 @@ def foreign_file_in(path: Path) -> Path | None:
     return next((path / name for name in foreign_files(path, ours)), None)
 
 
+def _foreign_in_evaluation(path: Path) -> Path | None:
+    if not _is_evaluation_of_run(path):
+        return path if foreign_files(path, ()) else None
+    there = [name for name in foreign_files(path, EVALUATION_FILES) if not _PARTIAL_ROWS.fullmatch(name)]
+    return next((path / name for name in there), None)
+
+
+def _is_evaluation_of_run(path: Path) -> bool:
+    """Whether a run has written an evaluation: it says after which of its steps."""
+    if path.is_symlink():
+        return False
+    try:
+        said = json.loads((path / SCORES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and type(said.get("step")) is int
+
+
 def _are_metrics(path: Path) -> bool:
     """Whether a file is a run's metrics, by its first line; of a run that was killed at once it is cut."""
+    if path.is_symlink() or not path.is_file():
+        return False
     try:
         with open(path, encoding="utf-8") as stream:
             first = stream.readline()
@@ -130,6 +161,8 @@ def clear_run(output: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        with contextlib.suppress(OSError):  # not there, or others are in it
+            (output / EVALUATION).rmdir()
         _clear_trackers(output / "runs" / output.resolve().name)
     except OSError as error:
         raise UserError(f"--overwrite: {error.filename} can't be removed: {error.strerror}") from None
@@ -149,8 +182,9 @@ def remove_unfinished(output: Path) -> None:
     """Remove what a killed run left half-written, or half removed."""
     if not output.is_dir():
         return
-    for path in output.iterdir():
-        if _PARTIAL.fullmatch(path.name):
+    for path in [*output.iterdir(), *(output / EVALUATION).glob("*/*")]:
+        names = _PARTIAL if path.parent == output else _PARTIAL_ROWS
+        if names.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

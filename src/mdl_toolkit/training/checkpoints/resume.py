@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from mdl_toolkit.compat.torchrun import job_id
 from mdl_toolkit.errors import ModelError, UserError
 from mdl_toolkit.settings import TrainSettings
+from mdl_toolkit.settings.evaluation_sets import evaluation_sets
 from mdl_toolkit.settings.options import with_defaults
 from mdl_toolkit.settings.values import FALSE, TRUE
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import (
+    EVALUATION,
     clear_run,
     foreign_file_in,
     refuse_foreign_files,
@@ -132,9 +134,16 @@ def refuse_used_output(settings: TrainSettings, goes_on: bool) -> None:
         )
     # A resumed run writes later checkpoints only, and refuses those that are in its way when it does.
     checked = there if wanted is None else [path for path in there if step_of(path) < 0]
-    refuse_foreign_files([*checked, settings.output / RUN_RECORD])
+    refuse_foreign_files([*checked, settings.output / RUN_RECORD, *_evaluations(settings)])
     if wanted not in (None, NEWEST):
         _check_given(Path(wanted))
+
+
+def _evaluations(settings: TrainSettings) -> list[Path]:
+    """Where the run will write its evaluations' files."""
+    if settings.eval_generate is None:
+        return []
+    return [settings.output / EVALUATION / each.name for each in evaluation_sets(settings.eval_dataset)]
 
 
 def say_if_anew(settings: TrainSettings, nodes: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from mdl_toolkit.training.evaluation.loss import LossOfSet
+    from mdl_toolkit.training.evaluation.scores import ScoresOfSet
     from mdl_toolkit.training.trainable.wrap import Wrapped
 
 
@@ -22,12 +24,14 @@ class SetMeasures:
         named: Whether somebody gave it that name.
         rows: The number of its rows.
         loss: Measures the loss.
+        scores: Scores generated answers, if that is asked for.
     """
 
     name: str
     named: bool
     rows: int
     loss: LossOfSet
+    scores: ScoresOfSet | None = None
 
 
 class Evaluation:
@@ -40,12 +44,12 @@ class Evaluation:
     def __init__(self, sets: Sequence[SetMeasures]) -> None:
         self._sets = list(sets)
 
-    @property
-    def rows(self) -> int:
-        """The number of rows of the first set."""
-        return self._sets[0].rows
-
-    def __call__(self, wrapped: Wrapped, signals: StopSignals | None = None) -> dict[str, float]:
+    def __call__(
+        self,
+        wrapped: Wrapped,
+        signals: StopSignals | None = None,
+        where: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, float]:
         """Measure everything; every process calls this, and all get the same numbers.
 
         The model, its state and all random numbers are afterwards what they were.
@@ -54,6 +58,7 @@ class Evaluation:
             wrapped: The model.
             signals: The signals that ask the run to stop. One that comes to any process ends the evaluation
                 on all of them.
+            where: Where the run stands (``step``, ``epoch``), for the files of generated answers.
 
         Returns:
             The numbers by name, as in a line of ``metrics.jsonl``: of the first set ``eval_loss`` and
@@ -71,6 +76,9 @@ class Evaluation:
         try:
             for number, each in enumerate(self._sets):
                 found = {"eval_loss": each.loss(wrapped, signals), "eval_rows": each.rows}
+                if each.scores is not None:
+                    scores = each.scores(wrapped, signals, where)
+                    found |= {f"eval_{name}": value for name, value in scores.items()}
                 if number == 0:
                     values |= found
                 if each.named:

@@ -132,6 +132,7 @@ class Loop:
         if self.progress.step == 0:
             signals.note_unsaved(UNSAVED_AT_FIRST)
         try:
+            self._evaluate_base(signals)
             self._make_up_evaluation(signals)
             with closing(self._load(self._tasks(), lambda: self._is_interrupted(signals))) as loading:
                 if len(self.order):
@@ -168,6 +169,13 @@ class Loop:
     def _evaluates_after(self, step: int) -> bool:
         due = step == self.order.total_steps or step % self._eval_every == 0
         return self.evaluation is not None and due
+
+    def _evaluate_base(self, signals: StopSignals) -> None:
+        """Evaluate what the run begins with, if that is asked for; a resumed run has done so."""
+        if self.settings.eval_on_start and self.evaluation is not None and self.progress.step == 0:
+            stop = self._evaluate(0, 0.0, signals)
+            if stop is not None:
+                self._stop(stop, signals)
 
     def _make_up_evaluation(self, signals: StopSignals) -> None:
         """Evaluate after the step at which the run was resumed, if that was due and a signal prevented it."""
@@ -408,14 +416,14 @@ class Loop:
         assert self.evaluation is not None
         started = time.perf_counter()
         try:
-            found = self.evaluation(self.wrapped, signals)
+            where = {"step": step, "epoch": round(epoch, 6)}
+            found = self.evaluation(self.wrapped, signals, where)
         except EvaluationDropped as dropped:
             return dropped.number
         if self.ranks.is_main:
             self.reporter.evaluation(
                 {
-                    "step": step,
-                    "epoch": round(epoch, 6),
+                    **where,
                     **found,
                     "eval_seconds": round(time.perf_counter() - started, 6),
                 },

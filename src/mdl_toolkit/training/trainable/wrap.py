@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from mdl_toolkit.distributed.gradients import GradientReducer, as_on_rank_0
 from mdl_toolkit.distributed.group import Ranks
@@ -157,6 +158,7 @@ class Sharded(Wrapped):
     ) -> None:
         self.model, self.dtype = model, dtype
         self.trainable = trainable_parameters(model)
+        register_fsdp_forward_method(model, "within_pass")
         self._device_type, self._autocast = ranks.device.type, False
         self._group = dist.group.WORLD if ranks.world_size > 1 else None
         self._splitter = Splitter(model.geometry, ranks.prefix)
