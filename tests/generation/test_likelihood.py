@@ -20,6 +20,7 @@ from mdl_toolkit.generation.likelihood import ChoiceScorer, score_answers
 from mdl_toolkit.generation.reading import PromptReader
 from mdl_toolkit.generation.tree import grow_trees
 from mdl_toolkit.model_folders.load import load_model
+from support.models.plain import plain_logprobs
 from support.models.prompts import random_prompts
 from support.models.tiny import make_model_folder
 
@@ -53,16 +54,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def model(folder: Path):
     return load_model(folder, dtype=torch.float32)
-
-
-@torch.no_grad()
-def plain_logprobs(model, prompt: Prompt, said: list[int]) -> list[float]:
-    """The published forward of prompt and answer, alone; a log-softmax of its logits, nothing else."""
-    ids = torch.cat([torch.from_numpy(prompt.input_ids), torch.tensor(said, dtype=torch.long)])[None]
-    waveform = torch.from_numpy(prompt.waveform)[None]
-    logits = model(input_ids=ids, input_values=waveform, audio_length=[waveform.shape[1]]).logits[0]
-    places = torch.arange(len(said)) + len(prompt.input_ids) - 1
-    return torch.log_softmax(logits[places].double(), -1)[torch.arange(len(said)), said].tolist()
 
 
 def _choices(folder: Path, words: list[str]) -> Choices:

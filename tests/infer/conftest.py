@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mdl_toolkit.generation.generator import Generator
+from mdl_toolkit.generation.likelihood import ChoiceScorer
 from support.models.tiny import make_model_folder
 
 
@@ -30,22 +31,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
     """A block in which inference ends, as if killed, when it has so many answers."""
-    stream = Generator.stream
 
     @contextmanager
     def block(answers: int) -> Iterator[None]:
         count = 0
 
-        def stopping(self: Generator, prompts: Any, slots: int) -> Iterator[Any]:
-            nonlocal count
-            for answer in stream(self, prompts, slots):
-                if count == answers:
-                    raise KeyboardInterrupt
-                count += 1
-                yield answer
+        def stopping(stream: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+            def stopped(*arguments: Any) -> Iterator[Any]:
+                nonlocal count
+                for answer in stream(*arguments):
+                    if count == answers:
+                        raise KeyboardInterrupt
+                    count += 1
+                    yield answer
+
+            return stopped
 
         with monkeypatch.context() as patch:
-            patch.setattr(Generator, "stream", stopping)
+            for answerer in (Generator, ChoiceScorer):
+                patch.setattr(answerer, "stream", stopping(answerer.stream))
             with pytest.raises(KeyboardInterrupt):
                 yield
 

@@ -8,11 +8,12 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 from mdl_toolkit.data.input.records import Row
 from mdl_toolkit.errors import UserError, shortage
 from mdl_toolkit.generation.answer import Answer, Prompt
-from mdl_toolkit.generation.generator import Generator
+from mdl_toolkit.infer.confidence.values import Confidence
 from mdl_toolkit.infer.journal.lines import RowResult, WindowLog
 from mdl_toolkit.infer.prompts import PromptChoice, shown
 from mdl_toolkit.memory import free_memory, is_out_of_memory
@@ -25,6 +26,13 @@ logger = get_logger(__name__)
 _SHOWN_ERRORS = 5
 #: Seconds after which a clip that isn't there yet is named.
 _STALL = 60.0
+
+
+class Answerer(Protocol):
+    """What answers prompts: :class:`Generator`, :class:`ChoiceScorer`."""
+
+    def stream(self, prompts: Iterable[Prompt], slots: int) -> Iterator[tuple[int, Answer]]:
+        """Places of prompts and their answers; so many prompts are in work at a time."""
 
 
 @dataclass
@@ -88,6 +96,7 @@ class WindowAnswers:
         journal: Gets each result as soon as it is there.
         progress: Counts the results.
         reporter: Tells of failed and slow rows, and of the first answer.
+        confidence: What to note beside the answers.
     """
 
     def __init__(
@@ -98,15 +107,16 @@ class WindowAnswers:
         journal: WindowLog,
         progress: Progress,
         reporter: RowReporter,
+        confidence: Confidence,
     ) -> None:
         self._decode, self._journal, self._progress, self._reporter = decode, journal, progress, reporter
-        self._window = window
+        self._window, self._confidence = window, confidence
         self._rows: dict[int, Row] = {}
         #: Prompts that are not answered yet, by place in the input.
         self._asked: dict[int, Prompt] = {}
         self._source = self._loaded(loading)
 
-    def make(self, generator: Generator, slots: int) -> None:
+    def make(self, generator: Answerer, slots: int) -> None:
         """Answer all rows. Where those that run together need more memory than there is, fewer do.
 
         Args:
@@ -123,7 +133,7 @@ class WindowAnswers:
             slots = max(1, slots // 2)
         self._journal.finish(self._window)
 
-    def _answer(self, generator: Generator, slots: int) -> bool:
+    def _answer(self, generator: Answerer, slots: int) -> bool:
         """Answer what isn't answered yet; whether there was enough memory for all of it."""
         places: list[int] = []
         try:
@@ -160,9 +170,16 @@ class WindowAnswers:
                 yield item.place, prompt
 
     def _take(self, place: int, answer: Answer) -> None:
-        text = self._decode(answer.tokens).replace("\0", "\ufffd")
-        self._note(RowResult(place, text, cut=not answer.finished))
+        choices = self._asked[place].choices
+        text = self._text(answer.tokens)
+        if choices is not None and answer.ranked is not None:
+            text = choices.texts[answer.ranked[0][0]]
+        confidence = self._confidence.values(answer, choices, self._text)
+        self._note(RowResult(place, text, cut=not answer.finished, confidence=confidence))
         self._reporter.answered(self._rows[place], text)
+
+    def _text(self, tokens: list[int]) -> str:
+        return self._decode(tokens).replace("\0", "\ufffd")
 
     def _fail(self, place: int, reason: str) -> None:
         self._reporter.failed(self._rows[place], reason)

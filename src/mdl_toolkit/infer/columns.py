@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 from itertools import count
 
 PREDICTION, REFERENCE = "prediction", "reference"
+#: The mean and the lowest natural logarithm of the probabilities of an answer's tokens.
+MEAN_LOGPROB, MIN_LOGPROB = "mean_logprob", "min_logprob"
+#: The probability of the answer; where it was chosen among given ones, among these.
+PROBABILITY = "probability"
+#: The second of the given answers, and its probability among them.
+RUNNER_UP, RUNNER_UP_PROBABILITY = "runner_up", "runner_up_probability"
+#: The best answers of a beam search with their probabilities.
+N_BEST = "n_best"
+CONFIDENCE = (MEAN_LOGPROB, MIN_LOGPROB, PROBABILITY, RUNNER_UP, RUNNER_UP_PROBABILITY, N_BEST)
 #: Why a row has no prediction.
 ERROR = "error"
 #: How an answer ended, as serving engines call it: ``stop`` by itself, ``length`` where the limit cut it.
@@ -33,16 +42,20 @@ class OutputColumns:
     moved: dict[str, str] = field(default_factory=dict)
 
 
-def output_columns(columns: Sequence[str], failed: bool, cut: bool) -> OutputColumns:
+def output_columns(
+    columns: Sequence[str], failed: bool, cut: bool, confidence: Collection[str] = ()
+) -> OutputColumns:
     """The columns of the output for an input with these.
 
     Args:
         columns: The columns of the input.
         failed: Whether any row failed: there is an ``error`` column then.
         cut: Whether the limit cut any answer: there is a ``finish_reason`` column then.
+        confidence: Those of ``CONFIDENCE`` that there are values for.
     """
     # A column that the input has under our name would be read as ours: it is written in any case.
-    last = [name for name, needed in ((ERROR, failed), (FINISH_REASON, cut)) if needed or name in columns]
+    needed = {*confidence, *((ERROR,) if failed else ()), *((FINISH_REASON,) if cut else ())}
+    last = [name for name in (*CONFIDENCE, ERROR, FINISH_REASON) if name in needed or name in columns]
     moved: dict[str, str] = {}
     for name in (PREDICTION, *last):
         if name in columns:

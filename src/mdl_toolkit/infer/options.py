@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdl_toolkit.errors import SettingsError
 from mdl_toolkit.generation.config_file import GenerationFile, decoding_of
 from mdl_toolkit.generation.decoding import Decoding, in_force, shown_value
+from mdl_toolkit.infer.confidence.choices import RowChoices
 from mdl_toolkit.infer.prompts import AnswerLimits
 from mdl_toolkit.model_folders.folder import ModelFolder
 from mdl_toolkit.model_folders.manifest import ModelManifest
@@ -23,15 +24,24 @@ def choose_decoding(settings: InferenceSettings, file: GenerationFile, place: Mo
     given = {name: value for name in ours if (value := getattr(settings, name)) is not None}
     samples = given.get("do_sample", file.honoured.get("do_sample"))
     idle = [name for name in options_where(InferenceSettings, goes_with="--do-sample") if name in given]
+    if settings.n_best is not None:
+        beams = max(settings.n_best, given.get("num_beams") or file.honoured.get("num_beams") or 1)
+        given |= {"num_beams": beams, "num_return_sequences": settings.n_best}
     if idle and not samples:
         raise SettingsError([f"{flag(name)} has an effect with --do-sample only: add it" for name in idle])
     return decoding_of(file, given, settings.seed, place)
 
 
 def describe_generation(
-    settings: InferenceSettings, file: GenerationFile, decoding: Decoding, limit: str
+    settings: InferenceSettings,
+    file: GenerationFile,
+    decoding: Decoding,
+    limit: str,
+    choices: RowChoices | None = None,
 ) -> str:
     """One line for people: what is in force, and what of it the model's file says."""
+    if choices is not None:
+        return f"answers: the likeliest of {choices.describe()}; generation settings have no effect"
     mode = f"sampling with seed {decoding.seed}" if decoding.samples else "greedy"
     if decoding.beams > 1:
         mode = f"{decoding.beams} beams" + (f", {mode}" if decoding.samples else "")

@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from mdl_toolkit.infer.columns import (
     named,
     output_columns,
 )
+from mdl_toolkit.infer.confidence.values import as_cell
 from mdl_toolkit.infer.journal.journal import Journal
 from mdl_toolkit.infer.journal.lines import RowResult
 from mdl_toolkit.infer.windows import read_windows
@@ -49,7 +50,7 @@ class Written:
 
 
 def write_output(
-    source: Path, encoding: str, journal: Journal, output: Path, failed: bool, overwrite: bool = False
+    source: Path, encoding: str, journal: Journal, output: Path, plan: OutputColumns, overwrite: bool = False
 ) -> Written:
     """Write the input's rows with their results from the journal, a window at a time.
 
@@ -58,15 +59,14 @@ def write_output(
         encoding: Its text encoding.
         journal: The journal with the results of all good rows.
         output: The file to make, of the kind that its name's ending says; it appears whole.
-        failed: Whether any row failed.
+        plan: Its columns.
         overwrite: Whether an earlier output may go; else it is kept under another name.
 
     Raises:
         MdlError: Where the journal lacks a row, or the file can't be written.
     """
     layout = read_layout(source, encoding)
-    columns = named(layout.columns) if layout.kind == "csv" else layout.columns
-    plan = output_columns(columns, failed, journal.cut > 0)
+    columns = _columns_of(layout)
     kind = output_kind(output)
     failures: list[str] = []
     rows = _rows_with_results(source, encoding, journal, failures)
@@ -93,6 +93,17 @@ def write_output(
             "start the same command again"
         ) from error
     return Written(kept, failures[0] if failures else None, plan.moved)
+
+
+def plan_output(
+    source: Path, encoding: str, failed: bool, cut: bool, confidence: Collection[str]
+) -> OutputColumns:
+    """The columns of the output for an input; arguments as of :func:`output_columns`."""
+    return output_columns(_columns_of(read_layout(source, encoding)), failed, cut, confidence)
+
+
+def _columns_of(layout: TableLayout) -> Sequence[str]:
+    return named(layout.columns) if layout.kind == "csv" else layout.columns
 
 
 def _rows_with_results(
@@ -126,7 +137,8 @@ def _write_cells(
     for row, result in rows:
         # A row with too few or too many cells is brought to the header's width.
         cells = [*row.cells[: len(columns)], *[""] * (len(columns) - len(row.cells))]
-        result = replace(result, prediction=text_cell(result.prediction))
+        said = {name: as_cell(value) for name, value in result.confidence.items()}
+        result = replace(result, prediction=text_cell(result.prediction), confidence=said)
         joined = _joined(dict(zip(columns, cells, strict=True)), plan, result)
         writer.writerow(["" if (cell := joined.get(name)) is None else cell for name in plan.header])
 
@@ -149,9 +161,9 @@ def _joined(values: Mapping[str, Any], plan: OutputColumns, result: RowResult) -
     """A row's values in the order of the output's columns; what the row doesn't have isn't there."""
     reason = None if result.error is not None else "length" if result.cut else "stop"
     prediction = None if result.error is not None else result.prediction
-    said = {PREDICTION: prediction, ERROR: result.error, FINISH_REASON: reason}
+    said = {PREDICTION: prediction, ERROR: result.error, FINISH_REASON: reason, **result.confidence}
     original = {new: values[old] for old, new in plan.moved.items() if old in values}
-    every = {**values, **original, **{name: said[name] for name in plan.written}}
+    every = {**values, **original, **{name: said.get(name) for name in plan.written}}
     return {name: every[name] for name in plan.header if name in every}
 
 

@@ -13,6 +13,7 @@ from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.data.prompt.record import PromptRecord
 from mdl_toolkit.errors import DataError, printable
 from mdl_toolkit.generation.answer import Prompt, default_budget
+from mdl_toolkit.infer.confidence.choices import RowChoices
 from mdl_toolkit.settings import InferenceSettings
 from mdl_toolkit.terminal.logs import get_logger
 
@@ -177,6 +178,7 @@ class RowReader:
         choice: Chooses the prompts of a row.
         limits: How long an answer may be.
         audio: Bounds of what a row may name.
+        choices: Where answers are chosen among given ones: these.
         silent: The rows so far whose clips are silent.
     """
 
@@ -184,6 +186,7 @@ class RowReader:
     choice: PromptChoice
     limits: AnswerLimits
     audio: AudioLimits
+    choices: RowChoices | None = None
     silent: NoticedRows = field(default_factory=NoticedRows)
 
     def read(self, row: Row, key: int) -> Prompt:
@@ -206,6 +209,13 @@ class RowReader:
             self.silent.add(f"line {row.number} ({printable(row.audio[:200])})")
         waveform = from_pcm16(pcm)
         system, user = self.choice.checked_pair(row)
-        tokens = self.builder.prepare(system, user, None, self.choice.order)
-        encoded = tokens.with_audio(geometry.audio_tokens(len(waveform)))
-        return Prompt(encoded.input_ids, waveform, self.limits.budget(len(encoded.input_ids)), key)
+        audio_tokens = geometry.audio_tokens(len(waveform))
+        if self.choices is None:
+            ids = self.builder.encode(system, user, audio_tokens, None, self.choice.order).input_ids
+            return Prompt(ids, waveform, self.limits.budget(len(ids)), key)
+        choices = self.choices.of(row)
+        # The row as training has it, up to the answer.
+        row_tokens = self.builder.prepare(system, user, choices.texts[0], self.choice.order)
+        ids = row_tokens.with_audio(audio_tokens).input_ids[: -len(row_tokens.answer)]
+        self.choices.check_room(choices, len(ids))
+        return Prompt(ids, waveform, max(map(len, choices.tokens)), key, choices)

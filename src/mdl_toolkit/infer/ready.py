@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdl_toolkit.data.input.records import read_header
 from mdl_toolkit.errors import SettingsError, UserError
 from mdl_toolkit.hub import resolve_model
+from mdl_toolkit.infer.confidence.choices import has_choices, listed_choices
 from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.settings import InferenceSettings
 
@@ -25,7 +26,11 @@ def make_ready(settings: InferenceSettings) -> InferenceSettings:
 def _check(settings: InferenceSettings) -> None:
     problems = []
     try:
-        read_header(settings.input, settings.encoding)
+        columns = read_header(settings.input, settings.encoding)
+        if has_choices(settings, columns):
+            listed_choices(settings)
+    except SettingsError as error:
+        problems += error.problems
     except UserError as error:
         problems.append(str(error))
     try:

@@ -7,14 +7,15 @@ from contextlib import nullcontext
 
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
 from mdl_toolkit.data.input.noticed import SILENT
-from mdl_toolkit.data.input.records import Row, read_layout, read_records
+from mdl_toolkit.data.input.records import Row, TableLayout, read_layout, read_records
 from mdl_toolkit.errors import MdlError, SettingsError
 from mdl_toolkit.files import ending_with
 from mdl_toolkit.gpu import require_usable_gpu
 from mdl_toolkit.hub import resolve_model
 from mdl_toolkit.infer.begin import Begun, begin
+from mdl_toolkit.infer.confidence.choices import has_choices, listed_choices
 from mdl_toolkit.infer.journal.journal import Journal
-from mdl_toolkit.infer.output import Written, write_output
+from mdl_toolkit.infer.output import Written, plan_output, write_output
 from mdl_toolkit.infer.processes.link import Link, linked
 from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.processes.waiting import until
@@ -70,7 +71,10 @@ def _inference(settings: InferenceSettings, peer: Peer, link: Link | None) -> No
 def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:
     """Everything that can be wrong before anything is computed; the work, and the number of rows."""
     _check_output(settings)
-    rows, bad = _count(settings)  # before a model is fetched
+    layout = read_layout(settings.input, settings.encoding)
+    rows, bad = _count(settings, layout)  # before a model is fetched
+    if has_choices(settings, layout.columns):
+        listed_choices(settings)
     require_usable_gpu()
     place = open_folder(
         resolve_model(
@@ -78,7 +82,7 @@ def _set_up(settings: InferenceSettings, peer: Peer) -> tuple[Work, int]:
         ),
         settings.base_model,
     )
-    return Work(settings, place, peer, bad), rows
+    return Work(settings, place, peer, bad, layout.columns), rows
 
 
 def _leave(work: Work, begun: Begun, link: Link | None) -> None:
@@ -145,9 +149,9 @@ def _finish(
         )
     progress.close(f"inference: {rows} rows in {duration(seconds)}")
     failed = journal.errors + bad
-    written = write_output(
-        settings.input, settings.encoding, journal, settings.output, failed > 0, settings.overwrite
-    )
+    source, encoding = settings.input, settings.encoding
+    plan = plan_output(source, encoding, failed > 0, journal.cut > 0, work.confidence.columns)
+    written = write_output(source, encoding, journal, settings.output, plan, settings.overwrite)
     if written.kept:
         logger.info(f"the earlier {settings.output} is kept as {written.kept}")
     _summary(settings, journal, written, rows, failed, journal.rows - before, seconds)
@@ -183,10 +187,9 @@ def _check_output(settings: InferenceSettings) -> None:
         raise SettingsError(problems)
 
 
-def _count(settings: InferenceSettings) -> tuple[int, int]:
+def _count(settings: InferenceSettings, layout: TableLayout) -> tuple[int, int]:
     """Rows of the input, and how many of them can't be tried; what is wrong with the file shows here."""
     rows = bad = 0
-    layout = read_layout(settings.input, settings.encoding)
     misread = LikelyMistakes(layout.columns)
     for record in read_records(settings.input, settings.encoding, layout):
         rows += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, islice
@@ -18,7 +18,10 @@ from mdl_toolkit.files import sha256_of
 from mdl_toolkit.generation.config_file import end_tokens, read_generation_file
 from mdl_toolkit.generation.decoding import in_force
 from mdl_toolkit.generation.generator import Generator
-from mdl_toolkit.infer.answering import LoadingRow, RowReporter, WindowAnswers
+from mdl_toolkit.generation.likelihood import ChoiceScorer
+from mdl_toolkit.infer.answering import Answerer, LoadingRow, RowReporter, WindowAnswers
+from mdl_toolkit.infer.confidence.choices import RowChoices, has_choices
+from mdl_toolkit.infer.confidence.values import Confidence
 from mdl_toolkit.infer.journal.lines import WindowLog
 from mdl_toolkit.infer.options import answer_limits, choose_decoding, describe_generation
 from mdl_toolkit.infer.processes.peer import Peer
@@ -45,12 +48,20 @@ class Work:
         place: The model's folder.
         peer: This process among those of the launch.
         bad: Rows of the input that can't be tried.
+        columns: The columns of the input.
 
     Raises:
         UserError: For what is wrong with the model's folder, or with options for this model.
     """
 
-    def __init__(self, settings: InferenceSettings, place: ModelFolder, peer: Peer, bad: int) -> None:
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        place: ModelFolder,
+        peer: Peer,
+        bad: int,
+        columns: Sequence[str],
+    ) -> None:
         self.settings, self.place, self.peer = settings, place, peer
         self.builder = PromptBuilder(place.base)
         self.dtype = _dtype(settings, place, peer.device)
@@ -58,7 +69,9 @@ class Work:
         self.generation_file = read_generation_file(place, settings.generation_config)
         self.decoding = choose_decoding(settings, self.generation_file, place)
         limits = answer_limits(settings, self.generation_file, place.manifest, self.builder.max_tokens)
-        self.reader = RowReader(self.builder, self.choice, limits, AudioLimits.of(settings))
+        self.choices = RowChoices(settings, self.builder) if has_choices(settings, columns) else None
+        self.confidence = Confidence.of(settings, self.choices is not None)
+        self.reader = RowReader(self.builder, self.choice, limits, AudioLimits.of(settings), self.choices)
         self.bad = bad
         #: Good rows of each window, of all processes together; known when :meth:`run` has ended.
         self.windows: dict[int, int] = {}
@@ -80,6 +93,7 @@ class Work:
             **{flag(name): getattr(s, name) for name in options_where(InferenceSettings, resume="same")},
             # One folder, whatever the working directory is.
             "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
+            "--choices": None if self.choices is None else self.choices.digest,
             "limit": self.reader.limits.describe(),
             "end tokens": self.ends,
             **in_force(self.decoding),
@@ -96,29 +110,31 @@ class Work:
 
     def run(self, log: WindowLog, progress: Progress) -> None:
         """Answer the rows of this process's windows that are not answered yet."""
-        generator: Generator | None = None
+        generator: Answerer | None = None
         decode = partial(self.builder.decode, skip_special=True)
         reporter = RowReporter(self.settings.input, self.choice)
         with _Pool(self.settings.num_workers) as pool:
             ahead = 2 * max(self.settings.batch_size, self.settings.num_workers)
             rows = _read_ahead(self._rows(log, pool), ahead)
             for window, loading in groupby(rows, key=lambda item: item.window):
-                generator = generator or self._generator()
-                answers = WindowAnswers(window, loading, decode, log, progress, reporter)
+                generator = generator or self._answerer()
+                answers = WindowAnswers(window, loading, decode, log, progress, reporter, self.confidence)
                 answers.make(generator, self.settings.batch_size)
                 log.refresh()
                 progress.update(self.bad + log.rows - progress.done)
 
-    def _generator(self) -> Generator:
+    def _answerer(self) -> Answerer:
         s = self.settings
         limit = self.reader.limits.describe()
-        logger.info(describe_generation(s, self.generation_file, self.decoding, limit))
+        logger.info(describe_generation(s, self.generation_file, self.decoding, limit, self.choices))
         logger.info(f"loading {s.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.peer.device})")
         quantization: Any = s.quantization
         model = load_model(self.place, dtype=self.dtype, device=self.peer.device, quantization=quantization)
         model.requires_grad_(False)
         lay_out(model, available_bytes(torch.device("cpu"), self.peer.world_size))
-        return Generator(model, self.ends, self.decoding)
+        if self.choices is not None:
+            return ChoiceScorer(model)
+        return Generator(model, self.ends, self.decoding, self.confidence.needs_logprobs)
 
     @property
     def ends(self) -> list[int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 #: Alternatives that are compared at each token, and the probability from which one counts.
 ALTERNATIVES = 8
-_COUNTS_FROM = math.log(1e-2)
+_COUNTS_FROM = math.log(1e-3)
 
 
 @dataclass(frozen=True)

@@ -147,11 +147,22 @@ class PromptBuilder:
         before, after = self._prompt(system, user, order)
         if answer is None:
             return RowTokens(before, after, (), self.audio_token_id)
+        return RowTokens(before, (*after, *self._header), self.answer_tokens(answer), self.audio_token_id)
+
+    def answer_tokens(self, answer: str, what: str = "prediction") -> tuple[int, ...]:
+        """Token ids of an answer and of the token that ends it: the supervised ones of a row.
+
+        Args:
+            answer: The text.
+            what: What messages call it.
+
+        Raises:
+            DataError: It has no tokens, or a special token of the tokenizer, which would act as one.
+        """
         text = answer.strip() if self._trims else answer
         if answer and not text:
-            raise DataError(f"prediction {answer[:40]!r} has no tokens: the model's template leaves it out")
-        tokens = (*self.check_text("prediction", text), self.end_id)
-        return RowTokens(before, (*after, *self._header), tokens, self.audio_token_id)
+            raise DataError(f"{what} {answer[:40]!r} has no tokens: the model's template leaves it out")
+        return (*self.check_text(what, text), self.end_id)
 
     def check_text(self, what: str, text: str) -> list[int]:
         """Token ids of a text, which must be text alone.

@@ -192,8 +192,8 @@ class Journal(WindowLog):
             value = line.read()
             if value is None:
                 raise MdlError(f"{line.file}: changed while it was in use")
-            for place, prediction, error, cut in value["rows"]:
-                found[place] = RowResult(place, prediction, error, bool(cut))
+            for result in map(RowResult.from_json, value["rows"]):
+                found[result.place] = result
         return found
 
     def _write(self, value: Any) -> None:

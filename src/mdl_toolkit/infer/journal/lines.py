@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,25 @@ class RowResult:
         prediction: The answer; empty where there is none.
         error: Why there is no answer; ``None`` where there is one.
         cut: Whether the limit ended the answer.
+        confidence: What is said beside the answer, by column, as JSON has it.
     """
 
     place: int
     prediction: str = ""
     error: str | None = None
     cut: bool = False
+    confidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> list[Any]:
+        """What a line holds of it."""
+        plain = [self.place, self.prediction, self.error, int(self.cut)]
+        return [*plain, dict(self.confidence)] if self.confidence else plain
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> RowResult:
+        """What a line says."""
+        place, prediction, error, cut, *more = value
+        return cls(place, prediction, error, bool(cut), *more)
 
 
 def make_line(value: Any) -> bytes:
@@ -114,8 +127,7 @@ class WindowLog(ABC):
 
     def add(self, window: int, results: Sequence[RowResult]) -> None:
         """Note results of a window."""
-        rows = [[r.place, r.prediction, r.error, int(r.cut)] for r in results]
-        self._write({"window": window, "rows": rows})
+        self._write({"window": window, "rows": [result.as_json() for result in results]})
 
     def finish(self, window: int) -> None:
         """Note that a window is done: its results outlive a kill from here on."""

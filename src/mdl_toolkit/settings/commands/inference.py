@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mdl_toolkit.settings.checks import missing_extra, missing_file, output_problems
 from mdl_toolkit.settings.commands.convert import ConvertOptions
 from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
+
+#: The column of the input with the choices of its row, and the value of ``--choices`` that means it.
+CHOICES_COLUMN = "choices"
 
 
 @dataclass(kw_only=True)
@@ -185,6 +190,29 @@ class InferenceSettings(ConvertOptions):
         resume="derived",
         generation=True,
     )
+    scores: bool = option(
+        False,
+        "Add each answer's probability by the model, and the mean and lowest logarithm of its tokens'.",
+        group="generation",
+        resume="same",
+    )
+    choices: str = option(
+        CHOICES_COLUMN,
+        "Answer with the likeliest of these: a FILE with one a line, a table's column (FILE:COLUMN), a list. "
+        "By default each row's own, in a column choices; none: answer freely.",
+        group="generation",
+        metavar="FILE|a,b,c|none",
+        path=True,
+        resume="derived",
+    )
+    n_best: int | None = option(
+        None,
+        "Add the K best answers of a beam search with their probabilities; it has K beams at least.",
+        group="generation",
+        metavar="K",
+        low=1,
+        resume="same",
+    )
     seed: int = option(42, "Random seed of sampling (--do-sample).", group="generation", low=0, resume="same")
     overwrite: bool = option(
         False,
@@ -215,4 +243,42 @@ class InferenceSettings(ConvertOptions):
             )
         if self.generation_config not in ("model", "none"):
             found += missing_file(Path(self.generation_config), "--generation-config")
+        if self.n_best is not None and self.num_beams is not None and self.num_beams < self.n_best:
+            found.append(
+                f"--n-best {self.n_best} needs as many beams: --num-beams {self.n_best}, or leave that out "
+                f"(it is {self.num_beams})"
+            )
+        return found + self._choice_problems()
+
+    def _choice_problems(self) -> list[str]:
+        if self.choices in (CHOICES_COLUMN, "none"):
+            return []
+        found = [f"{name} has no effect with --choices: leave one of them out" for name in self.idle_flags]
+        is_list = "," in self.choices or self.choices.startswith("[")
+        if not is_list and choices_file(self.choices) is None:
+            found += [
+                f"{problem}; as a list it is one choice, and two are needed at least, with commas between"
+                for problem in missing_file(Path(self.choices), "--choices")
+            ]
         return found
+
+    @property
+    def idle_flags(self) -> Sequence[str]:
+        """Options that were given and say how an answer is searched for: a chosen one is not."""
+        neutral = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+        given = (*options_where(type(self), generation=True), "n_best")
+        return [flag(name) for name in given if getattr(self, name) not in (None, neutral.get(name))]
+
+
+def choices_file(text: str) -> tuple[Path, str | None] | None:
+    """The file that ``--choices`` names, and its column where one is named; ``None`` where it is a list.
+
+    Args:
+        text: ``FILE``, ``FILE:COLUMN``, or choices.
+    """
+    if text.startswith("["):
+        return None
+    if os.path.exists(text):
+        return Path(text), None
+    file, colon, column = text.rpartition(":")
+    return (Path(file), column) if colon and column and os.path.isfile(file) else None

@@ -46,7 +46,7 @@ class VerifySettings(Settings):
     tolerance: float | None = option(
         None,
         "Largest difference of a token's log-probability that is accepted. Default: 0.001 in float32, 0.25 "
-        "in bfloat16, 0.5 in 8 bits, 2 in 4.",
+        "in bfloat16, 1 quantised.",
         group="model",
         low=0,
     )
