@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import math
 import re
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdl_toolkit.report.data import ReportPage, plain
 
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
 #: Where ``page/index.html`` has a place for something.
-_PLACE = re.compile(r"\{\{(title|style|data|script)\}\}")
+_PLACE = re.compile(r"\{\{(policy|title|style|data|script)\}\}")
 #: In a script a browser looks for "</script" and "<!--", and older ones take these two characters for line
 #: ends.
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -23,22 +28,21 @@ _UNSAFE_CHARACTER = re.compile("[<>&\u2028\u2029]")
 def assemble(page: ReportPage) -> str:
     """The page as HTML, in one piece.
 
-    ``page/index.html`` is the frame. All ``*.css`` and all ``*.js`` beside it, in the order of their names,
-    and the data take the places ``{{style}}``, ``{{script}}``, ``{{data}}`` and ``{{title}}`` in it. The
-    data is JSON in a ``<script type="application/json" id="data">``.
+    ``page/index.html`` is the frame. All ``*.css`` and all ``*.js`` below ``page/``, in the order of their
+    paths, and the data take the places ``{{style}}``, ``{{script}}``, ``{{data}}`` and ``{{title}}`` in it.
+    The data is JSON in a ``<script type="application/json" id="data">``. ``{{policy}}`` is what a browser is
+    to allow: this script and style, pictures and sounds of the page or beside it, and nothing else.
     """
+    folder = resources.files("mdl_toolkit.report").joinpath("page")
+    style, script = ("\n".join(_texts(folder, ending)) for ending in (".css", ".js"))
     parts = {
+        "policy": content_policy(style, script),
         "title": html.escape(page.title),
-        "style": _texts(".css"),
+        "style": style,
         "data": f'<script type="application/json" id="data">{embedded_json(plain(page))}</script>',
-        "script": _texts(".js"),
+        "script": script,
     }
-    frame = (
-        resources.files("mdl_toolkit.report")
-        .joinpath("page")
-        .joinpath("index.html")
-        .read_text(encoding="utf-8")
-    )
+    frame = folder.joinpath("index.html").read_text(encoding="utf-8")
     # In one pass: what is put in may hold anything, also something like a place.
     return _PLACE.sub(lambda place: parts[place[1]], frame)
 
@@ -62,11 +66,32 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _texts(ending: str) -> str:
-    return "\n".join(text for _, text in sorted(_page_files(ending)))
+def content_policy(style: str, script: str) -> str:
+    """A Content-Security-Policy under which the page asks nobody for anything.
+
+    A text that became markup all the same couldn't run, for only what has these checksums does. ``'self'`` is
+    the server that the page came from; one that was opened as a file has none, and its clips are files too.
+    """
+    allowed = {
+        "default-src": "'none'",
+        "script-src": _checksum(script),
+        "style-src": _checksum(style),
+        "img-src": "'self' file: data:",
+        "media-src": "'self' file: data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {sources}" for name, sources in allowed.items())
 
 
-def _page_files(ending: str) -> Iterator[tuple[str, str]]:
-    for file in resources.files("mdl_toolkit.report").joinpath("page").iterdir():
-        if file.name.endswith(ending):
-            yield file.name, file.read_text(encoding="utf-8")
+def _checksum(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _texts(folder: Traversable, ending: str) -> Iterator[str]:
+    """The files of an ending below a folder, in the order of their paths."""
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir():
+            yield from _texts(item, ending)
+        elif item.name.endswith(ending):
+            yield item.read_text(encoding="utf-8")
