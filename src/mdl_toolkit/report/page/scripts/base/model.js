@@ -22,7 +22,8 @@ class RowSet {
     this.cells = given.table?.rows ?? [];
     this.places = new Map(this.columns.map((name, place) => [name, place]));
     const known = (names) => names.find((name) => this.places.has(name)) ?? null;
-    this.reference = given.reference ?? known(REFERENCE_NAMES);
+    // That there is no truth is said by `null`.
+    this.reference = given.reference === undefined ? known(REFERENCE_NAMES) : given.reference;
     this.prediction = given.prediction ?? known(PREDICTION_NAMES);
     this.sureColumn = known(SURE_COLUMNS);
     this.lowerIsBetter = report.isLowerBetter(given.main_score ?? "");
