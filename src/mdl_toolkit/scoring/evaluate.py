@@ -86,7 +86,7 @@ def _judged(settings: EvaluateSettings, answered: AnsweredRows) -> Scored:
             labels=read_labels(settings.labels, settings.encoding),
             choices=read_choices(answered.table) if settings.task == "choice" else None,
             tag_scores=answered.tag_scores if settings.task == "tagging" else None,
-            normalizer=settings.normalizer,
+            normalizer=None if settings.normalizer == "auto" else settings.normalizer,
             language=answered.table.texts(language) if language else None,
         )
     except UnfitRowError as error:

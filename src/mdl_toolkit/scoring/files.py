@@ -14,6 +14,9 @@ from mdl_toolkit.errors import StorageError
 from mdl_toolkit.files import atomic_file
 from mdl_toolkit.scoring.task import Judged
 
+#: Rows that are shown in ``alignments.txt``.
+_ALIGNED = 1000
+
 SCORES, ROWS, ALIGNMENTS = "scores.json", "rows.csv", "alignments.txt"
 
 
@@ -97,10 +100,12 @@ def _write_rows(
 
 def _aligned(judged: Judged, numbers: Sequence[int] | None) -> Iterable[str]:
     assert judged.alignments is not None
-    for place in worst_first(judged, lower_is_better=True):
-        if judged.score[place]:
-            number = numbers[place] if numbers is not None else place + 1
-            yield f"row {number}\n{judged.alignments(place)}\n\n"
+    wrong = [place for place in worst_first(judged, lower_is_better=True) if judged.score[place]]
+    some = f"; the worst {_ALIGNED:,} of them" if len(wrong) > _ALIGNED else ""
+    yield f"{len(wrong):,} rows with errors, the worst first{some}\n\n"
+    for place in wrong[:_ALIGNED]:
+        number = numbers[place] if numbers is not None else place + 1
+        yield f"row {number}: {100 * (judged.score[place] or 0):.1f} %\n{judged.alignments(place)}\n\n"
 
 
 def _cell(value: Any) -> str:

@@ -36,6 +36,8 @@ def scores(summary: Mapping[str, Any], resamples: int) -> str:
     ]
     head = f"{summary['source']}: {summary['rows']} rows, task {summary['task']}{_counts(summary)}"
     parts = [head, aligned(table)]
+    if "errors" in summary:
+        parts.append(_errors(summary["errors"]))
     parts += [_slices(summary, column, interval) for column in summary["slices"]]
     if "against" in summary:
         parts.append(_against(summary["against"]))
@@ -53,7 +55,7 @@ def worst(scored: Scored, table: AnswerTable) -> str:
         for place in places
         if scored.judged.score[place]
     ]
-    return "\n\n".join(["\nrows with most errors (all of them in alignments.txt):", *shown]) if shown else ""
+    return "\n\n".join([f"\nrows with most errors (more in {files.ALIGNMENTS}):", *shown]) if shown else ""
 
 
 def written(scored: Scored) -> list[str]:
@@ -103,6 +105,13 @@ def _slices(summary: Mapping[str, Any], column: str, interval: str) -> str:
     lines = aligned(table)
     more = len(found) - _SLICES
     return f"{lines}\n  and {more} more in {files.SCORES}" if more > 0 else lines
+
+
+def _errors(found: Mapping[str, Mapping[str, int]]) -> str:
+    """What the error rates of speech consist of."""
+    table = [["errors", "substitutions", "deletions", "insertions", "right", "of"]]
+    table += [[unit, *(f"{count:,}" for count in counts.values())] for unit, counts in found.items()]
+    return aligned([[*row, ""] for row in table])
 
 
 def _against(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from mdl_toolkit.settings.score_names import MAIN_SCORE, missing_libraries
 
 #: The class of each task, as ``module:name`` below ``mdl_toolkit.scoring.tasks``.
 _CLASSES = {
+    "asr": "asr:AsrTask",
     "caption": "caption:CaptionTask",
     "choice": "choice:ChoiceTask",
     "classification": "classification:ClassificationTask",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mdl_toolkit.errors import printable
 from mdl_toolkit.settings.checks import missing_file
-from mdl_toolkit.settings.options import Settings, option
+from mdl_toolkit.settings.options import Settings, given_names, option
 from mdl_toolkit.settings.score_names import MAIN_SCORE, missing_libraries
 
 #: How texts of speech can be brought to a common form.
-NORMALIZERS = ("none", "basic", "english", "chinese")
+NORMALIZERS = ("auto", "none", "basic", "english", "chinese")
 
 
 @dataclass(kw_only=True)
@@ -72,9 +72,9 @@ class EvaluateSettings(Settings):
         group="evaluation",
         metavar="FILE|a,b,c",
     )
-    normalizer: str | None = option(
-        None,
-        "How texts of --task asr are made alike; by default by their language.",
+    normalizer: str = option(
+        "auto",
+        "How texts of --task asr are made alike; auto: by their language, which a column lang names.",
         group="evaluation",
         choices=NORMALIZERS,
     )
@@ -111,7 +111,7 @@ class EvaluateSettings(Settings):
         rows = self.output / "rows.csv"
         if rows.is_file() and self.input.exists() and rows.samefile(self.input):
             found.append(f"--output {printable(self.output)}: FILE would be replaced; name another folder")
-        if self.normalizer and self.task != "asr":
+        if "normalizer" in given_names(self) and self.task != "asr":
             found.append("--normalizer goes with --task asr only: leave it out")
         if self.labels and self.task not in ("classification", "tagging"):
             found.append("--labels goes with --task classification and tagging only: leave it out")
