@@ -10,15 +10,17 @@ import numpy as np
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.report.data import RunComparison
-from mdl_toolkit.report.evaluations import ROWS, ScoredSet
-from mdl_toolkit.report.judging import judge
+from mdl_toolkit.report.evaluations import ScoredSet
 from mdl_toolkit.report.runs import CollectedRun, short_names
-from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, read_answered
+from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered
 from mdl_toolkit.scoring.input.matching import match
+from mdl_toolkit.scoring.input.table import read_table
 from mdl_toolkit.scoring.intervals import Comparison, compare
+from mdl_toolkit.scoring.judging import judge_answered
 from mdl_toolkit.scoring.known import only
 from mdl_toolkit.scoring.summary import RESAMPLES
 from mdl_toolkit.scoring.task import Judged
+from mdl_toolkit.settings.commands.evaluate import NORMALIZERS
 from mdl_toolkit.settings.score_names import is_lower_better
 
 #: Of the draws: the same rows give the same numbers each time.
@@ -45,28 +47,28 @@ def pair_runs(runs: Sequence[CollectedRun]) -> Pairing:
     found = Pairing()
     names = short_names([run.path for run in runs])
     for place, one in enumerate(runs[0].evaluations):
-        first, rows = _Side(one), len(one.table.rows)
+        first, rows = _First(one), len(one.table.rows)
         for number, run in enumerate(runs[1:], start=1):
             other = next((at for at, it in enumerate(run.evaluations) if it.name == one.name), None)
             if other is None:
                 continue
-            later = _Side(run.evaluations[other])
+            later = run.evaluations[other]
             try:
-                pairs = match(first.answered.table, later.answered.table).pairs
+                pairs = match(first.answered.table, read_table(later.rows_file)).pairs
                 found.keys[0, place] = list(range(rows))
-                found.keys[number, other] = _keys(pairs, rows, len(later.evaluation.table.rows), number)
-                found.comparisons += _compared(first, later, pairs, names[number], names[0])
+                found.keys[number, other] = _keys(pairs, rows, len(later.table.rows), number)
+                found.comparisons += _compared(first, later, names[number], names[0])
             except UserError as error:
                 reason = " ".join(str(error).split())
                 found.notes.append(f"{one.name}: {names[number]} isn't compared with {names[0]}: {reason}")
     return found
 
 
-class _Side:
-    """A set of one run, read and judged again when that is needed."""
+class _First:
+    """A set of the first run, read and judged when it is compared with another."""
 
     def __init__(self, one: ScoredSet) -> None:
-        self.evaluation = one
+        self.one = one
 
     @cached_property
     def answered(self) -> AnsweredRows:
@@ -75,20 +77,27 @@ class _Side:
         Raises:
             UserError: There are no right answers.
         """
-        one = self.evaluation
-        if one.reference is None:
+        if self.one.reference is None:
             raise UserError("the rows have no column with the right answers")
-        return read_answered(one.folder / ROWS, "utf-8", one.prediction, Truth(column=one.reference))
+        return read_answered(
+            self.one.rows_file, "utf-8", self.one.prediction, Truth(column=self.one.reference)
+        )
 
     @cached_property
     def judged(self) -> Judged:
-        """Its rows as the task has them.
+        """Its rows as the task has them."""
+        return self.judge(self.answered)
+
+    def judge(self, answered: AnsweredRows) -> Judged:
+        """Rows as the task has them.
 
         Raises:
             UserError: The task's libraries aren't installed.
         """
-        one = self.evaluation
-        return judge(self.answered, one.task, one.summary.get("normalizer"), one.labels).judged
+        one = self.one
+        # Where rows have several normalisers, each is known by the row's language again.
+        normalizer = said if (said := one.summary.get("normalizer")) in NORMALIZERS else None
+        return judge_answered(one.task, answered, labels=one.labels, normalizer=normalizer).judged
 
 
 def _keys(pairs: Sequence[tuple[int, int]], first: int, rows: int, run: int) -> list[int]:
@@ -99,18 +108,17 @@ def _keys(pairs: Sequence[tuple[int, int]], first: int, rows: int, run: int) -> 
     return [same.get(row, new + row) for row in range(rows)]
 
 
-def _compared(
-    first: _Side, later: _Side, pairs: Sequence[tuple[int, int]], run: str, other: str
-) -> list[RunComparison]:
-    if first.evaluation.task != later.evaluation.task:
-        raise UserError(f"scored by other tasks, {first.evaluation.task} and {later.evaluation.task}")
-    ours = only(later.judged, np.array([place for _, place in pairs], dtype=np.int64))
-    theirs = only(first.judged, np.array([place for place, _ in pairs], dtype=np.int64))
-    compared = compare(ours.statistics, theirs.statistics, RESAMPLES, _SEED)
+def _compared(first: _First, later: ScoredSet, run: str, other: str) -> list[RunComparison]:
+    if first.one.task != later.task:
+        raise UserError(f"scored by other tasks, {first.one.task} and {later.task}")
+    theirs, both = other_answers(first.answered, later.rows_file, "utf-8", later.prediction, ())
+    places = np.array(both, dtype=np.int64)
+    one, two = only(first.judge(theirs), places), only(first.judged, places)
+    compared = compare(one.statistics, two.statistics, RESAMPLES, _SEED)
     return [
         made
         for name, comparison in compared.items()
-        if (made := _made(first.evaluation.name, name, comparison, (run, other, len(pairs)))) is not None
+        if (made := _made(first.one.name, name, comparison, (run, other, len(both)))) is not None
     ]
 
 

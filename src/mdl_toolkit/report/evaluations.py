@@ -83,8 +83,15 @@ class ScoredSet:
         return self._column("prediction", "prediction") or "prediction"
 
     @property
+    def rows_file(self) -> Path:
+        """The file of its rows."""
+        return self.folder / ROWS
+
+    @property
     def labels(self) -> list[str] | None:
-        """The labels that there are, where the task has such."""
+        """The labels that there are; ``None`` where the task knows them by itself, or has none."""
+        if self.task != "classification":
+            return None
         named = (self.summary.get("confusion") or {}).get("labels")
         return [label for label in named if label != NO_LABEL] if named else None
 

@@ -1,35 +1,15 @@
-"""Scores answers for a report: files of predictions, and rows that runs share."""
+"""Scores files of predictions for a report."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from mdl_toolkit.report.evaluations import ScoredSet, read_evaluation
-from mdl_toolkit.scoring.api import Scored, score, write_evaluation
-from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, read_answered
-from mdl_toolkit.scoring.input.columns import find_language
-
-
-def judge(
-    answered: AnsweredRows, task: str, normalizer: str | None = None, labels: Sequence[str] | None = None
-) -> Scored:
-    """Judge rows as ``evaluate`` does.
-
-    Raises:
-        UserError: The task's libraries are missing, or it can't judge these rows.
-    """
-    language = find_language(answered.table)
-    return score(
-        task,
-        answered.references,
-        answered.predictions,
-        labels=labels,
-        normalizer=normalizer,
-        language=answered.table.texts(language) if language else None,
-    )
+from mdl_toolkit.scoring.api import write_evaluation
+from mdl_toolkit.scoring.input.answered import Truth, read_answered
+from mdl_toolkit.scoring.judging import calibrated, judge_answered
 
 
 class FileScorer:
@@ -53,13 +33,15 @@ class FileScorer:
         made: AbstractContextManager[str] = tempfile.TemporaryDirectory(prefix="mdl-report-")
         folder = Path(self._stack.enter_context(made))
         answered = read_answered(file, "utf-8", None, Truth())
+        scored = judge_answered(self._task, answered)
         write_evaluation(
             folder,
-            judge(answered, self._task),
+            scored,
             answered.table.columns,
             source=file.name,
             reference=answered.reference,
             prediction=answered.prediction,
+            more=calibrated(answered, scored),
             numbers=answered.table.numbers,
         )
         return read_evaluation(folder, self._name)

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mdl_toolkit.errors import DataError
 from mdl_toolkit.scoring import printed, printed_details
-from mdl_toolkit.scoring.api import Scored, score, write_evaluation
+from mdl_toolkit.scoring.api import Scored, write_evaluation
 from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered, tell_failed
-from mdl_toolkit.scoring.input.columns import find_language
-from mdl_toolkit.scoring.input.told import PROBABILITY, read_choices, read_labels
+from mdl_toolkit.scoring.input.told import read_labels
+from mdl_toolkit.scoring.judging import calibrated, judge_answered
 from mdl_toolkit.scoring.known import NO_REFERENCE, only
-from mdl_toolkit.scoring.measures.calibration import calibration
 from mdl_toolkit.scoring.summary import SMALL_SLICE, against
-from mdl_toolkit.scoring.task import UnfitRowError
 from mdl_toolkit.settings.commands.evaluate import EvaluateSettings
 from mdl_toolkit.terminal.console import print_result
 from mdl_toolkit.terminal.live_line import status
@@ -42,7 +39,7 @@ def evaluate(settings: EvaluateSettings) -> None:
         scored = _judged(settings, answered)
     more: dict[str, Any] = dict(answered.said)
     more["no_answer"] = {"rows": len(answered.failed), answered.table.unit: _numbers(answered)}
-    more |= _calibrated(answered, scored)
+    more |= calibrated(answered, scored)
     if settings.against:
         more["against"] = _compared(settings, answered, scored, settings.against)
     with status("drawing rows for the intervals…"):
@@ -77,34 +74,9 @@ def evaluate(settings: EvaluateSettings) -> None:
 
 
 def _judged(settings: EvaluateSettings, answered: AnsweredRows) -> Scored:
-    language = find_language(answered.table)
-    try:
-        return score(
-            settings.task,
-            answered.references,
-            answered.predictions,
-            labels=read_labels(settings.labels, settings.encoding),
-            choices=read_choices(answered.table) if settings.task == "choice" else None,
-            tag_scores=answered.tag_scores if settings.task == "tagging" else None,
-            normalizer=None if settings.normalizer == "auto" else settings.normalizer,
-            language=answered.table.texts(language) if language else None,
-        )
-    except UnfitRowError as error:
-        raise DataError(f"{answered.table.at(error.place)}: {error.problem}") from None
-
-
-def _calibrated(answered: AnsweredRows, scored: Scored) -> dict[str, Any]:
-    """Whether answers are right as often as their probabilities say, where both are known."""
-    correct, table = scored.judged.correct, answered.table
-    if correct is None or PROBABILITY not in table.columns:
-        return {}
-    places = [place for place, own in enumerate(scored.judged.score) if own is not None]
-    cells = table.columns[PROBABILITY]
-    try:
-        found = calibration([cells[place] for place in places], [bool(correct[place]) for place in places])
-    except UnfitRowError as error:
-        raise DataError(f"{table.at(places[error.place])}: {error.problem}") from None
-    return {} if found is None else {"calibration": found}
+    labels = read_labels(settings.labels, settings.encoding)
+    normalizer = None if settings.normalizer == "auto" else settings.normalizer
+    return judge_answered(settings.task, answered, labels=labels, normalizer=normalizer)
 
 
 def _numbers(answered: AnsweredRows) -> list[int]:
