@@ -273,6 +273,9 @@ def test_work_with_these_options_is_resumed(
         predict(folder, model, batch_size=1, **options)
     with pytest.raises(UserError, match=f"--{next(iter(options)).replace('_', '-')} was .*--overwrite"):
         predict(folder, model, batch_size=1)
+    if "choices" in options:
+        with pytest.raises(UserError, match="--choices was cat, catfish, dog, now cat, dog"):
+            predict(folder, model, batch_size=1, choices="cat,dog")
     predict(folder, model, batch_size=1, **options)
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
 

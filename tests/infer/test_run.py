@@ -376,6 +376,14 @@ def test_adapter_merged_and_checkpoint_answer_alike(folder: Path, model: Path):
         for kind in ("adapter", "merged", "checkpoint-3")
     }
     assert answers["adapter"] == answers["merged"] == answers["checkpoint-3"]
+    chosen = {
+        kind: [
+            (row["prediction"], round(float(row["probability"]), 4))
+            for row in predict(folder, folder / kind, overwrite=True, choices="a cat,a dog,birds")
+        ]
+        for kind in answers
+    }
+    assert chosen["adapter"] == chosen["merged"] == chosen["checkpoint-3"]
     assert answers["merged"] != [row["prediction"] for row in predict(folder, model, max_new_tokens=6)]
 
 

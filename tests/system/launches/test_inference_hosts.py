@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,38 @@ def test_hosts_that_disagree_end_at_once_and_say_in_what(hosts: tuple[Path, tupl
             "rank 1 (host host-b) was started with --seed 7, rank 0 (host host-a) with --seed 42;" in told[0]
         )
         assert "exitcode  : 2" in finished.output
+
+
+def test_choices_and_scores_are_one_answer_of_all_hosts(hosts: tuple[Path, tuple[Host, Host]]):
+    """Each host reads its own file of choices, and what they say is compared before the work begins."""
+    top, (first, second) = hosts
+    for host in (first, second):
+        (top / host.name / "labels.txt").write_text("a cat\na catfish\na dog\n")
+    options = ["--choices", "labels.txt", "--scores", "--overwrite"]
+    assert run(_words(*options), cwd=top / first.name).code == 0
+    alone = _rows(top / first.name / "out.csv")
+    words = [*torchrun_on_both("choices"), *_words(*options)]
+    with (
+        launched(words, cwd=top / first.name, prefix=first.prefix) as one,
+        launched(words, cwd=top / second.name, prefix=second.prefix) as other,
+    ):
+        finished, elsewhere = one.wait(), other.wait()
+    assert finished.code == elsewhere.code == 0, finished.output + elsewhere.output
+    assert "rank 1 (host host-b): out.csv.partial isn't seen there" in finished.output
+    together = _rows(top / first.name / "out.csv")
+    assert len(together) == _ROWS and {row["prediction"] for row in together} <= {
+        "a cat",
+        "a catfish",
+        "a dog",
+    }
+    for row, same in zip(together, alone, strict=True):
+        assert (row["audio"], row["prediction"], row["runner_up"]) == (
+            same["audio"], same["prediction"], same["runner_up"],
+        )  # fmt: skip
+        for name in ("probability", "runner_up_probability", "mean_logprob", "min_logprob"):
+            assert float(row[name]) == pytest.approx(float(same[name]), abs=1e-5), "which rows run together"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
