@@ -160,6 +160,10 @@ def test_a_clip_is_played_by_button_space_and_picture(pages):
     )
     page.keyboard.press("Space")
     assert is_paused(page)
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "detail"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "grid"
     box = page.locator("#detail .picture").bounding_box()
     page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 10)
     until_played(page, 0.3)

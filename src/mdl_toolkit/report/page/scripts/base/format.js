@@ -20,12 +20,12 @@ const MISSING = "–";
 function scoreName(name) {
   const [score, set] = name.split("/", 2);
   const bare = score.replace(/^eval_/, "");
-  const shown = SCORE_NAMES[score] ?? SCORE_NAMES[bare] ?? SERIES_NAMES[bare] ?? sentence(bare);
+  const shown = SCORE_NAMES[score] ?? SCORE_NAMES[bare] ?? SERIES_NAMES[bare] ?? sentence(bare.replaceAll("_", " "));
   return set ? `${shown}, ${set}` : shown;
 }
 
-function sentence(name) {
-  const text = name.replaceAll("_", " ");
+/** A text that begins as sentences do. */
+function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

@@ -59,7 +59,16 @@ class RowSet {
     return Number.isFinite(read) ? read : null;
   }
 
+  /** The right answer as a text. Of several that are all right it is the first; of tags it is all of them. */
   truth(row) {
+    const text = this.rawTruth(row);
+    const list = readList(text);
+    if (!list.length) return text;
+    return this.task === "tagging" ? list.map(cellText).join("; ") : cellText(list[0]);
+  }
+
+  /** The right answer as it stands in the table, which may be a list written as JSON. */
+  rawTruth(row) {
     return this.reference ? this.text(row, this.reference) : "";
   }
 
@@ -161,6 +170,17 @@ class RowSet {
     const keys = (set) => set.keys ?? set.identities;
     this.byKey ??= new Map(keys(this).map((key, place) => [key, place]));
     return this.byKey.get(keys(other)[row]);
+  }
+}
+
+/** A list, or a list that is written as JSON; anything else is an empty one. */
+function readList(value) {
+  if (typeof value === "string" && !value.trim().startsWith("[")) return [];
+  try {
+    const list = typeof value === "string" ? JSON.parse(value) : value;
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
   }
 }
 

@@ -176,12 +176,11 @@ class Correction {
 
   showFacts(row, edit) {
     const { set } = this;
-    const sure = set.sureness(row);
     const prompts = ["system_prompt", "user_prompt"].map((name) => set.text(row, name)).filter(Boolean);
     const parts = [
       `Clip ${this.at + 1} of ${this.queue.length}`,
       `row ${number(set.rowNumber(row))}`,
-      sure === null ? null : `${LONG_NAMES[set.sureColumn].toLowerCase()} ${set.sureColumn === "probability" ? share(sure, 1) : number(sure)}`,
+surenessInWords(set, row),
       set.failure(row) ? `failed: ${set.failure(row)}` : null,
       prompts.length ? `asked: ${prompts.join(" · ")}` : null,
     ];

@@ -43,7 +43,7 @@ function rowColumns(view, player, lenient) {
 
 function clipColumn(set, player) {
   return {
-    id: "clip", title: "Clip", width: "156px", kind: "clip", shown: set.audio?.some((place) => place !== null) ?? false,
+    id: "clip", title: "Clip", width: "156px", kind: "clip", shown: set.all().some((row) => set.clip(row)?.src || set.clip(row)?.picture),
     sort: (row) => set.text(row, "audio"),
     render: (row) => [
       playButton(player, set.clip(row), set.clipName(row), { tabindex: -1 }),

@@ -20,8 +20,10 @@ class Detail {
     return this.holder.classList.contains("open");
   }
 
-  open() {
+  /** Show it over the rows where there is no room beside them; who came by a key is taken there. */
+  open(byKey) {
     this.holder.classList.add("open");
+    if (byKey) this.holder.focus();
   }
 
   close() {
@@ -55,7 +57,7 @@ class Detail {
     const clock = el("span", { class: "clock" }, clip.seconds === null ? "" : seconds(clip.seconds));
     clock.clip = clip;
     return el("div", { class: "sound" }, spectrogram(this.player, clip, name), el("div", { class: "sound-tools" }, playButton(this.player, clip, name), clock,
-      clip.missing ? el("span", { class: "note" }, clip.missing) : null));
+      clip.missing ? el("span", {}, clip.missing) : null));
   }
 
   /** The truth and what each run answered, aligned. */
@@ -71,10 +73,12 @@ class Detail {
       const [truth, answer, lenient] = this.texts(other, at);
       const pairs = other.reference ? compared(other, truth, answer, lenient) : [];
       const score = other.score(at);
+      // Where an answer is right or wrong as a whole, the mark says all.
+      const isWhole = WHOLE_ANSWERS.has(other.task);
       const figures = [
-        score === null || other.main_score === null ? null : `${scoreName(other.main_score)} ${scoreValue(other.main_score, score)}`,
-        other.reference ? changesInWords(pairs) : null,
-        other.sureness(at) === null ? null : `${LONG_NAMES[other.sureColumn].toLowerCase()} ${other.sureColumn === "probability" ? share(other.sureness(at), 1) : number(other.sureness(at))}`,
+        isWhole || score === null || other.main_score === null ? null : `${scoreName(other.main_score)} ${scoreValue(other.main_score, score)}`,
+        !isWhole && other.reference ? changesInWords(pairs) : null,
+        surenessInWords(other, at),
       ];
       return el(
         "section",
@@ -109,6 +113,13 @@ class Detail {
   }
 }
 
+/** `probability 31.8 %`, where the model said how sure it was. */
+function surenessInWords(set, row) {
+  const sure = set.sureness(row);
+  if (sure === null) return null;
+  return `${LONG_NAMES[set.sureColumn].toLowerCase()} ${set.sureColumn === "probability" ? share(sure, 1) : number(sure)}`;
+}
+
 /** What else the model might have answered to a row: `{text, probability}` each, the likeliest first. */
 function alternativeAnswers(set, row) {
   const answer = set.answer(row);
@@ -120,14 +131,4 @@ function alternativeAnswers(set, row) {
   if (runnerUp) add(runnerUp, set.number(row, "runner_up_probability"));
   for (const one of readList(set.value(row, "n_best"))) if (typeof one?.text === "string") add(one.text, one.probability);
   return found;
-}
-
-/** A list, or a list that is written as JSON; anything else is an empty one. */
-function readList(value) {
-  try {
-    const list = typeof value === "string" ? JSON.parse(value) : value;
-    return Array.isArray(list) ? list : [];
-  } catch {
-    return [];
-  }
 }

@@ -87,25 +87,17 @@ function statusTest(view, status) {
   }[status] ?? null;
 }
 
-/** Whether a row's truth is a label. A truth in another case, or with blanks around it, is the same label. */
+/** Whether a row's truth is a label, or one of several. In another case, or with blanks around it, it is the same label. */
 function isLabel(set, row, label) {
-  const truth = set.truth(row);
   const plain = (text) => text.trim().toLowerCase();
-  if (truth === label || plain(truth) === plain(label)) return true;
-  return tagsOf(truth).some((tag) => plain(tag) === plain(label));
+  const truth = set.rawTruth(row);
+  return [truth, ...tagsOf(truth)].some((one) => plain(one) === plain(label));
 }
 
 /** The tags or alternatives of a truth that is a list, or separated by semicolons. */
 function tagsOf(truth) {
-  if (truth.startsWith("[")) {
-    try {
-      const list = JSON.parse(truth);
-      if (Array.isArray(list)) return list.map(String);
-    } catch {
-      // A text that begins with a bracket.
-    }
-  }
-  return truth.includes(";") ? truth.split(";") : [];
+  const list = readList(truth);
+  return list.length ? list.map(cellText) : truth.split(";");
 }
 
 function pairTest(set, { truth, given }) {

@@ -13,7 +13,8 @@ class Grid {
    * @param {Object} given
    * @param {string} given.label - What it holds.
    * @param {function(number)} given.onChoose - Called when a row is chosen.
-   * @param {function(number)} given.onOpen - Called when a row is clicked, or Enter is pressed on it.
+   * @param {function(number, boolean)} given.onOpen - Called when a row is clicked, or Enter is pressed on it; the
+   *   latter is told.
    * @param {function(string, boolean)} given.onSort - Called with a column's id and whether it falls.
    */
   constructor({ label, onChoose, onOpen, onSort }) {
@@ -139,7 +140,7 @@ class Grid {
     this.draw();
     this.shown.get(place)?.setAttribute("aria-selected", "true");
     this.onChoose(this.row);
-    if (open) this.onOpen(this.row);
+    if (open) this.onOpen(this.row, false);
   }
 
   /** Scroll just so far that a row is seen whole. */
@@ -157,7 +158,7 @@ class Grid {
       Home: 0, End: this.order.length - 1,
     };
     if (event.key in goals) this.choose(goals[event.key]);
-    else if (event.key === "Enter" && this.row !== undefined) this.onOpen(this.row);
+    else if (event.key === "Enter" && this.row !== undefined) this.onOpen(this.row, true);
     else return;
     event.preventDefault();
   }

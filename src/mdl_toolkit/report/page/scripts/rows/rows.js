@@ -16,7 +16,7 @@ class RowsTable {
     this.grid = new Grid({
       label: "Rows",
       onChoose: (row) => this.detail.show(row),
-      onOpen: () => this.detail.open(),
+      onOpen: (row, byKey) => this.detail.open(byKey),
       onSort: (id, down) => this.sort(id, down),
     });
     this.detail = new Detail(byId("detail"), view, player, {

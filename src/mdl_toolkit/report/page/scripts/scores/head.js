@@ -6,8 +6,11 @@ function showHead(report) {
   const [first] = report.runs;
   const single = report.runs.length === 1;
   document.title = report.title;
-  byId("kicker").textContent = single ? report.title : counted(report.runs.length, "run");
-  byId("headline").textContent = single && first.headline ? first.headline : report.title;
+  const headline = single && first.headline ? begun(first.headline) : report.title;
+  // A title that says the same says it once.
+  const isSaid = single && first.headline && report.title.includes(first.headline);
+  byId("kicker").textContent = single ? (isSaid ? first.name : report.title) : counted(report.runs.length, "run");
+  byId("headline").textContent = headline;
   const lines = single ? [] : report.runs.map((run) =>
     el("li", {}, runMark(run), el("b", {}, run.name), el("span", {}, run.headline)));
   refill(byId("run-lines"), lines);
@@ -17,6 +20,11 @@ function showHead(report) {
   refill(byId("notes"), report.notes.map((note) => el("p", { class: "note" }, note)));
   showFacts(byId("facts"), report);
   byId("made").textContent = ["MDL-Toolkit", report.version, report.generated && `· ${report.generated}`].filter(Boolean).join(" ");
+}
+
+/** A head line that begins as sentences do, unless it begins with a name. */
+function begun(headline) {
+  return /^[a-z]+ /.test(headline) ? sentence(headline) : headline;
 }
 
 /** The main score of a set in large figures, of every run that has it. */
