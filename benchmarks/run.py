@@ -28,6 +28,7 @@ BENCHMARKS = {
     "model_step": "model.step",
     "training_cpu": "training.cpu",
     "inference": "commands.inference",
+    "report": "commands.report",
     "choices": "model.choices",
     "loading": "model.loading",
     "growth": "training.growth",

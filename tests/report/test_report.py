@@ -185,6 +185,18 @@ def test_the_folder_that_the_run_was_given_is_known(tmp_path, monkeypatch):
     assert str(tmp_path) not in Path("r.html").read_text(encoding="utf-8")
 
 
+def test_the_folder_that_a_set_was_read_from_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "dev" / "clips" / "0.wav", tone(0.3))
+    made = training(Path("work/output"), base_dir=tmp_path / "train")
+    folder = evaluation(made / "evaluation" / "main", make_rows(2))
+    summary = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps({**summary, "base_dir": str(tmp_path / "dev")}))
+    write_report([made], "r.html")
+    assert [bool(clip["src"]) for clip in data_of(Path("r.html"))["audio"]] == [True, False]
+    assert str(tmp_path) not in Path("r.html").read_text(encoding="utf-8")
+
+
 def test_a_run_without_scored_answers_has_its_curves(tmp_path):
     page = write_report([training(tmp_path / "output", steps=1, method="full")], tmp_path / "r.html").data
     assert (

@@ -46,9 +46,10 @@ def choose_clips(
         outside: Whether paths may lead out of it.
         most: How many recordings at most; 0: all.
     """
-    places = [_Places(run, base_dir, outside) for run in runs]
+    places = [[_Places(run, one, base_dir, outside) for one in run.evaluations] for run in runs]
     names = [
-        [_names(one, place.said) for one in run.evaluations] for run, place in zip(runs, places, strict=True)
+        [_names(one, place.said) for one, place in zip(run.evaluations, of_run, strict=True)]
+        for run, of_run in zip(runs, places, strict=True)
     ]
     orders = [
         [rows[place] for place in _worst_first(one) if rows[place] is not None]
@@ -56,8 +57,9 @@ def choose_clips(
         for one, rows in zip(run.evaluations, sets, strict=True)
     ]
     folders: dict[str | None, dict[AudioFolder, None]] = {}
-    for place in places:
-        folders.setdefault(place.said, {}).update(dict.fromkeys(place.folders))
+    for of_run in places:
+        for place in of_run:
+            folders.setdefault(place.said, {}).update(dict.fromkeys(place.folders))
     chosen: dict[ClipName, int] = {}
     for name in _in_turn(orders):
         if most and len(chosen) >= most:
@@ -74,21 +76,22 @@ def choose_clips(
 
 
 class _Places:
-    """Where the recordings of a run may lie.
+    """Where the recordings of a set may lie.
 
     Attributes:
-        said: The folder that was said, with the command or when the run was started; ``None``: none was.
+        said: The folder that was said: with the command, when the set was evaluated, or when the run was
+            started; ``None``: none was.
         folders: In which they are looked for.
     """
 
-    def __init__(self, run: CollectedRun, base_dir: Path | None, outside: bool) -> None:
-        recorded = run.options.get("base_dir")
+    def __init__(self, run: CollectedRun, one: ScoredSet, base_dir: Path | None, outside: bool) -> None:
+        recorded = one.summary.get("base_dir") or run.options.get("base_dir")
         said = str(base_dir) if base_dir is not None else recorded
         self.said: str | None = said if isinstance(said, str) and said else None
         allowed = outside or (base_dir is None and bool(run.options.get("allow_outside_base_dir")))
-        here = [AudioFolder("")] if base_dir is None else []
-        near = [AudioFolder(str(folder)) for folder in run.folders] if base_dir is None else []
-        self.folders = [*([AudioFolder(self.said, allowed)] if self.said else []), *here, *near]
+        self.folders = [AudioFolder(self.said, allowed)] if self.said else []
+        if base_dir is None:
+            self.folders += [AudioFolder(""), *(AudioFolder(str(folder)) for folder in run.folders)]
 
 
 def _names(one: ScoredSet, said: str | None) -> list[ClipName | None]:
