@@ -167,10 +167,10 @@ def plan(seed: int, size: Size, task: str = _TASK) -> list[StepCommand]:
             ),
         ),
         StepCommand(
-            "Let the tuned model name what it hears; it remembers its prompt",
+            "Let the tuned model name what it hears, and say how sure it is; it remembers its prompt",
             (
                 "mdl-toolkit", "inference", "test.csv", "--model-name", "run/final",
-                "--max-new-tokens", "16", "--output", "predictions.csv", "--overwrite",
+                "--max-new-tokens", "16", "--scores", "--output", "predictions.csv", "--overwrite",
             ),
         ),
         StepCommand(
