@@ -30,6 +30,7 @@ BENCHMARKS = {
     "inference": "commands.inference",
     "report": "commands.report",
     "choices": "model.choices",
+    "evaluate": "commands.evaluate",
     "loading": "model.loading",
     "growth": "training.growth",
     "waiting": "training.waiting",

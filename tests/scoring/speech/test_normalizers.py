@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ def test_the_english_normaliser_is_the_one_that_was_published():
     """The library's rules of its own would change figures that others compare with."""
     ours, theirs = english_normalizer(), Published(EnglishSpellingNormalizer().mapping)
     assert [ours(text) for text in ODD] == [theirs(text) for text in ODD]
+
+
+def test_what_is_passed_over_changes_nothing():
+    """Texts of the words and signs that its rules are about."""
+    rng = random.Random(1)
+    ours, theirs = english_normalizer(), Published(EnglishSpellingNormalizer().mapping)
+    words = (
+        "mr st. dr jr it 's 's 'd been he'd gone won't n't n 't um uh (x) [y] <z> and a half half point five "
+        "twenty one hundred oh o double seven second thirds $5 5% £3.20 1,000 10 20s cents dollars per cent "
+        "colour grey cause , . - ' 't ma'am I'M imma y'all the cat"
+    )
+    for _ in range(4000):
+        text = rng.choice((" ", "  ", "")).join(["the", *rng.choices(words.split(), k=rng.randrange(1, 9))])
+        assert ours(text) == theirs(text), text
 
 
 def test_it_is_on_published_texts(shared_eval: Path):

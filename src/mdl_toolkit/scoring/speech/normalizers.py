@@ -22,6 +22,8 @@ _INVISIBLE = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0xAD))
 _ENGLISH_WORDS = frozenset(
     {"the", "of", "and", "to", "a", "in", "is", "that", "it", "you", "i", "was", "for", "he", "on", "with"}
 )
+#: Texts that are looked at, from all over the table.
+_LOOKED_AT = 2_000
 #: Words from which on a text tells by them whether it is English.
 _ENOUGH_WORDS = 200
 _LANGUAGES = {
@@ -42,12 +44,13 @@ def guessed_normalizer(references: Sequence[str]) -> str:
     Chinese where half of the texts have Chinese characters; English where letters are ASCII alone and, in
     texts of some length, words are those of English; else basic.
     """
+    references = references[:: max(1, len(references) // _LOOKED_AT)]
     if 2 * sum(map(has_chinese, references)) >= max(1, len(references)):
         return "chinese"
     letters = Counter(letter.isascii() for text in references for letter in text if letter.isalpha())
     if letters[True] < 0.995 * letters.total():
         return "basic"
-    words = [word for text in references[:2000] for word in re.findall(r"[a-z]+", text.lower())]
+    words = [word for text in references for word in re.findall(r"[a-z]+", text.lower())]
     common = sum(word in _ENGLISH_WORDS for word in words)
     return "english" if len(words) < _ENOUGH_WORDS or common > 0.1 * len(words) else "basic"
 

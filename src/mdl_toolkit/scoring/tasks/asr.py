@@ -64,12 +64,14 @@ def _kinds(texts: Texts, references: Sequence[str]) -> tuple[list[str], str]:
     rows = len(references)
     if texts.normalizer is not None:
         return [texts.normalizer] * rows, "--normalizer"
-    guessed, language = guessed_normalizer(references), texts.language
-    if language is None:
+    language = texts.language
+    named = [language or ""] * rows if language is None or isinstance(language, str) else language
+    known = {name: normalizer_of(name) for name in set(named) if name.strip()}
+    guessed = guessed_normalizer(references) if len(known) < len(set(named)) else ""
+    if not known:
         return [guessed] * rows, "by the look of the references; --normalizer names another"
-    named = [language] * rows if isinstance(language, str) else language
     why = "by the language of each row; --normalizer names another"
-    return [normalizer_of(name) if name.strip() else guessed for name in named], why
+    return [known.get(name, guessed) for name in named], why
 
 
 def _normalized(texts: Sequence[str], kinds: Sequence[str]) -> list[str]:
