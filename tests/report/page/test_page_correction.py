@@ -170,6 +170,16 @@ def test_labels_have_keys_of_their_own(pages):
     page.keyboard.press("Alt+4")
     assert page.locator(FIELD).input_value() == LABELS[3]
     assert page.get_by_role("button", name=LABELS[3]).get_attribute("aria-pressed") == "true"
+    # More labels than keys: what was answered comes before the rest.
+    many = [*LABELS, *(f"label {k}" for k in range(8))]
+    confusion = {"labels": many, "counts": [[0] * len(many) for _ in many]}
+    page = pages.open(
+        changed_set(sample_page(rows=20, runs=1), "sounds", lambda given: {"confusion": confusion})
+    )
+    start(page, "sounds")
+    truth = page.locator(FIELD).input_value()
+    shown = page.locator(".suggestions button > span").all_inner_texts()
+    assert shown[0] == truth and set(many) <= set(shown) and len(set(shown)) == len(shown)
 
 
 def test_the_clip_is_heard_and_stopped_by_keys(pages):

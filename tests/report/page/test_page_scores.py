@@ -91,6 +91,8 @@ def test_many_labels_are_shown_by_the_worst(pages):
     page = pages.open(report)
     page.get_by_label("Set").select_option("sounds")
     assert page.locator(".matrix tbody tr").count() == 24
+    fits = "one => one.scrollWidth === one.clientWidth"
+    assert page.locator(".matrix-holder").evaluate(fits)
     assert page.locator(".pairs li").all_inner_texts()[0].split("\n") == ["label 07 → label 09", "30 rows"]
     page.get_by_label("All 40 labels").check()
     assert page.locator(".matrix tbody tr").count() == 40

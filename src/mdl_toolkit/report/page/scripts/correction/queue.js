@@ -1,5 +1,8 @@
 "use strict";
-/* In which order rows are corrected: first those that teach most. */
+/* In which order rows are corrected: first those that teach most; and what their answers may be taken from. */
+
+/* How many suggestions have a key. */
+const SUGGESTION_KEYS = 9;
 
 /** The orders that a set allows: value and text each, the best first. */
 function queueOrders(set) {
@@ -30,8 +33,10 @@ function knownLabels(set, most = 30) {
 
 /** What a row's answer may be taken from: `{source, text}` each; equal texts once, with all their sources. */
 function suggestions(view, set, row) {
-  // Labels first and always in the same order: a label's key is learned once.
-  const found = knownLabels(set).map((text) => ({ text, source: "", isLabel: true }));
+  const labels = knownLabels(set).map((text) => ({ text, source: "", isLabel: true }));
+  // Labels that all have a key come first, and always in the same order: a label's key is learned once.
+  const haveKeys = labels.length <= SUGGESTION_KEYS;
+  const found = haveKeys ? labels : [];
   const add = (source, text) => {
     if (!text) return;
     const known = found.find((one) => one.text === text);
@@ -47,5 +52,6 @@ function suggestions(view, set, row) {
   for (const { text, probability } of alternativeAnswers(set, row)) {
     add(typeof probability === "number" ? `also likely, ${share(probability, 0)}` : "also likely", text);
   }
+  if (!haveKeys) found.push(...labels.filter((label) => !found.some(({ text }) => text === label.text)));
   return found;
 }
