@@ -22,6 +22,8 @@ from mdl_toolkit.settings.options import as_dict
 from support.data.clips import tone, write_wav
 
 LABELS = ("bell", "drum")
+#: Of the extra ``evaluate``.
+LIBRARIES = {"jiwer", "sklearn", "sacrebleu", "rouge_score", "whisper_normalizer", "opencc", "cn2an"}
 
 
 def make_rows(count: int, wrong: range = range(0), **more: Any) -> dict[str, list[Any]]:
@@ -354,6 +356,34 @@ def test_an_older_page_stays_where_something_is_wrong(run):
         write_report([run], "r.html")
     assert Path("r.html").read_bytes() == before
     assert len(list(Path("r-audio").iterdir())) == 12
+
+
+def test_recordings_of_other_people_s_tables_are_found(run):
+    columns = make_rows(4)
+    columns = {"Id": [7, 8, 9, 10], "path": columns.pop("audio"), **columns}
+    evaluation(Path("theirs"), columns, task="exact")
+    page = write_report(["theirs"], "r.html").data
+    assert [clip.path for clip in page.audio] == [f"clips/{row}.wav" for row in range(4)]
+    assert page.runs[0].sets[0].input_columns == ["Id", "path", "prediction"]
+
+
+def test_without_the_evaluate_extra_a_run_is_shown_all_the_same(run):
+    other = training(Path("other"))
+    evaluation(other / "evaluation" / "main", make_rows(20))
+    code = f"""
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def without(name, path=None, target=None):
+    return None if name.partition(".")[0] in {LIBRARIES!r} else find(name, path, target)
+PathFinder.find_spec = without
+from mdl_toolkit import cli
+assert cli.run(["report", "output", "other"]) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "other isn't compared with output: scores of classification need the evaluate extra" in done.stderr
+    data = data_of(Path("report.html"))
+    assert all(made["series"]["loss"] and made["sets"][0]["scores"] for made in data["runs"])
+    assert data["comparisons"] == []
 
 
 def test_it_loads_no_torch(run):

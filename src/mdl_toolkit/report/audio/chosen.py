@@ -12,6 +12,7 @@ from mdl_toolkit.report.audio.clips import AudioFolder, WantedClip
 from mdl_toolkit.report.data import ReportClip
 from mdl_toolkit.report.evaluations import ScoredSet
 from mdl_toolkit.report.runs import CollectedRun
+from mdl_toolkit.scoring.input.matching import RECORDINGS
 from mdl_toolkit.settings.score_names import is_lower_better
 
 #: How sure the model was of an answer: the first of these columns that is there.
@@ -95,7 +96,8 @@ class _Places:
 
 
 def _names(one: ScoredSet, said: str | None) -> list[ClipName | None]:
-    columns = (one.cells(name) for name in ("audio", "start", "end"))
+    audio = next((name for name in RECORDINGS if name in one.table.columns), None)
+    columns = (one.cells(name) for name in (audio, "start", "end"))
     return [
         (said, str(path), start, end) if path else None for path, start, end in zip(*columns, strict=True)
     ]

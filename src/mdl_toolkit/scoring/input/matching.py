@@ -12,7 +12,7 @@ from mdl_toolkit.scoring.input.table import AnswerTable
 
 #: Columns that say what a row is of, in the order in which they are tried: what an audio path leaves open is
 #: said by the segment, then by the question that is asked of the clip.
-_RECORDINGS = ("audio", "audio_path", "audio_filepath", "path", "file", "filename", "file_name", "wav")
+RECORDINGS = ("audio", "audio_path", "audio_filepath", "path", "file", "filename", "file_name", "wav")
 _SEGMENT = ("start", "end")
 _QUESTION = ("user_prompt", "prompt", "question")
 _IDS = ("id", "utt_id", "utterance_id", "uid", "uuid", "key", "index")
@@ -81,7 +81,7 @@ def _candidates(first: AnswerTable, second: AnswerTable) -> list[tuple[str, ...]
         return tuple(name for name in names if name in common)
 
     found: list[tuple[str, ...]] = []
-    for recording in those(_RECORDINGS):
+    for recording in those(RECORDINGS):
         segment = (recording, *those(_SEGMENT))
         found.append(segment)
         found += [(*segment, question) for question in those(_QUESTION)]
@@ -89,7 +89,7 @@ def _candidates(first: AnswerTable, second: AnswerTable) -> list[tuple[str, ...]
 
 
 def _is_recording(key: tuple[str, ...]) -> bool:
-    return key[0] in _RECORDINGS
+    return key[0] in RECORDINGS
 
 
 def _keys(table: AnswerTable, key: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -99,7 +99,7 @@ def _keys(table: AnswerTable, key: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def _values(table: AnswerTable, name: str) -> list[str]:
     texts = table.texts(name)
-    if name in _RECORDINGS:
+    if name in RECORDINGS:
         return [text if "://" in text else os.path.normpath(text.strip()) for text in texts]
     return [_seconds(text) for text in texts] if name in _SEGMENT else [text.strip() for text in texts]
 
