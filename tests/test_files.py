@@ -15,6 +15,7 @@ from mdl_toolkit.files import (
     atomic_file,
     atomic_folder,
     ending_with,
+    finish_replacement,
     remove_partials,
     sha256_of,
     try_lock,
@@ -134,3 +135,40 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path):
     content = bytes(range(256)) * 10_000  # more than is read at a time
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def _fill(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "a.txt").write_text(text)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_replacement_that_was_cut_between_its_renames_is_finished(tmp_path: Path, new: bool):
+    target = tmp_path / "best"
+    _fill(tmp_path / ".partial-old-best-77", "old")
+    _fill(tmp_path / ".partial-best-78", "half written by another process")
+    if new:
+        _fill(tmp_path / ".partial-best-77", "new")
+    finish_replacement(target)
+    assert (target / "a.txt").read_text() == ("new" if new else "old")
+    finish_replacement(target)  # nothing is taken from a folder that is there
+    assert (tmp_path / ".partial-best-78").is_dir()
+
+
+def test_a_replacement_that_fails_between_its_renames_is_taken_back(tmp_path: Path, monkeypatch):
+    target = tmp_path / "best"
+    _fill(target, "old")
+    rename, calls = os.rename, 0
+
+    def fails(*args: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(*args)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(target) as folder:
+        (folder / "a.txt").write_text("new")
+    assert (target / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["best"]

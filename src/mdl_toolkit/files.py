@@ -156,7 +156,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Give a new folder to fill, which replaces ``target`` only if the block ends without an exception.
 
     An older folder of that name is moved aside first and removed afterwards. So at every moment either the
-    old or the new folder is complete (between the two renames, the old one under a partial name).
+    old or the new folder is complete. A kill between the two renames leaves both under partial names:
+    :func:`finish_replacement` puts the new one in its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_name(target)
@@ -171,13 +172,32 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             old = target.with_name(f"{PARTIAL_PREFIX}old-{target.name}-{os.getpid()}")
             os.rename(target, old)
-            os.rename(partial, target)
+            try:
+                os.rename(partial, target)
+            except BaseException:
+                os.rename(old, target)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(partial, target)
         fsync_path(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def finish_replacement(target: Path) -> None:
+    """Put a folder in its place whose replacement was cut off between its two renames.
+
+    The caller has to hold the lock of ``target``.
+    """
+    if target.exists() or target.is_symlink():
+        return
+    beginning = f"{PARTIAL_PREFIX}old-{target.name}-"
+    for old in sorted(target.parent.glob(f"{beginning}*")):
+        # The old one is moved aside when the new one is whole.
+        new = target.with_name(f"{PARTIAL_PREFIX}{target.name}-{old.name.removeprefix(beginning)}")
+        os.rename(new if new.is_dir() else old, target)
+        return
 
 
 def foreign_files(folder: Path, ours: Collection[str]) -> list[str]:

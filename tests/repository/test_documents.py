@@ -123,7 +123,7 @@ def test_documents_name_no_option_that_does_not_exist():
 CODE = re.compile(r"`([\w./]*[\w]+\.py)(?:::([\w.]+))?`")
 FOLDER = re.compile(r"`([\w./]+/)`")
 #: Folders of a run, not of the repository.
-OUTPUTS = {"final/"}
+OUTPUTS = {"final/", "best/"}
 
 
 def _definitions(path: Path) -> set[str]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 
-#: The tasks by which answers are scored, and the score that counts most for each.
-MAIN_SCORE = {
-    "asr": "wer",
-    "classification": "accuracy",
-    "tagging": "map",
-    "choice": "accuracy",
-    "qa": "f1",
-    "caption": "cider",
-    "exact": "accuracy",
+#: The tasks by which answers are scored, and the scores of each; the first one counts most.
+SCORES = {
+    "asr": ("wer", "cer"),
+    "classification": ("accuracy", "macro_f1", "weighted_f1"),
+    "tagging": ("map", "micro_f1", "macro_f1"),
+    "choice": ("accuracy",),
+    "qa": ("f1", "exact_match"),
+    "caption": ("cider", "rouge_l", "bleu1", "bleu2", "bleu3", "bleu4"),
+    "exact": ("accuracy",),
 }
+#: The score that counts most for each task.
+MAIN_SCORE = {task: scores[0] for task, scores in SCORES.items()}
 #: The libraries of the extra ``evaluate`` that a task needs, by their names for ``import``.
 _LIBRARIES = {
     "classification": ("sklearn",),

@@ -68,8 +68,7 @@ def write_final(
     """
     target = settings.output / FINAL
     message = f"all steps are saved, {target} isn't written; resume with --resume-from-checkpoint true"
-    merged = settings.method == "full" or settings.merge_lora
-    form = _form(settings, ranks, wrapped) if merged else None
+    form = merge_form(settings, ranks, wrapped)
     stopped: Stopped | None = None
     rounds = False
     if ranks.is_main:
@@ -82,7 +81,7 @@ def write_final(
     number, rounds = ranks.broadcast_object((stopped.exit_code - 128 if stopped else None, rounds))
     if number is not None:
         raise Stopped(number, message)
-    return merged and (rounds or settings.quantization is not None)
+    return form is not None and (rounds or settings.quantization is not None)
 
 
 def _write(
@@ -115,11 +114,14 @@ def _write(
             f"{error}; {checkpoint} has all that was learned: make room, then resume with "
             "--resume-from-checkpoint true, which writes it"
         ) from error
-    _print_rounding(target, report, form)
+    print_rounding(target, report, form)
     return report.rounds
 
 
-def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
+def merge_form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm | None:
+    """The form of a run's stand-alone models; ``None`` where it leaves adapters (``--merge-lora false``)."""
+    if settings.method != "full" and not settings.merge_lora:
+        return None
     quantization: Any = settings.quantization if settings.merge_onto != "original" else None
     dtype: Any = settings.final_dtype
     return MergeForm(
@@ -131,8 +133,14 @@ def _form(settings: TrainSettings, ranks: Ranks, wrapped: Wrapped) -> MergeForm:
     )
 
 
-def _print_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
-    """Print how much of what was learned a smaller dtype has lost, or would have lost."""
+def print_rounding(target: Path, report: ExportReport, form: MergeForm) -> None:
+    """Print how much of what was learned a smaller dtype has lost, or would have lost.
+
+    Args:
+        target: The folder that was written.
+        report: What was written.
+        form: How it was to be written.
+    """
     total = report.rounding.total
     if not total.rounded:
         return

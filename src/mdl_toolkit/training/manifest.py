@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RunManifest:
-    """Makes the manifest of a checkpoint or of ``final/``.
+    """Makes the manifest of a checkpoint, of ``best/`` or of ``final/``.
 
     Args:
         settings: The settings of the run.
@@ -33,12 +33,15 @@ class RunManifest:
         self._settings, self._base, self._data = settings, base, data
         self._trained = sum(parameter.numel() for parameter in trainable.values())
 
-    def __call__(self, kind: Kind, progress: RunProgress) -> ModelManifest:
+    def __call__(
+        self, kind: Kind, progress: RunProgress, best: Mapping[str, Any] | None = None
+    ) -> ModelManifest:
         """The manifest of a folder.
 
         Args:
             kind: What the folder is: a model, an adapter or an overlay.
             progress: Where the run stands when the folder is written.
+            best: The evaluation that the folder is kept for, of ``best/``.
         """
         data, position = self._data, progress.position
         return ModelManifest(
@@ -59,5 +62,6 @@ class RunManifest:
                 "step": progress.step,
                 "epoch": round(position.epoch + position.first_sample / len(data), 6),
                 "trained_parameters": self._trained,
+                **({"best": best} if best is not None else {}),
             },
         )

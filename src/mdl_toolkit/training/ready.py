@@ -27,6 +27,7 @@ from mdl_toolkit.settings.evaluation_sets import evaluation_paths, evaluation_se
 from mdl_toolkit.settings.options import flag, given_names, options_where
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.torchrun import report_failure
+from mdl_toolkit.training.best.metric import check_metric
 from mdl_toolkit.training.checkpoints.disk import check_disk
 from mdl_toolkit.training.checkpoints.record import RunRecord
 from mdl_toolkit.training.checkpoints.resume import (
@@ -119,6 +120,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *evaluation_paths(settings.eval_dataset)):
             _collecting(problems, partial(_check_dataset, path, settings.encoding))
+    _collecting(problems, lambda: check_metric(settings))
     settled = _collecting(problems, lambda: reconcile_with_folders(settings))
     if settled is not None and not problems and goes_on is False:
         say_if_anew(settings, launch.nodes)

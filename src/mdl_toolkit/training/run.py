@@ -33,6 +33,8 @@ from mdl_toolkit.training.agreement import require_agreement
 from mdl_toolkit.training.batches.example import describe_example
 from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import DataPosition, RunOrder
+from mdl_toolkit.training.best.finish import finish_best
+from mdl_toolkit.training.best.keeper import make_judge
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import EVALUATION, output_lock
@@ -155,7 +157,6 @@ class _Run:
     wrapped: Wrapped
     optimizer: Optimizer
     checkpointer: Checkpointer
-    manifest: RunManifest
     evaluation: Evaluation | None
     reporter: Reporter
     loop: Loop
@@ -181,7 +182,6 @@ def _assemble(
     if start is not None:
         restore(start.checkpoint, wrapped, optimizer, ranks)
         logger.info(f"resuming from {start.checkpoint}: step {progress.step} of {order.total_steps}")
-    manifest = RunManifest(settings, prepared.base, prepared.data, wrapped.trainable)
     checkpointer = Checkpointer(
         settings,
         ranks,
@@ -190,7 +190,7 @@ def _assemble(
         rates,
         identity,
         prepared.model_folder,
-        manifest,
+        RunManifest(settings, prepared.base, prepared.data, wrapped.trainable),
         claim.run,
         newest=start.checkpoint if start is not None else None,
     )
@@ -207,17 +207,18 @@ def _assemble(
         reporter=_reporter(settings, ranks, prepared, progress),
         save=checkpointer.save,
         save_alone=checkpointer.save_alone,
+        judge=make_judge(checkpointer, start, progress),
         evaluation=evaluation,
         progress=progress,
         flops=FlopCounter(wrapped.model.config, wrapped.trainable, wrapped.model.geometry),
     )
-    return _Run(wrapped, optimizer, checkpointer, manifest, evaluation, loop.reporter, loop, loading_peak)
+    return _Run(wrapped, optimizer, checkpointer, evaluation, loop.reporter, loop, loading_peak)
 
 
 def _train_and_write(
     settings: TrainSettings, ranks: Ranks, prepared: Prepared, run: _Run, signals: StopSignals
 ) -> dict[str, float]:
-    """Make all steps, write ``final/``, and evaluate it where it differs from what was validated.
+    """Make all steps, write ``final/`` and ``best/``, and evaluate ``final/`` where it is another model.
 
     Returns:
         The numbers of the whole run, which are also the last line of its metrics.
@@ -227,12 +228,24 @@ def _train_and_write(
     before, began = replace(progress, counts=dict(progress.counts)), time.monotonic()
     run.loop.run(signals)
     summary = run_summary(ranks, before, progress, time.monotonic() - began, run.loading_peak)
+    if progress.step < run.loop.order.total_steps:
+        summary["stopped_early"] = True
     checkpoint = run.checkpointer.newest
     assert checkpoint is not None, "a run saves after its last step"
     try:
         differs = write_final(
-            settings, ranks, run.wrapped, prepared.model_folder, checkpoint, run.manifest, progress, signals
+            settings,
+            ranks,
+            run.wrapped,
+            prepared.model_folder,
+            checkpoint,
+            run.checkpointer.manifest,
+            progress,
+            signals,
         )
+        best = finish_best(settings, ranks, run.wrapped, prepared.model_folder, checkpoint, signals)
+        if best is not None:
+            summary |= {"best_step": best.step, f"best_{best.metric}": best.value}
         if differs and run.evaluation is not None:
             run.optimizer.release()
             summary |= evaluate_final(
@@ -323,7 +336,11 @@ def _order(
     if start is not None:
         state = start.state
         progress = RunProgress(
-            state.step, DataPosition(state.epoch, state.first_sample), dict(state.counts), state.seconds
+            state.step,
+            DataPosition(state.epoch, state.first_sample),
+            dict(state.counts),
+            state.seconds,
+            state.standing,
         )
     order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.position, progress.step)
     rates = LearningRates(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+from mdl_toolkit.files import sha256_of
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.record import RunRecord
 from mdl_toolkit.training.checkpoints.state import RunState
@@ -28,6 +31,16 @@ def a_checkpoint(output: Path, step: int, run: str | None, *, dataset: str = "d"
     with new_checkpoint(output, step) as folder:
         state.write(folder)
     return output / f"checkpoint-{step}"
+
+
+def rewrite_state(checkpoint: Path, **changes: Any) -> None:
+    """Give a checkpoint another state, as if it had been saved so; ``None`` takes a key away."""
+    path = checkpoint / "run_state.json"
+    state = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in state.items() if key not in changes or value}))
+    listed = json.loads((checkpoint / "complete.json").read_text())
+    listed["files"][path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    (checkpoint / "complete.json").write_text(json.dumps(listed))
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:

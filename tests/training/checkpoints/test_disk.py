@@ -38,15 +38,23 @@ def size_of(folder: Path) -> int:
         {"method": "full"},
         {"method": "full", "final_dtype": "bfloat16"},
         {"method": "full", "train_target": ["decoder", "embed_tokens", "lm_head"]},
+        {"metric_for_best": "loss", "eval_steps": 1},
+        {"metric_for_best": "loss", "eval_steps": 1, "merge_lora": False},
     ],
 )
 def test_what_is_foretold_is_what_is_written(shop, tmp_path: Path, changes: dict[str, Any]):
     settings = run_settings(shop.model, shop.data, tmp_path / "out", max_steps=2, save_steps=1, **changes)
+    settings.eval_dataset = str(shop.held_out) if settings.metric_for_best else None
     need = needed(settings, Launch(), shop.model, ClipDataset.open([shop.data]))
     train(settings)
     assert need is not None and need.kept == len(list(settings.output.glob("checkpoint-*"))) == 2
     assert need.checkpoint == pytest.approx(size_of(settings.output / "checkpoint-2"), rel=0.01)
     assert need.final == pytest.approx(size_of(settings.output / "final"), rel=0.03)
+    if not settings.metric_for_best:
+        assert need.best == 0
+    else:  # and the adapter that it was, or its successor, beside it
+        kept = need.checkpoint / 3
+        assert need.best == pytest.approx(size_of(settings.output / "best") + kept, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,15 @@ def test_a_disk_without_room_is_refused(shop, tmp_path: Path, need):
     said = str(caught.value)
     assert f"--output {tmp_path / 'out'}: 4.0 MiB are free there" in said
     assert "a checkpoint of 2.0 MiB and final/ of 3.0 MiB" in said
+
+
+def test_what_best_needs_is_told_beside_the_rest(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(disk, "needed", lambda *_: Need(2 * MIB, 3 * MIB, 5, 4 * MIB))
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 8 * MIB)
+    with pytest.raises(
+        SettingsError, match=r"a checkpoint of 2.* and final/ of 3.* and best/ of 4.0 MiB are"
+    ):
+        make_ready(run_settings(shop.model, shop.data, tmp_path / "out"))
 
 
 def test_a_finished_run_needs_room_for_its_final_alone(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import fcntl
-import io
 import json
 import os
-import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +28,7 @@ from mdl_toolkit.training.checkpoints.state import FINAL, RunState, checkpoints
 from mdl_toolkit.training.checkpoints.storage import new_checkpoint, newest_complete, prune, why_incomplete
 from mdl_toolkit.training.run import train
 from mdl_toolkit.training.steps.progress import RunProgress
+from support.training.failing_writes import FailingWrites
 from support.training.runs import assert_same_bytes, run_settings
 
 OPTIONS: dict[str, Any] = {"lora_dropout": 0.2, "max_steps": 4, "save_steps": 2, "merge_lora": False}
@@ -150,93 +147,6 @@ def test_tensors_are_written_one_by_one_as_safetensors(tmp_path: Path):
     read = load_file(tmp_path / "t.safetensors")
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
-
-
-class FailingWrites:
-    """Lets the n-th operation that changes the disk fail as a full disk does; n = 0 counts them only."""
-
-    def __init__(self, number: int, folder: Path, short: bool = False) -> None:
-        self.number, self.folder, self.short, self.count = number, folder, short, 0
-        self.told: list[str] = []
-
-    def due(self, what: str, path: Any) -> bool:
-        if not str(path).startswith(str(self.folder)):
-            return False
-        self.count += 1
-        self.told.append(what)
-        return self.count == self.number
-
-    @contextmanager
-    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with monkeypatch.context() as patch:
-            for name in ("mkdir", "replace", "rename"):
-                patch.setattr(os, name, self._guarded(name, getattr(os, name)))
-            fsync = os.fsync
-            patch.setattr(
-                os, "fsync", lambda fd: self._fail("fsync", os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd)
-            )
-            patch.setattr(builtins, "open", self._open(builtins.open))
-            patch.setattr(io, "open", self._open(io.open))
-            accessor = getattr(
-                pathlib, "_NormalAccessor", None
-            )  # Python 3.10's paths hold on to the functions
-            for name in ("mkdir", "replace", "rename") if accessor else ():
-                patch.setattr(accessor, name, staticmethod(getattr(os, name)))
-            if accessor:
-                patch.setattr(accessor, "open", staticmethod(io.open))
-            yield
-
-    def _fail(self, what: str, path: Any) -> None:
-        if self.due(what, path):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(path: Any, *rest: Any, **more: Any) -> Any:
-            self._fail(name, path)
-            return function(path, *rest, **more)
-
-        return guarded
-
-    def _open(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-            stream = function(path, mode, *rest, **more)
-            if isinstance(path, int) or not set(mode) & set("wax+"):
-                return stream
-            write = stream.write
-
-            def guarded_write(data: Any) -> Any:
-                if self.due("write", path):
-                    if self.short:
-                        write(data[: len(data) // 2])
-                    raise OSError(errno.ENOSPC, "No space left on device", str(path))
-                return write(data)
-
-            return _Stream(stream, guarded_write)
-
-        return guarded
-
-
-class _Stream:
-    """A file whose ``write`` is another."""
-
-    def __init__(self, stream: Any, write: Callable[[Any], Any]) -> None:
-        self._stream, self.write = stream, write
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stream.close()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._stream)
 
 
 def test_every_write_of_a_run_fails_once_and_nothing_saved_is_lost(

@@ -84,6 +84,23 @@ class EvaluationOptions(Settings):
         resume="free",
         hosts="free",
     )
+    metric_for_best: str | None = option(
+        None,
+        "Keep the model of the best evaluation in best/: best by loss, wer, accuracy, … (wer/NAME of a set).",
+        group="evaluation",
+        metavar="NAME",
+        resume="free",
+        hosts="same",
+    )
+    early_stopping: int | None = option(
+        None,
+        "End training after N evaluations that were no better by --metric-for-best (loss if not given).",
+        group="evaluation",
+        metavar="N",
+        low=1,
+        resume="free",
+        hosts="same",
+    )
 
     def evaluation_problems(self) -> list[str]:
         """What is wrong with these options together: a line for each problem."""

@@ -77,7 +77,7 @@ class Checkpointer:
     ) -> None:
         self.settings, self.output, self.ranks = settings, settings.output, ranks
         self.wrapped, self.optimizer, self.rates, self.identity = wrapped, optimizer, rates, identity
-        self._base_folder, self._manifest, self._run = base_folder, manifest, run
+        self.base_folder, self.manifest, self._run = base_folder, manifest, run
         self.newest = newest
 
     def save(self, progress: RunProgress) -> str:
@@ -158,8 +158,8 @@ class Checkpointer:
         """Write a checkpoint, as the main process; where it was whole, it is the newest from then on."""
         with new_checkpoint(self.output, progress.step) as folder:
             trained = trained_weights(self.wrapped.model, self.settings)
-            manifest = self._manifest(trained.kind, progress)
-            write_trained(folder, self._base_folder, trained, manifest)
+            manifest = self.manifest(trained.kind, progress)
+            write_trained(folder, self.base_folder, trained, manifest)
             write_tensors(folder / OPTIMIZER, self.optimizer.layout(), self.optimizer.tensors())
             self._state(progress).write(folder)
         self.newest = self._path(progress)
@@ -181,6 +181,7 @@ class Checkpointer:
             options=dict(self.identity.options),
             versions=package_versions(),
             run=self._run,
+            standing=progress.standing,
         )
 
 

@@ -22,7 +22,9 @@ from mdl_toolkit.settings import TrainSettings
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.checkpoints.record import RunRecord
 from mdl_toolkit.training.checkpoints.resume import expected_start
+from mdl_toolkit.training.checkpoints.state import BEST, FINAL
 from mdl_toolkit.training.steps.schedule import interval
+from mdl_toolkit.training.steps.standing import chosen_metric
 
 logger = get_logger(__name__)
 
@@ -40,6 +42,8 @@ class Need:
     Attributes:
         checkpoint: The bytes of one checkpoint.
         final: The bytes of ``final/``.
+        best: The most bytes that ``best/`` takes: while a new one replaces it, and at the end of the run
+            when it takes the form of ``final/``; 0 where none is kept.
         kept: The number of new checkpoints that are on the disk at the same time; 0 where all steps are made
             and saved.
     """
@@ -47,11 +51,22 @@ class Need:
     checkpoint: int
     final: int
     kept: int
+    best: int = 0
 
     @property
     def total(self) -> int:
-        """The bytes of all checkpoints that are kept and of ``final/``."""
-        return self.kept * self.checkpoint + self.final
+        """The bytes of all checkpoints that are kept, of ``final/`` and of ``best/``."""
+        return self.kept * self.checkpoint + self.models
+
+    @property
+    def models(self) -> int:
+        """The bytes of ``final/`` and ``best/``."""
+        return self.final + self.best
+
+    def shown_models(self) -> str:
+        """``final/`` and ``best/`` with their sizes, for a message."""
+        final = f"final/ of {_size(self.final)}"
+        return f"{final} and best/ of {_size(self.best)}" if self.best else final
 
 
 def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data: ClipDataset) -> None:
@@ -66,9 +81,11 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
         return
     if settings.overwrite and _own(settings, launch) is None:
         free += _earlier(settings.output)
-    if free < min(need.kept, 1) * need.checkpoint + need.final:
-        final = f"final/ of {_size(need.final)}"
-        what = f"a checkpoint of {_size(need.checkpoint)} and {final} are" if need.kept else f"{final} is"
+    if free < min(need.kept, 1) * need.checkpoint + need.models:
+        models = need.shown_models()
+        what = f"a checkpoint of {_size(need.checkpoint)} and {models} are"
+        if not need.kept:
+            what = f"{models} {'are' if need.best else 'is'}"
         raise SettingsError(
             [
                 f"--output {settings.output}: {_size(free)} are free there, and {what} to be written: free "
@@ -77,8 +94,8 @@ def check_disk(settings: TrainSettings, launch: Launch, model_folder: Path, data
         )
     if free < need.total:
         logger.warning(
-            f"{settings.output}: {need.kept} checkpoints of {_size(need.checkpoint)} and final/ of "
-            f"{_size(need.final)} need {_size(need.total)}, and {_size(free)} are free; a smaller "
+            f"{settings.output}: {need.kept} checkpoints of {_size(need.checkpoint)} and "
+            f"{need.shown_models()} need {_size(need.total)}, and {_size(free)} are free; a smaller "
             "--save-total-limit keeps fewer checkpoints"
         )
 
@@ -91,9 +108,11 @@ def needed(settings: TrainSettings, launch: Launch, model_folder: Path, data: Cl
     trained = _trained(settings, tensors)
     saves = _saves(settings, launch, data)
     limit = settings.save_total_limit
+    final = _final(settings, tensors, trained)
     return Need(
         checkpoint=trained * _BYTES_IN_CHECKPOINT,
-        final=_final(settings, tensors, trained),
+        final=final,
+        best=_best(settings, trained, final, saves),
         # A new one is complete before the oldest goes.
         kept=saves if limit is None else min(saves, limit + 1),
     )
@@ -152,10 +171,19 @@ def _final(settings: TrainSettings, tensors: Mapping[str, Header], trained: int)
     )
 
 
+def _best(settings: TrainSettings, trained: int, final: int, saves: int) -> int:
+    """Bytes of ``best/`` at most. A run whose steps are all made has it, and may still have to merge it."""
+    if chosen_metric(settings) is None:
+        return 0
+    kept = trained * _BYTES_IN_ADAPTER
+    merged = 0 if settings.method == "lora" and not settings.merge_lora else final
+    return kept + max(kept, merged) if saves else merged
+
+
 def _earlier(output: Path) -> int:
     """Bytes of the earlier run that ``--overwrite`` removes."""
     total = 0
-    for part in (*output.glob("checkpoint-*"), output / "final"):
+    for part in (*output.glob("checkpoint-*"), output / FINAL, output / BEST):
         for path in part.rglob("*"):
             if path.is_file():
                 total += path.stat().st_size

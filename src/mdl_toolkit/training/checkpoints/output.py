@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdl_toolkit.errors import MdlError, UserError
-from mdl_toolkit.files import PARTIAL_PREFIX, foreign_files, lock_if_possible
+from mdl_toolkit.files import PARTIAL_PREFIX, finish_replacement, foreign_files, lock_if_possible
 from mdl_toolkit.model_folders.manifest import MANIFEST_NAME, listed_files
 from mdl_toolkit.scoring.files import ALIGNMENTS, ROWS, SCORES
 from mdl_toolkit.training.checkpoints.record import RUN_RECORD, is_record
-from mdl_toolkit.training.checkpoints.state import COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
+from mdl_toolkit.training.checkpoints.state import BEST, COMPLETE, FINAL, OPTIMIZER, RUN_STATE, checkpoints
 from mdl_toolkit.training.metrics.file import METRICS_FILE
 
 #: The folder of a run with the files of its evaluations, each in a folder named like the set.
@@ -24,7 +24,7 @@ EVALUATION_FILES = (SCORES, ROWS, ALIGNMENTS)
 _PARTIAL_ROWS = re.compile(rf"{re.escape(PARTIAL_PREFIX)}({'|'.join(map(re.escape, EVALUATION_FILES))})-\d+")
 _LOCK = ".lock"
 _PARTIAL = re.compile(
-    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{re.escape(METRICS_FILE)}|{re.escape(RUN_RECORD)})"
+    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{BEST}|{re.escape(METRICS_FILE)}|{re.escape(RUN_RECORD)})"
     r"(-\d+)?"
 )
 #: The beginning of each line of a run's metrics.
@@ -61,11 +61,11 @@ def output_lock(output: Path) -> Iterator[None]:
 
 
 def run_files(output: Path) -> list[Path]:
-    """Checkpoints, ``final/``, metrics and evaluations of a folder, or whatever has their names.
+    """Checkpoints, ``final/``, ``best/``, metrics and evaluations of a folder, or whatever has their names.
 
     Of evaluations only those that a run has written: ``mdl-toolkit evaluate`` may have put others there.
     """
-    places = [*checkpoints(output), output / FINAL, output / METRICS_FILE]
+    places = [*checkpoints(output), output / FINAL, output / BEST, output / METRICS_FILE]
     with contextlib.suppress(OSError):
         places += [path for path in sorted((output / EVALUATION).iterdir()) if _is_evaluation_of_run(path)]
     return [path for path in places if path.exists() or path.is_symlink()]
@@ -87,7 +87,7 @@ def refuse_foreign_files(paths: Iterable[Path]) -> None:
 
 
 def foreign_file_in(path: Path) -> Path | None:
-    """Find what no run has written in a checkpoint, in ``final/``, or in place of a run's other files.
+    """Find what no run has written in a run's folder (``checkpoint-N``, ``final/``, ``best/``) or file.
 
     Args:
         path: Something that has the name of one of them, or nothing.
@@ -179,9 +179,12 @@ def _clear_trackers(folder: Path) -> None:
 
 
 def remove_unfinished(output: Path) -> None:
-    """Remove what a killed run left half-written, or half removed."""
+    """Remove what a killed run left half-written or half removed, and rename what it was about to."""
     if not output.is_dir():
         return
+    for path in list(output.iterdir()):
+        if (match := _PARTIAL.fullmatch(path.name)) and match[1]:
+            finish_replacement(output / match[2])
     for path in [*output.iterdir(), *(output / EVALUATION).glob("*/*")]:
         names = _PARTIAL if path.parent == output else _PARTIAL_ROWS
         if names.fullmatch(path.name):

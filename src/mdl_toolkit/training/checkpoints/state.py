@@ -14,11 +14,12 @@ from typing import Any
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.files import write_json
+from mdl_toolkit.training.steps.standing import Standing
 
 #: Files of a checkpoint, besides the trained tensors and what describes their base.
 OPTIMIZER, RUN_STATE, COMPLETE = "optimizer.safetensors", "run_state.json", "complete.json"
-#: The folder of the tuned model.
-FINAL = "final"
+#: The folder of the tuned model, and that of the model of the best evaluation.
+FINAL, BEST = "final", "best"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
 
@@ -43,6 +44,7 @@ class RunState:
         versions: The versions of the packages that made it.
         run: The id of the run that saved it (``record.py``); ``None`` in checkpoints from before there was
             one.
+        standing: How the evaluations stand; empty in checkpoints from before there was one.
     """
 
     step: int
@@ -59,6 +61,7 @@ class RunState:
     options: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     run: str | None = None
+    standing: Standing = field(default_factory=Standing)
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
@@ -70,8 +73,8 @@ class RunState:
         path = folder / RUN_STATE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            known = {f.name: values[f.name] for f in fields(cls) if f.name != "run"}
-            return cls(**known, run=values.get("run"))
+            known = {f.name: values[f.name] for f in fields(cls) if f.name not in ("run", "standing")}
+            return cls(**known, run=values.get("run"), standing=Standing.of(values.get("standing")))
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror}; is {folder} a checkpoint?") from None
         except (ValueError, KeyError, TypeError) as error:

@@ -16,7 +16,7 @@ from mdl_toolkit.training.metrics.file import MetricsLog
 from mdl_toolkit.training.metrics.trackers import Trackers
 
 if TYPE_CHECKING:
-    from mdl_toolkit.distributed.group import Ranks
+    pass
 
 logger = get_logger(__name__)
 
@@ -47,10 +47,13 @@ class Reporter:
             (line["eval_loss"] for line in reversed(kept) if "eval_loss" in line), None
         )
 
-    def evaluated(self, ranks: Ranks) -> bool:
-        """Whether the resumed run was evaluated after its last step already; every process has to call it."""
+    def evaluation_at(self, step: int) -> Mapping[str, Any] | None:
+        """The evaluation that was made after a step before the run was resumed; ``None`` where there is none.
+
+        Also ``None`` on processes that write nothing.
+        """
         lines = self._log.kept if self._log is not None else []
-        return ranks.any(any("eval_loss" in line and line["step"] == self._done for line in lines))
+        return next((line for line in lines if "eval_loss" in line and line["step"] == step), None)
 
     @property
     def validated(self) -> float | None:

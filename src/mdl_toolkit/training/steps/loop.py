@@ -39,6 +39,7 @@ from mdl_toolkit.training.evaluation.together import EvaluationDropped
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.signals import UNSAVED_AT_FIRST, StopSignals, agreed_signal
+from mdl_toolkit.training.steps.judge import Judge, NoJudge
 from mdl_toolkit.training.steps.optimizer import Optimizer
 from mdl_toolkit.training.steps.pending import PendingStep, Readback, seed_dropout
 from mdl_toolkit.training.steps.progress import RunProgress
@@ -73,6 +74,7 @@ class Loop:
         evaluation: The evaluation, if there is evaluation data.
         flops: Counts the operations of a step.
         progress: Where the run stands; the loop keeps it up to date.
+        judge: Judges the evaluations, and may end the run before its last step.
     """
 
     def __init__(  # noqa: PLR0913 -- the parts of a run, by name
@@ -92,11 +94,13 @@ class Loop:
         flops: FlopCounter,
         progress: RunProgress,
         save_alone: Callable[[RunProgress], str] = lambda _: "",
+        judge: Judge | None = None,
     ) -> None:
         self.settings, self.ranks, self.wrapped, self.optimizer = settings, ranks, wrapped, optimizer
         self.dataset, self.order, self.rates = dataset, order, rates
         self.reporter, self.evaluation, self.progress = reporter, evaluation, progress
         self._load, self._save, self._save_alone, self._flops = load, save, save_alone, flops
+        self._judge = judge or NoJudge()
         self._accumulation = settings.gradient_accumulation_steps
         self._save_every = interval(settings.save_steps, order.total_steps)
         self._eval_every = interval(settings.eval_steps, order.total_steps)
@@ -134,6 +138,9 @@ class Loop:
         try:
             self._evaluate_base(signals)
             self._make_up_evaluation(signals)
+            if (over := self._judge.why_over(self.progress)) and len(self.order):
+                logger.info(f"{over}; a larger one, or none, goes on")
+                return
             with closing(self._load(self._tasks(), lambda: self._is_interrupted(signals))) as loading:
                 if len(self.order):
                     self._make_steps(SynchronizedBatches(loading, self.ranks), signals)
@@ -155,9 +162,11 @@ class Loop:
                 stop = self._read_results(signals, 0) or stop
             if stop is not None:
                 self._stop(stop, signals)
+            over = None
             if evaluates:
                 stop = self._evaluate(number, scheduled.epoch, signals)
-            if saves and stop is None:
+                over = self._judge.why_over(self.progress) if stop is None else None
+            if (saves or over) and stop is None:
                 logger.info(self._save_steps(signals))
             if evaluates or saves:
                 # They take long, so a signal may have come: then there is no further step to wait for.
@@ -165,6 +174,9 @@ class Loop:
                 if stop is not None:
                     self._stop(stop, signals)
                 self._clock = time.perf_counter()  # no part of a step
+            if over and number < self.order.total_steps:
+                logger.info(over)
+                return
 
     def _evaluates_after(self, step: int) -> bool:
         due = step == self.order.total_steps or step % self._eval_every == 0
@@ -180,11 +192,17 @@ class Loop:
     def _make_up_evaluation(self, signals: StopSignals) -> None:
         """Evaluate after the step at which the run was resumed, if that was due and a signal prevented it."""
         step, position = self.progress.step, self.progress.position
-        if step and self._evaluates_after(step) and not self.reporter.evaluated(self.ranks):
-            epoch = position.epoch + position.first_sample / len(self.dataset.tokens)
-            stop = self._evaluate(step, epoch, signals)
-            if stop is not None:
-                self._stop(stop, signals)
+        if not step or not self._evaluates_after(step):
+            return
+        known = self.reporter.evaluation_at(step)
+        if self.ranks.any(known is not None):
+            # It may have been made after the checkpoint was saved, which doesn't know of it then.
+            self._judge.judge(self.progress, known or {})
+            return
+        epoch = position.epoch + position.first_sample / len(self.dataset.tokens)
+        stop = self._evaluate(step, epoch, signals)
+        if stop is not None:
+            self._stop(stop, signals)
 
     def _tasks(self) -> Iterator[tuple[int, ...]]:
         """The rows of this process's micro-batches, in the order of the run."""
@@ -420,13 +438,8 @@ class Loop:
             found = self.evaluation(self.wrapped, signals, where)
         except EvaluationDropped as dropped:
             return dropped.number
+        values = {**where, **found, "eval_seconds": round(time.perf_counter() - started, 6)}
         if self.ranks.is_main:
-            self.reporter.evaluation(
-                {
-                    **where,
-                    **found,
-                    "eval_seconds": round(time.perf_counter() - started, 6),
-                },
-                self.evaluation.describe(found),
-            )
+            self.reporter.evaluation(values, self.evaluation.describe(found))
+        self._judge.judge(self.progress, values)
         return None
