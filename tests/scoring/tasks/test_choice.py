@@ -6,6 +6,7 @@ import pytest
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring.api import score
+from mdl_toolkit.scoring.reading.lists import choices_of
 from mdl_toolkit.scoring.reading.options import options_of_rows
 
 ANIMALS = ["cat", "dog", "bird"]
@@ -24,6 +25,12 @@ def test_every_row_has_choices_of_its_own():
     choices = [["cat", "dog"], ["dog", "cat"], ["A. dog", "B. cat"]]
     scored = score("choice", ["dog", "dog", "dog"], ["B", "B", "A"], choices=choices)
     assert [row["correct"] for row in scored.rows] == [True, False, True]
+
+
+def test_a_cell_of_choices_is_a_list_as_json_or_python_write_it():
+    for cell in ('["a, b", "c"]', "['a, b', 'c']", "a, b; c", "a, b\nc"):
+        assert choices_of(cell) == ["a, b", "c"], cell
+    assert choices_of("[the dog, a cat]") == ["[the dog, a cat]"]
 
 
 def test_without_choices_letters_alone_count():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 _SEPARATORS = re.compile("[;；\n]")
 
@@ -38,10 +40,17 @@ def choices_of(cell: str | Sequence[str]) -> list[str]:
 
 
 def _json_list(text: str) -> list[str] | None:
+    """The items of a list as JSON writes it, or as Python does: pandas writes a cell's list so."""
     if not text.lstrip().startswith("["):
         return None
+    found: Any
     try:
         found = json.loads(text)
-    except ValueError:
-        return None
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            return None
     return [item if isinstance(item, str) else json.dumps(item) for item in found]
