@@ -111,6 +111,7 @@ def test_a_result_that_can_t_be_written_is_an_error_but_a_reader_that_left_is_no
             if kind == "full disk":
                 with pytest.raises(MdlError, match="standard output can't be written: No space left"):
                     console.print_result("42")
+                console.print_result("42", in_file=True)
             else:
                 console.print_result("42")
 

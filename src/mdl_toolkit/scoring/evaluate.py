@@ -65,12 +65,13 @@ def evaluate(settings: EvaluateSettings) -> None:
     for remark in scored.judged.remarks:
         logger.info(remark)
     _warn_of_small_slices(summary)
-    print_result(printed.scores(summary, settings.resamples))
+    print_result(printed.scores(summary, settings.resamples), in_file=True)
     if details := printed_details.tables(summary):
-        print_result(details)
+        print_result(details, in_file=True)
     if worst := printed.worst(scored, answered.table):
-        print_result(worst)
-    print_result(f"\nwritten to {settings.output}: {', '.join(printed.written(scored))}")
+        print_result(worst, in_file=True)
+    files = ", ".join(printed.written(scored))
+    print_result(f"\nwritten to {settings.output}: {files}", in_file=True)
 
 
 def _judged(settings: EvaluateSettings, answered: AnsweredRows) -> Scored:

@@ -71,10 +71,14 @@ def print_line(text: str) -> None:
     streams.write_error(f"{text}\n")
 
 
-def print_result(text: str) -> None:
+def print_result(text: str, *, in_file: bool = False) -> None:
     """Print what a command was asked for, on standard output.
 
     A reader that has gone (``| head``) has what it wanted.
+
+    Args:
+        text: The result.
+        in_file: Whether it was written to a file as well: then nothing is lost where it can't be printed.
 
     Raises:
         MdlError: It can't be written.
@@ -90,7 +94,7 @@ def print_result(text: str) -> None:
     raw = getattr(sys.stdout, "buffer", None)
     if isinstance(raw, streams.Descriptor):
         problem, raw.problem = raw.problem, None
-    if problem is not None and not isinstance(problem, BrokenPipeError):
+    if problem is not None and not in_file and not isinstance(problem, BrokenPipeError):
         raise MdlError(f"standard output can't be written: {problem.strerror or problem}")
 
 
