@@ -26,12 +26,12 @@ from mdl_toolkit.training.evaluation.passes import CalledOff, FreePasses, Lockst
 from mdl_toolkit.training.evaluation.sets import Load
 from mdl_toolkit.training.evaluation.together import agree, is_interrupted
 from mdl_toolkit.training.signals import StopSignals
+from mdl_toolkit.training.trainable.wrap import Sharded, Wrapped
 
 if TYPE_CHECKING:
     from mdl_toolkit.data.dataset.dataset import ClipDataset
     from mdl_toolkit.distributed.group import Ranks
     from mdl_toolkit.errors import MdlError
-    from mdl_toolkit.training.trainable.wrap import Wrapped
 
 logger = get_logger(__name__)
 
@@ -116,13 +116,13 @@ class AnswersOfSet:
             NoBatch: A process has no further batch.
         """
         passes = (
-            LockstepPasses(self._ranks, signals, wrapped.model)
-            if wrapped.lockstep
+            LockstepPasses(self._ranks, signals, wrapped)
+            if isinstance(wrapped, Sharded)
             else FreePasses(self._ranks, signals)
         )
         generator = Generator(wrapped.model, self._how.ends, self._how.decoding, passes=passes)
         stance: Any = torch.compiler.set_stance("force_eager") if self._how.compiled else nullcontext()
-        with torch.no_grad(), wrapped.autocast(), stance:
+        with closing(passes), torch.no_grad(), wrapped.autocast(), stance:
             found, cause = self._answers(generator, passes, signals)
         agree(self._ranks, signals, cause, 0.0, done=True)
         everyones: list[list[AnsweredRow]] = self._ranks.gather_objects(found)
@@ -192,10 +192,8 @@ class AnswersOfSet:
                     note(places[0], None, f"not enough memory for its {tokens} tokens alone")
                 else:
                     self._slots //= 2
-                    logger.info(
-                        f"{self._ranks.prefix}memory ran out while answers were made: from now on "
-                        f"{self._slots} rows at a time",
-                        extra=EVERYWHERE,
-                    )
+                    rows = f"{self._slots} rows at a time" if self._slots > 1 else "one row at a time"
+                    said = f"{self._ranks.prefix}memory ran out while answers were made; from now on {rows}"
+                    logger.info(said, extra=EVERYWHERE)
         passes.finish()
         return found

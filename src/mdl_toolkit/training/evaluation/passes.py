@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdl_toolkit.generation.answer import Prompt
 from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.reading import PassKind, PromptReader
+from mdl_toolkit.memory import free_memory, is_out_of_memory
 from mdl_toolkit.training.evaluation.together import EvaluationDropped, is_interrupted
 from mdl_toolkit.training.signals import StopSignals, agreed_signal
 
 if TYPE_CHECKING:
     from mdl_toolkit.distributed.group import Ranks
-    from mdl_toolkit.model.midashenglm import MiDashengLMModel
+    from mdl_toolkit.training.trainable.wrap import Sharded
 
 #: What a process wants to do next; where processes differ, the highest is done by all.
 _NOTHING, _TOKENS, _PROMPTS = 0.0, 1.0, 2.0
@@ -56,7 +57,10 @@ class FreePasses:
         return work()
 
     def finish(self) -> None:
-        """Say that this process needs no further pass."""
+        """Say that this process needs no further pass for what it was asked."""
+
+    def close(self) -> None:
+        """Say that there will be no further pass."""
 
 
 class LockstepPasses(FreePasses):
@@ -65,12 +69,15 @@ class LockstepPasses(FreePasses):
     Args:
         ranks: The processes of the run.
         signals: The signals that ask the run to stop.
-        model: The model.
+        sharded: The model.
     """
 
-    def __init__(self, ranks: Ranks, signals: StopSignals | None, model: MiDashengLMModel) -> None:
+    def __init__(self, ranks: Ranks, signals: StopSignals | None, sharded: Sharded) -> None:
         super().__init__(ranks, signals)
-        self._model, self._reader = model, PromptReader(model)
+        model = sharded.model
+        self._sharded, self._model, self._reader = sharded, model, PromptReader(model)
+        self._gathered: set[nn.Module] = set()
+        self._hooks = [part.register_forward_pre_hook(self._note) for part in sharded.parts]
         config = model.config
         samples = model.geometry.min_samples
         ids = np.full(model.geometry.audio_tokens(samples) + 1, config.audio_token_id)
@@ -82,9 +89,31 @@ class LockstepPasses(FreePasses):
 
         Raises:
             EvaluationDropped: A process was asked to stop; all processes raise this before the same pass.
+            torch.OutOfMemoryError: Memory ran out in the pass. The others have made it, and the next one can
+                be made.
         """
         self._until(_WANTS[kind])
-        return self._model.within_pass(work)
+        self._gathered.clear()
+        try:
+            return self._model.within_pass(work)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+        free_memory()  # out of the handler, in which what the pass had made would be kept
+        parts = self._sharded.parts
+        read = parts if kind == "prompts" else parts[-len(self._model.decoder.model.layers) :]
+        self._sharded.end_failed_pass([part for part in read if part not in self._gathered])
+        raise torch.OutOfMemoryError(cause)
+
+    def _note(self, part: nn.Module, _arguments: object) -> None:
+        """Note that a part of the model has been gathered; called when it begins to compute."""
+        self._gathered.add(part)
+
+    def close(self) -> None:
+        """Say that there will be no further pass."""
+        for hook in self._hooks:
+            hook.remove()
 
     def finish(self) -> None:
         """Say that this process needs no further pass, and make those that the others still need.

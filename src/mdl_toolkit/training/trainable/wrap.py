@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 
 from mdl_toolkit.distributed.gradients import GradientReducer, as_on_rank_0
@@ -188,6 +189,34 @@ class Sharded(Wrapped):
         """The loss summed over supervised tokens, without gradients: a float32 scalar on the device."""
         with torch.no_grad():
             return self._or_end(self._forward, batch)
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """What is gathered on its own in a pass, in the order in which it is: all but the root."""
+        model = self.model
+        return [*model.audio_encoder.blocks, model.audio_projector, *model.decoder.model.layers]
+
+    @torch.no_grad()
+    def end_failed_pass(self, missing: Sequence[nn.Module]) -> None:
+        """Gather what a pass that failed here has not gathered any more: the others do, and wait for it.
+
+        Afterwards all processes hold of the model what they hold after any pass.
+
+        Args:
+            missing: Those of :attr:`parts` that the pass was still to gather, in their order.
+        """
+        root: Any = self.model
+        root.unshard()
+        for part in missing:
+            gathered: Any = part
+            gathered.unshard()
+            if not self._keep_gathered:
+                gathered.reshard()
+        if not self._keep_gathered:
+            for part in self.parts:
+                gathered = part
+                gathered.reshard()
+        self.model.within_pass(lambda: torch.zeros(()))  # a whole pass, so that the root has ended one
 
     def clip_grad_norm(self, max_norm: float) -> Tensor:
         """Scale the gradients down to a norm; see :meth:`Wrapped.clip_grad_norm`."""
