@@ -10,7 +10,7 @@ import pytest
 from mdl_toolkit.data.conversion.command import convert_dataset
 from mdl_toolkit.data.input.records import read_layout, read_records
 from support.data.clips import convert_settings, tone, write_wav
-from support.report.chromium import changed_set, until
+from support.report.chromium import changed_set, until, with_long_clips
 from support.report.sample import LABELS, ODD_TEXTS, sample_page
 
 FIELD = "#answer-field"
@@ -184,7 +184,7 @@ def test_labels_have_keys_of_their_own(pages):
 
 def test_the_clip_is_heard_and_stopped_by_keys(pages):
     report = changed_set(sample_page(rows=12, runs=1), "main", lambda given: {"audio": [3] * 12})
-    page = pages.open(report)
+    page = pages.open(with_long_clips(report))
     start(page)
     playing = "!document.getElementById('player').paused"
     until(page, f"{playing} && document.getElementById('player').currentTime > 0.05")

@@ -165,13 +165,14 @@ def test_the_keyboard_goes_everywhere_and_is_seen(pages):
 
 
 def test_on_paper_the_first_rows_are_a_table(pages):
-    page = pages.open(sample_page(rows=130, runs=1))
+    page = pages.open(sample_page(rows=130, runs=1), color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     printed = page.locator("#printed-rows")
     assert "The first 100 rows of 130." in printed.inner_text()
     assert printed.locator("tbody tr").count() == 100
     assert not page.get_by_role("grid").is_visible() and not page.locator(".bar").is_visible()
+    assert colour(page, "paper") == (255, 255, 255) and colour(page, "ink") == (0, 0, 0)
 
 
 def test_the_page_may_ask_nobody_for_anything(pages):

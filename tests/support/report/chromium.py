@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from mdl_toolkit.report.assemble import assemble
 from mdl_toolkit.report.data import ReportPage, ReportSet
+from support.data.clips import tone, wav_bytes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
@@ -134,3 +136,14 @@ def changed_set(
     sets = [dataclasses.replace(one, **change(one)) if one.name == name else one for one in runs[run].sets]
     runs[run] = dataclasses.replace(runs[run], sets=sets)
     return dataclasses.replace(report, runs=runs)
+
+
+def with_long_clips(report: ReportPage) -> ReportPage:
+    """A report whose clips play for 20 seconds: long enough to be caught playing on a busy machine."""
+    samples = tone(20.0, rate=4000, hertz=300.0)
+    address = f"data:audio/wav;base64,{base64.b64encode(wav_bytes(samples, rate=4000)).decode('ascii')}"
+    clips = [
+        dataclasses.replace(clip, src=f"{address}#{number}", seconds=20.0) if clip.src else clip
+        for number, clip in enumerate(report.audio)
+    ]
+    return dataclasses.replace(report, audio=clips)

@@ -8,7 +8,7 @@
  * @param {Object} given - Its attributes. `class`, `style` (an object; custom properties too), `on` (an object of
  *   listeners) and `key` (data-key) are special; `true` is an attribute without a value; `false`, `null` and
  *   `undefined` leave one out.
- * @param {...(Node|string|number|null|Array)} children - Texts and nodes; lists are flattened, `null` is passed over.
+ * @param {...(Node|string|number|null|Array)} children - Texts and nodes; lists are flattened, `null` and `false` are passed over.
  */
 function el(tag, given = {}, ...children) {
   return filled(document.createElement(tag), given, children);
@@ -30,7 +30,7 @@ function filled(node, given, children) {
       node.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined).map(asNode));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
   return node;
 }
 

@@ -47,6 +47,16 @@ class RowSet {
     return place === undefined ? null : (this.cells[row][place] ?? null);
   }
 
+  /** Whether a column holds nothing but numbers and empty cells. */
+  isNumeric(column) {
+    this.numeric ??= new Map();
+    if (!this.numeric.has(column)) {
+      const fits = (row) => this.value(row, column) === null || this.number(row, column) !== null;
+      this.numeric.set(column, this.length > 0 && this.all().every(fits));
+    }
+    return this.numeric.get(column);
+  }
+
   text(row, column) {
     const value = this.value(row, column);
     return typeof value === "number" ? String(value) : cellText(value);

@@ -4,6 +4,8 @@
 const CHART_HEIGHT = 232;
 const CHART_EDGE = { left: 58, right: 14, top: 12, bottom: 30 };
 const LEAST_DRAG = 6;
+/* Beyond the ends of the axes, so that the dots there are whole. */
+const DOT_ROOM = 5;
 
 /** The part of the steps that is looked at, for all charts together. */
 class StepRange {
@@ -103,7 +105,7 @@ class LineChart {
     const curves = drawn.flatMap((line) => this.curve(line, width));
     refill(
       this.drawing,
-      svg("clipPath", { id: clip }, svg("rect", { x: left, y: 0, width: width - left - right, height: CHART_HEIGHT - bottom + 1 })),
+      svg("clipPath", { id: clip }, svg("rect", { x: left - DOT_ROOM, y: 0, width: width - left - right + 2 * DOT_ROOM, height: CHART_HEIGHT - bottom + DOT_ROOM })),
       this.frame(width),
       svg("g", { "clip-path": `url(#${clip})` }, curves),
       (this.marks = svg("g", {})),

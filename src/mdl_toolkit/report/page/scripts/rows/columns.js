@@ -30,10 +30,8 @@ function rowColumns(view, player, lenient) {
   ].filter(Boolean);
   const taken = new Set(["row", set.reference, set.prediction, "score", "correct", "audio", set.sureColumn]);
   const slices = new Set(Object.keys(set.slices ?? {}));
-  const rest = set.columns.filter((name) => !taken.has(name)).map((name) => {
-    const numbers = set.cells.length > 0 && set.cells.every((_, row) => set.value(row, name) === null || set.number(row, name) !== null);
-    return numbers ? numberColumn(set, name, slices.has(name)) : plainColumn(set, name, slices.has(name));
-  });
+  const rest = set.columns.filter((name) => !taken.has(name))
+    .map((name) => (set.isNumeric(name) ? numberColumn : plainColumn)(set, name, slices.has(name)));
   const path = set.has("audio") ? [{ ...plainColumn(set, "audio", false), title: "Path" }] : [];
   const length = set.clips.length
     ? [{ id: "seconds", title: "Length", width: "84px", kind: "number", shown: !HIDDEN_AT_FIRST.has("seconds"), render: (row) => seconds(set.clip(row)?.seconds), sort: (row) => set.clip(row)?.seconds ?? null }]

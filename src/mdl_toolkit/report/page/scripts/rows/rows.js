@@ -197,8 +197,8 @@ class RowsTable {
     refill(
       byId("printed-rows"),
       el("p", {}, `The first ${counted(rows.length, "row")} of ${number(this.order.length)}.`),
-      el("table", {}, el("thead", {}, el("tr", {}, columns.map(({ title }) => el("th", {}, title)))),
-        el("tbody", {}, rows.map((row) => el("tr", {}, columns.map((column) => el("td", {}, column.render(row))))))),
+      el("table", {}, el("thead", {}, el("tr", {}, columns.map(({ title, kind }) => el("th", { class: kind }, title)))),
+        el("tbody", {}, rows.map((row) => el("tr", {}, columns.map((column) => el("td", { class: column.kind }, column.render(row))))))),
     );
   }
 }

@@ -4,6 +4,8 @@
 /* What the column of answers that are no label is called; such an answer's row has nothing in its column `given`. */
 const NO_LABEL = "(no label)";
 const MOST_LABELS = 24;
+/* Of more labels than this a matrix is of no use to anybody, and slow. */
+const MOST_SHOWN = 120;
 const MOST_PAIRS = 8;
 
 /** Fill the part on confusions; it is hidden where there are none. */
@@ -32,8 +34,9 @@ class Confusion {
   }
 
   draw() {
-    const more = this.rowLabels.length > MOST_LABELS
-      ? tickBox(`All ${this.rowLabels.length} labels`, this.all, (ticked) => {
+    const count = this.rowLabels.length;
+    const more = count > MOST_LABELS && count <= MOST_SHOWN
+      ? tickBox(`All ${count} labels`, this.all, (ticked) => {
         this.all = ticked;
         this.draw();
       })
@@ -41,6 +44,7 @@ class Confusion {
     refill(
       this.element,
       more && el("div", { class: "tools" }, more),
+      !this.all && el("p", { class: "note few-labels" }, `The ${MOST_LABELS} labels with the most mistakes, of ${count}.`),
       el("div", { class: "beside" }, el("div", { class: "scroll matrix-holder" }, this.table()), this.pairs()),
     );
   }

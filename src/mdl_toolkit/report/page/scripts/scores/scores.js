@@ -91,7 +91,7 @@ function showComparisons(report, setName) {
       "tr",
       {},
       el("th", { scope: "row" }, scoreName(one.score)),
-      el("td", {}, named(one.run), " against ", named(one.other)),
+      el("td", { class: "pair" }, named(one.run), " against ", named(one.other)),
       el("td", { class: "number" }, scoreValue(one.score, one.value), el("small", {}, `against ${scoreValue(one.score, one.other_value)}`)),
       el("td", { class: "number" }, el("b", {}, scoreDifference(one.score, one.difference)), el("small", {}, interval(one.score, one.low, one.high, scoreDifference))),
       el("td", { class: "number" }, pValue(one.p)),

@@ -20,7 +20,7 @@ function showSlices(view) {
   fillSlices();
 
   function fillSlices() {
-    const name = set.main_score;
+    const name = mainScore(set);
     const values = [...new Set(runs.flatMap((run) => Object.keys(run.sets.get(setName).slices?.[sliceColumn] ?? {})))];
     const found = values.map((value) => ({
       value,
@@ -44,8 +44,8 @@ function showSlices(view) {
   function sliceRow({ value, each }, bounds) {
     const slice = each.find((one) => one.slice)?.slice ?? {};
     const show = () => view.rowsTable.showOnly({ slice: { column: sliceColumn, value } });
-    const cells = each.map(({ value: score, low, high }) => el("td", { class: "number" }, el("b", {}, scoreValue(set.main_score, score)),
-      el("small", {}, interval(set.main_score, low, high))));
+    const cells = each.map(({ value: score, low, high }) => el("td", { class: "number" }, el("b", {}, scoreValue(mainScore(set), score)),
+      el("small", {}, interval(mainScore(set), low, high))));
     return el(
       "tr",
       { class: slice.small ? "small" : null },
@@ -53,7 +53,12 @@ function showSlices(view) {
         slice.small ? el("small", { class: "few" }, FEW_ROWS) : null),
       el("td", { class: "number" }, number(slice.rows)),
       cells,
-      el("td", { class: "plot-column" }, intervalPlot(set.main_score, each, bounds)),
+      el("td", { class: "plot-column" }, intervalPlot(mainScore(set), each, bounds)),
     );
   }
+}
+
+/** The score by which slices are compared: the set's main one, or the first that there is. */
+function mainScore(set) {
+  return set.main_score ?? Object.keys(set.scores ?? {})[0] ?? "score";
 }
