@@ -78,6 +78,24 @@ def test_a_row_that_failed_counts_as_wrong(evaluate: Evaluate):
     assert "line 3 (the first error: a.wav: no such file)" in done.err
 
 
+def test_a_column_of_errors_that_are_numbers_says_nothing_of_failures(evaluate: Evaluate):
+    done = evaluate({"p.csv": "reference,prediction,error\na,a,0.12\nb,b,0\n"}, "p.csv", "--task", "exact")
+    assert done.scores["scores"]["accuracy"]["value"] == 1 and done.scores["no_answer"]["rows"] == 0
+
+
+def test_an_empty_answer_is_none_in_every_kind_of_file(evaluate: Evaluate):
+    rows = [{"label": "a", "prediction": value} for value in ("", " ", None, "a")]
+    done = evaluate({"p.jsonl": lines(*rows)}, "p.jsonl", "--task", "exact")
+    assert done.scores["no_answer"] == {"rows": 3, "line": [1, 2, 3]}
+
+
+def test_a_training_table_with_answers_beside(evaluate: Evaluate):
+    table = "audio,prediction,model_output\n1.wav,a,a\n2.wav,b,c\n"
+    done = evaluate({"p.csv": table}, "p.csv", "--task", "exact", "--prediction", "model_output")
+    assert done.scores["columns"] == {"reference": "prediction", "prediction": "model_output"}
+    assert done.scores["scores"]["accuracy"]["value"] == 0.5
+
+
 def test_a_row_without_a_right_answer_is_left_out(evaluate: Evaluate):
     table = "reference,prediction,room\nyes,yes,a\n,yes,a\nnull,no,b\nno,yes,b\n"
     done = evaluate({"p.csv": table}, "p.csv", "--task", "exact", "--slice-by", "room")

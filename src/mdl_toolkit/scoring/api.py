@@ -12,10 +12,10 @@ import numpy as np
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring import files
-from mdl_toolkit.scoring.input.table import plain_text
 from mdl_toolkit.scoring.intervals import point_scores
 from mdl_toolkit.scoring.known import judge_known
 from mdl_toolkit.scoring.registry import find_task, require_libraries
+from mdl_toolkit.scoring.slices import slice_names
 from mdl_toolkit.scoring.summary import RESAMPLES, summarize
 from mdl_toolkit.scoring.task import Answer, Judged, Texts
 
@@ -117,8 +117,9 @@ def write_evaluation(  # noqa: PLR0913 -- what an evaluation's files say, by nam
 
     Raises:
         StorageError: They can't be written.
+        UserError: A column has too many values for slices.
     """
-    slices = {name: [plain_text(value) for value in columns[name]] for name in slice_by}
+    slices = {name: slice_names(name, columns[name]) for name in slice_by}
     summary = {
         **summarize(scored.task, scored.judged, slices, resamples, seed),
         **(more or {}),

@@ -81,6 +81,7 @@ def _counts(summary: Mapping[str, Any]) -> str:
     left = sum(summary.get("left_out", {}).values())
     said = [f"{failed} without an answer"] if failed else []
     said += [f"{left} left out"] if left else []
+    said += [f"{len(summary[name])} {name}" for name in ("missing", "extra") if summary.get(name)]
     if summary.get("normalizer"):
         said.append(f"normalizer {summary['normalizer']}")
     return "".join(f", {text}" for text in said)

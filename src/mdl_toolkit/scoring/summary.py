@@ -58,7 +58,11 @@ def against(
     if judged.statistics.rows != other.statistics.rows:
         raise UserError(f"{file}: {other.statistics.rows} rows to compare with {judged.statistics.rows}")
     found = compare(judged.statistics, other.statistics, resamples, seed)
-    return {"file": file, **{name: asdict(comparison) for name, comparison in found.items()}}
+    return {
+        "file": file,
+        "rows": judged.statistics.rows,
+        **{name: asdict(comparison) for name, comparison in found.items()},
+    }
 
 
 def _sliced(statistics: Statistics, values: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:

@@ -92,10 +92,20 @@ def _answers(table: AnswerTable, column: str) -> tuple[list[Answer | None], list
     """The answers given, and the places of the rows that have none: they failed, or the answer is empty."""
     answers = table.answers(column)
     if _ERROR in table.columns:
-        for place, problem in enumerate(table.texts(_ERROR)):
-            if problem.strip():
+        for place, text in enumerate(table.texts(_ERROR)):
+            if _is_problem(text):
                 answers[place] = None
     return answers, [place for place, answer in enumerate(answers) if answer is None]
+
+
+def _is_problem(text: str) -> bool:
+    """Whether a cell of a column ``error`` says why a row failed; tables of others have numbers there."""
+    plain = text.strip().lower()
+    try:
+        float(plain)
+    except ValueError:
+        return plain not in ("", "false", "none", "no")
+    return False
 
 
 def tell_failed(answered: AnsweredRows) -> None:
@@ -112,7 +122,9 @@ def _first_error(answered: AnsweredRows) -> str:
     if _ERROR not in answered.table.columns:
         return ""
     texts = answered.table.texts(_ERROR)
-    return next((f" (the first error: {texts[p][:120]})" for p in answered.failed if texts[p].strip()), "")
+    return next(
+        (f" (the first error: {texts[p][:120]})" for p in answered.failed if _is_problem(texts[p])), ""
+    )
 
 
 def _tell_unmatched(table: AnswerTable, right: AnswerTable, matched: Matched) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def find_references(table: AnswerTable, wanted: str | None, given: str | None) -
         return "reference"
     if given is None:
         return _found(table, (*_REFERENCES, "prediction"), "the right answers", "--reference", "")
-    names = tuple(name for name in _REFERENCES if name != given.lower())
+    # Where the model's answers are in another column, `prediction` is what the model was to say.
+    names = tuple(name for name in (*_REFERENCES, "prediction") if name != given.lower())
     elsewhere = ", or name the file that has them with --truth"
     return _found(table, names, "the right answers", "--reference", elsewhere)
 

@@ -116,6 +116,8 @@ def _answer(value: Any) -> Answer | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
+        if not value.strip():
+            return None
         return _listed(value) if value.startswith("[") and value.endswith("]") else value
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, (dict, list, tuple)) for item in value):
