@@ -249,6 +249,13 @@ def test_what_is_wrong_is_said_in_a_line(evaluate: Evaluate, table: str, words: 
     assert not done.folder.exists()
 
 
+def test_a_long_text_in_a_message_is_cut_and_in_one_line(evaluate: Evaluate):
+    row = {"label": "one\ntwo " + "x" * 5000, "prediction": "a", "choices": ["a", "b"]}
+    done = evaluate({"p.jsonl": lines(row)}, "p.jsonl", "--task", "choice")
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and 'the reference "one two xxx' in done.err
+    assert len(done.err) < 300
+
+
 def test_values_that_are_no_answers(evaluate: Evaluate):
     row = {"label": "a", "prediction": {"text": "a"}}
     done = evaluate({"p.jsonl": lines({"label": "a", "prediction": "a"}, row)}, "p.jsonl", "--task", "exact")

@@ -54,7 +54,7 @@ def no_nan(name: str) -> None:
 
 @pytest.mark.parametrize("task", MAIN_SCORE)
 def test_odd_tables(evaluate: Evaluate, task: str):
-    rng = random.Random(task)
+    rng = random.Random(f"{task} 2")
     codes = []
     for number in range(16):
         kind = rng.choice(("csv", "jsonl"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdl_toolkit.errors import UserError
-from mdl_toolkit.scoring.slices import slice_names
+from mdl_toolkit.scoring.input.slices import slice_names
 
 
 def test_values_are_names():

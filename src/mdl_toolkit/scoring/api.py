@@ -12,10 +12,10 @@ import numpy as np
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring import files
+from mdl_toolkit.scoring.input.slices import slice_names
 from mdl_toolkit.scoring.intervals import point_scores
 from mdl_toolkit.scoring.known import judge_known
 from mdl_toolkit.scoring.registry import find_task, require_libraries
-from mdl_toolkit.scoring.slices import slice_names
 from mdl_toolkit.scoring.summary import RESAMPLES, summarize
 from mdl_toolkit.scoring.task import Answer, Judged, Texts
 

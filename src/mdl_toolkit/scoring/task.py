@@ -195,6 +195,12 @@ def every_of(answer: Answer) -> list[str]:
     return [answer] if isinstance(answer, str) else list(answer)
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A text for one line of a message: without line ends and control characters, cut where it is long."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most]).strip()
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def ratio(over: Floats, under: Floats) -> Floats:
     """Quotients; NaN where the divisor is 0."""
     found: Floats = np.divide(over, under, out=np.full(np.shape(over), np.nan), where=under != 0)

@@ -10,7 +10,7 @@ import numpy as np
 from mdl_toolkit.scoring.measures.confusion import ClassStatistics
 from mdl_toolkit.scoring.reading.lists import texts_of
 from mdl_toolkit.scoring.reading.options import OptionReader, without_letters
-from mdl_toolkit.scoring.task import Judged, Texts, UnfitRowError
+from mdl_toolkit.scoring.task import Judged, Texts, UnfitRowError, shortened
 
 _LETTERS = string.ascii_uppercase
 #: Where no options are known, letters up to this one count at least.
@@ -80,7 +80,7 @@ def _true_option(reader: OptionReader, text: str, place: int) -> int:
     if option < 0:
         raise UnfitRowError(
             place,
-            f'the reference "{text}" is none of the options; give its letter or text, and the options in a '
-            "column `choices` or in the prompt",
+            f'the reference "{shortened(text)}" is none of the options; give its letter or text, and the '
+            "options in a column `choices` or in the prompt",
         )
     return option

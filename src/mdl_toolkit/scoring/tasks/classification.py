@@ -9,7 +9,7 @@ import numpy as np
 from mdl_toolkit.scoring.measures.confusion import ClassStatistics
 from mdl_toolkit.scoring.reading.label_set import LabelSet
 from mdl_toolkit.scoring.reading.lists import texts_of
-from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError
+from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError, shortened
 
 
 class ClassificationTask:
@@ -59,7 +59,7 @@ def _true_label(labels: LabelSet, label: str, place: int) -> int:
     number = labels.equal(label)
     if number is None:
         known = f"none of the {len(labels)} labels"
-        raise UnfitRowError(place, f'the reference "{label}" is {known}; add it to --labels')
+        raise UnfitRowError(place, f'the reference "{shortened(label)}" is {known}; add it to --labels')
     return number
 
 

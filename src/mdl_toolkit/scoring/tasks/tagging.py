@@ -11,7 +11,7 @@ from mdl_toolkit.errors import UserError
 from mdl_toolkit.scoring.measures.tag_ranks import Sparse, TagStatistics
 from mdl_toolkit.scoring.reading.label_set import LabelSet
 from mdl_toolkit.scoring.reading.lists import tags_of
-from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError
+from mdl_toolkit.scoring.task import Answer, Judged, Texts, UnfitRowError, shortened
 
 
 class TaggingTask:
@@ -62,7 +62,7 @@ def _true_tags(labels: LabelSet, tags: Sequence[str], place: int) -> set[int]:
         number = labels.equal(tag)
         if number is None:
             known = f"none of the {len(labels)} labels"
-            raise UnfitRowError(place, f'the tag "{tag}" is {known}; add it to --labels')
+            raise UnfitRowError(place, f'the tag "{shortened(tag)}" is {known}; add it to --labels')
         found.add(number)
     return found
 
