@@ -94,6 +94,7 @@ def test_a_stop_that_loses_something_is_told_apart(
     lost = 130 if number == signal.SIGINT else 4
     for error, code, words in (
         (Stopped(number, "saved"), 128 + number, "stopped: saved"),
+        (Stopped(number, "stopped at step 3; saved"), 128 + number, "stopped: at step 3; saved"),
         (Stopped(number, "why", unsaved=True), lost, "stopped, not saved: why"),
         (NotSavedError(number, "full"), lost, "stopped, not saved: full"),
         (PeerLostError("rank 1 is gone"), 3, "error: rank 1 is gone"),

@@ -22,6 +22,7 @@ from mdl_toolkit.distributed.environment import (
 )
 from mdl_toolkit.distributed.joining.early import has_begun_joining, tell_others
 from mdl_toolkit.errors import (
+    STOPPED,
     ExitCode,
     MdlError,
     SettingsError,
@@ -240,7 +241,8 @@ def _report(error: MdlError) -> int:
         for line in lines:
             console.print_line(f"{error.state}: {line}")
     else:
-        console.print_line(f"{error.state}: " + "\n".join(lines))
+        # A message is a whole sentence wherever else it is printed; here its first word stands before it.
+        console.print_line(f"{error.state}: " + "\n".join(lines).removeprefix(f"{STOPPED} "))
     return error.exit_code
 
 

@@ -121,7 +121,7 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     assert finished.code == code, finished.output
     stops = [line for line in finished.lines if line.startswith("stopped: ")]
     assert len(stops) == 1, finished.output
-    assert_all_saved(output, stops[0], "stopped at step")
+    assert_all_saved(output, stops[0], "stopped: at step")
 
 
 def assert_all_saved(output: Path, line: str, said: str) -> None:

@@ -127,7 +127,7 @@ def test_a_signal_ends_the_process_with_its_code_and_everything_saved(
     newest = newest_complete(output)
     assert newest is not None
     step = int(newest.name.split("-")[1])
-    said = rf"stopped: stopped at step {step}; saved {newest}, (\d+\.\d) s after {number.name}; resume with "
+    said = rf"stopped: at step {step}; saved {newest}, (\d+\.\d) s after {number.name}; resume with "
     assert re.search(said, forks.told)
     assert "--resume-from-checkpoint true" in forks.told.splitlines()[-1]
     assert steps_of(output)[-1]["step"] == step
@@ -291,7 +291,7 @@ checkpointer.write_trained = slow
     os.kill(pid, signal.SIGUSR1)
     assert forks.exit_code() == 138, forks.told
     assert forks.told.count("saving\n") == 1 and steps_of(output)[-1]["step"] == 2
-    said = rf"stopped: stopped at step 2; saved {output}/checkpoint-2, \d+\.\d s after SIGUSR1; resume with"
+    said = rf"stopped: at step 2; saved {output}/checkpoint-2, \d+\.\d s after SIGUSR1; resume with"
     assert re.search(said, forks.told), forks.told
 
 
@@ -308,7 +308,7 @@ checkpointer.write_trained = write_trained
     os.kill(pid, signal.SIGTERM)
     assert forks.exit_code() == 4, forks.told
     last = forks.told.splitlines()[-1]
-    assert last.startswith("stopped, not saved: stopped at step ") and "No space left on device" in last
+    assert last.startswith("stopped, not saved: at step ") and "No space left on device" in last
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from mdl_toolkit.training.evaluation.evaluation import Evaluation
 from mdl_toolkit.training.evaluation.making import make_answering, make_evaluation
 from mdl_toolkit.training.evaluation.sets import fingerprint_of
 from mdl_toolkit.training.final import evaluate_final, write_final
+from mdl_toolkit.training.last_lines import print_last_lines
 from mdl_toolkit.training.manifest import RunManifest
 from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
 from mdl_toolkit.training.metrics.flops import FlopCounter
@@ -147,7 +148,9 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         run = _assemble(settings, ranks, prepared, identity, claim, batches, evaluation_batches)
         with ending_with(run.reporter.close), StopSignals() as signals:
             summary = _train_and_write(settings, ranks, prepared, run, signals)
-        print_summary(settings.output, summary)
+        print_summary(summary)
+        if ranks.is_main:
+            print_last_lines(settings, run.loop.progress.step)
 
 
 @dataclass(frozen=True)

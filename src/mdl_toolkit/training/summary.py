@@ -83,11 +83,10 @@ def run_summary(
     }
 
 
-def print_summary(output: Path, summary: Mapping[str, float]) -> None:
-    """Print what the run has done and where its model is.
+def print_summary(summary: Mapping[str, float]) -> None:
+    """Print what the run has done.
 
     Args:
-        output: The folder of the run.
         summary: The numbers of :func:`run_summary`.
     """
     skipped = summary["skipped_steps"]
@@ -98,5 +97,3 @@ def print_summary(output: Path, summary: Mapping[str, float]) -> None:
     )
     loading, training = int(summary["peak_memory_loading"]), int(summary["peak_memory_training"])
     logger.info(f"peak memory: {gib(loading)} in loading, {gib(training)} in training")
-    final = output / FINAL
-    logger.info(f"{final} is ready: mdl-toolkit inference INPUT.csv --output OUTPUT.csv --model-name {final}")

@@ -82,7 +82,7 @@ def test_one_process_is_stopped_and_two_go_on(shop: Path, undisturbed: Path):
         finished = launch.wait()
     assert finished.code == 143, finished.output
     done = _saved(shop / "grown")[-1]
-    assert finished.lines[-1].startswith(f"stopped: stopped at step {done}"), finished.output
+    assert finished.lines[-1].startswith(f"stopped: at step {done}"), finished.output
     words = [*torchrun(), *LONG, "--resume-from-checkpoint", "true", "--output", "grown/"]
     finished = run(words, cwd=shop)
     assert finished.code == 0, finished.output

@@ -140,4 +140,4 @@ def test_a_launcher_that_is_killed_alone_costs_nothing(shop: Path):
     assert "the launcher of this run is gone" in said, said
     (step,) = saved(shop / "orphans")
     assert step == made(shop / "orphans") < 24
-    assert f"stopped: stopped at step {step}; saved orphans/checkpoint-{step}" in said, said
+    assert f"stopped: at step {step}; saved orphans/checkpoint-{step}" in said, said

@@ -119,7 +119,7 @@ def test_one_process_told_in_an_evaluation_is_enough_for_all(rank: int, shop: Pa
     assert time.monotonic() - began < 25, "no process waits for another one that has nothing more to do"
     assert newest_complete(output) == output / "checkpoint-2"
     assert [line["step"] for line in metrics(output)] == [1, 2], "the evaluation is not reported"
-    said = rf"stopped: stopped at step 2; saved {output.name}/checkpoint-2, (\d+\.\d) s after SIGUSR2"
+    said = rf"stopped: at step 2; saved {output.name}/checkpoint-2, (\d+\.\d) s after SIGUSR2"
     found = re.search(said, finished.output)
     assert found, finished.output
     # Two batches of the slower process, and the writing; the whole evaluation would take 5.5 s.

@@ -40,6 +40,11 @@ _OURS = re.compile(rf"({re.escape(PARTIAL_PREFIX)})?[0-9a-f]{{20}}\.(wav|flac|mp
 _MOST_SECONDS = 3600.0
 
 
+def is_clip(name: str) -> bool:
+    """Whether a file in the folder beside a page is one of the page's recordings or pictures, by its name."""
+    return _OURS.fullmatch(name) is not None
+
+
 class AudioFolder(NamedTuple):
     """Where a relative path may start from.
 

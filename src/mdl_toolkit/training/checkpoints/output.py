@@ -22,9 +22,13 @@ from mdl_toolkit.training.metrics.file import METRICS_FILE
 EVALUATION = "evaluation"
 EVALUATION_FILES = (SCORES, ROWS, ALIGNMENTS)
 _PARTIAL_ROWS = re.compile(rf"{re.escape(PARTIAL_PREFIX)}({'|'.join(map(re.escape, EVALUATION_FILES))})-\d+")
+#: The page about a run, the recordings beside it, and what its beginning has.
+REPORT, _REPORT_AUDIO = "report.html", "report-audio"
+_REPORT_MARK = '<meta name="generator" content="mdl-toolkit report">'
 _LOCK = ".lock"
 _PARTIAL = re.compile(
-    rf"{re.escape(PARTIAL_PREFIX)}(old-)?(checkpoint-\d+|{FINAL}|{BEST}|{re.escape(METRICS_FILE)}|{re.escape(RUN_RECORD)})"
+    rf"{re.escape(PARTIAL_PREFIX)}(old-)?"
+    rf"(checkpoint-\d+|{FINAL}|{BEST}|{'|'.join(map(re.escape, (METRICS_FILE, RUN_RECORD, REPORT)))})"
     r"(-\d+)?"
 )
 #: The beginning of each line of a run's metrics.
@@ -164,6 +168,7 @@ def clear_run(output: Path) -> None:
         with contextlib.suppress(OSError):  # not there, or others are in it
             (output / EVALUATION).rmdir()
         _clear_trackers(output / "runs" / output.resolve().name)
+        _clear_report(output)
     except OSError as error:
         raise UserError(f"--overwrite: {error.filename} can't be removed: {error.strerror}") from None
 
@@ -176,6 +181,30 @@ def _clear_trackers(folder: Path) -> None:
     for path in [*sorted(folder.rglob("*"), reverse=True), folder, folder.parent]:
         with contextlib.suppress(OSError):  # not a folder, or not empty
             path.rmdir()
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that ``mdl-toolkit report`` or a run has written, by its beginning."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return not path.is_symlink() and _REPORT_MARK in stream.read(500)
+    except OSError:
+        return False
+
+
+def _clear_report(output: Path) -> None:
+    """Remove the report on an earlier run with the recordings beside it, and leave what else is there."""
+    from mdl_toolkit.report.audio.clips import is_clip
+
+    if not is_report(output / REPORT):
+        return
+    (output / REPORT).unlink()
+    beside = output / _REPORT_AUDIO
+    for path in sorted(beside.glob("*")):
+        if is_clip(path.name):
+            path.unlink()
+    with contextlib.suppress(OSError):  # not there, or others are in it
+        beside.rmdir()
 
 
 def remove_unfinished(output: Path) -> None:
