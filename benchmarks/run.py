@@ -22,6 +22,7 @@ BENCHMARKS = {
     "feeding": "data.feeding",
     "conversion": "data.conversion",
     "pools": "data.pools",
+    "fingerprints": "data.fingerprints",
     "balance": "data.balance",
     "attention": "model.attention",
     "products": "model.products",

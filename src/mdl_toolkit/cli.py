@@ -112,6 +112,13 @@ COMMANDS = {
         torch=True,
         meets="hosts",
     ),
+    "inspect": Command(
+        settings.OF_COMMAND["inspect"],
+        "mdl_toolkit.inspection.run:inspect",
+        "see what is in your data, and what is wrong",
+        "nothing is left behind; the same command starts again",
+        "mdl-toolkit inspect train.csv --against test.csv --base-dir recordings",
+    ),
     "evaluate": Command(
         settings.OF_COMMAND["evaluate"],
         "mdl_toolkit.scoring.evaluate:evaluate",

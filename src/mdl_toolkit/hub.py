@@ -63,6 +63,18 @@ def resolve_model(
     return check_folder(_cached(text, revision, weights) or _download(text, revision, weights, option), text)
 
 
+def model_at_hand(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a model that is on this machine, without its weights; ``None`` rather than a download.
+
+    Args:
+        name: ``tiny``, a local folder, or a Hub id.
+        revision: The branch, tag or commit of a model on the Hub.
+    """
+    if name == TINY or Path(os.path.expanduser(name)).exists():
+        return resolve_model(name, weights=False)
+    return _cached(name, revision, weights=False) if _is_hub_id(name) else None
+
+
 def revision_of(folder: Path) -> str | None:
     """The commit of a model in the Hub's cache; ``None`` for other folders."""
     return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None

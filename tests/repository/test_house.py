@@ -128,7 +128,19 @@ def _modules_after(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "convert-dataset", "train", "inference", "evaluate", "report", "verify", "demo", "doctor"]
+    "command",
+    [
+        "",
+        "convert-dataset",
+        "train",
+        "inference",
+        "evaluate",
+        "inspect",
+        "report",
+        "verify",
+        "demo",
+        "doctor",
+    ],
 )
 def test_help_loads_nothing_heavy(command: str):
     words = [command, "--help"] if command else ["--help"]

@@ -9,6 +9,7 @@ before torch is loaded.
 from mdl_toolkit.settings.commands.convert import ConvertOptions, ConvertSettings
 from mdl_toolkit.settings.commands.evaluate import EvaluateSettings
 from mdl_toolkit.settings.commands.inference import InferenceSettings
+from mdl_toolkit.settings.commands.inspect import InspectSettings
 from mdl_toolkit.settings.commands.report import ReportSettings
 from mdl_toolkit.settings.commands.small_commands import DemoSettings, DoctorSettings
 from mdl_toolkit.settings.commands.train import TrainSettings
@@ -21,6 +22,7 @@ OF_COMMAND: dict[str, type[Settings]] = {
     "convert-dataset": ConvertSettings,
     "train": TrainSettings,
     "inference": InferenceSettings,
+    "inspect": InspectSettings,
     "evaluate": EvaluateSettings,
     "verify": VerifySettings,
     "report": ReportSettings,
@@ -37,6 +39,7 @@ __all__ = [
     "DoctorSettings",
     "EvaluateSettings",
     "InferenceSettings",
+    "InspectSettings",
     "ReportSettings",
     "TrainSettings",
     "VerifySettings",

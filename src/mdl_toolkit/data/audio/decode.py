@@ -102,6 +102,16 @@ class Reading:
         return self._form[0]
 
     @property
+    def channels(self) -> int:
+        """How many channels it has."""
+        return self._form[1]
+
+    @property
+    def kind(self) -> str:
+        """Its container and coding, in libsndfile's words: ``WAV PCM_16``."""
+        return self._kind
+
+    @property
     def seconds(self) -> float | None:
         """How long it is; ``None`` where only reading it will tell."""
         known = [length for length in self._lengths if length is not None]
@@ -142,6 +152,7 @@ class Reading:
             self._lengths.append(frames if frames < _NO_LENGTH else None)
             forms.append((sound.samplerate, sound.channels))
             self._is_flac = sound.format == "FLAC"
+            self._kind = f"{sound.format} {sound.subtype}"
         if len(set(forms)) > 1:
             rates, channels = {rate for rate, _ in forms}, {count for _, count in forms}
             raise DataError(

@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,25 @@ class AudioLimits:
         )
 
 
+class Recording(NamedTuple):
+    """A clip, and the recording that it was taken from.
+
+    Attributes:
+        waveform: float32 [L], all channels mixed, at the model's rate.
+        native: float32 [N], the same at the recording's own rate. It lies in memory that the thread's next
+            clip reuses.
+        rate: Samples a second of the recording.
+        channels: Channels of the recording.
+        kind: Its container and coding, in libsndfile's words: ``WAV PCM_16``.
+    """
+
+    waveform: Floats
+    native: Floats
+    rate: int
+    channels: int
+    kind: str
+
+
 def load_waveform(
     source: str,
     *,
@@ -78,6 +97,18 @@ def load_waveform(
         DataError: The file is missing, not allowed, no audio, damaged, empty, too long, or holds samples that
             are not finite. The message does not name the row.
     """
+    return load_recording(source, start=start, end=end, limits=limits, sample_rate=sample_rate).waveform
+
+
+def load_recording(
+    source: str,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    limits: AudioLimits | None = None,
+    sample_rate: int = 16000,
+) -> Recording:
+    """Load a clip and say what recording it is of; arguments and errors as :func:`load_waveform`."""
     limits, name = limits or AudioLimits(), _shown(source)
     if is_url(source):
         data = fetch(source, limits.urls)
@@ -176,12 +207,14 @@ def _load(
     end: float | None,
     limits: AudioLimits,
     sample_rate: int,
-) -> Floats:
+) -> Recording:
     import soundfile
 
     try:
         with Reading(stream, size, name, limits.max_seconds) as reading:
-            return resample(reading.clip(start, end), reading.rate, sample_rate, name)
+            native = reading.clip(start, end)
+            waveform = resample(native, reading.rate, sample_rate, name)
+            return Recording(waveform, native, reading.rate, reading.channels, reading.kind)
     except soundfile.LibsndfileError as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise DataError(f"{name}: not readable as audio{explain(stream, name, reason)}") from error

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from mdl_toolkit.data.audio.load import clip_seconds
-from mdl_toolkit.data.audio.urls import is_url
 from mdl_toolkit.data.conversion.pool import WorkerPool
 from mdl_toolkit.data.conversion.request import Request, Survey
-from mdl_toolkit.data.conversion.worker import ClipJob, LoadedClip, LoadOptions
+from mdl_toolkit.data.conversion.rows import PendingRow, RowLoader, RowSource
+from mdl_toolkit.data.conversion.worker import LoadedClip
 from mdl_toolkit.data.conversion.writer import FolderWriter
 from mdl_toolkit.data.dataset.manifest import DatasetManifest, versions_of
 from mdl_toolkit.data.input.badrows import BadRows
 from mdl_toolkit.data.input.noticed import SILENT, NoticedRows
-from mdl_toolkit.data.input.records import BadRow, Row, read_records
-from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder, RowTokens
+from mdl_toolkit.data.input.records import Row
+from mdl_toolkit.data.prompt.builder import Encoded, PromptBuilder
 from mdl_toolkit.data.prompt.record import MAX_SEEN, PromptRecord, most_frequent
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.files import atomic_folder, free_bytes
@@ -28,21 +27,10 @@ from mdl_toolkit.terminal.progress import Progress, duration
 
 logger = get_logger(__name__)
 
-#: The largest number of rows of a chunk, whose results are in memory together.
-_MAX_CHUNK = 256
 _COUNTED_PROMPTS = 1000
 #: Kinds of lists of bad rows, written beside the output.
 _LISTS = ("quarantine", "errors")
 _PACKAGES = ("numpy", "soundfile", "soxr", "tokenizers", "pyarrow")
-
-
-@dataclass
-class _Pending:
-    """A row whose clip is being loaded: its tokens so far, or what is wrong with it."""
-
-    record: Row | BadRow
-    tokens: RowTokens | None = None
-    problem: str | None = None
 
 
 class Conversion:
@@ -59,6 +47,12 @@ class Conversion:
         self._builder = PromptBuilder(request.model_folder)
         self._survey = Survey.of(request)
         self._part = self._survey.part(request.shard)
+        self._rows = RowLoader(
+            RowSource(request.input, request.options, self._survey.layout, request.name),
+            self._part,
+            self._builder,
+            request.order,
+        )
         self._prompts: Counter[tuple[str | None, str | None]] = Counter()
         self._every_prompt = True
         self._clipped, self._silent = NoticedRows(), NoticedRows()
@@ -105,8 +99,8 @@ class Conversion:
         total, name = len(self._part), self._request.input.name
         progress = Progress("converting", total)
         try:
-            for done, (pending, result) in enumerate(self._loaded(), start=1):
-                encoded = self._encode(pending, result)
+            for done, (pending, result) in enumerate(self._rows.read(self._pool), start=1):
+                encoded = self._rows.encode(pending, result)
                 if pending.problem is not None:
                     bad.add(pending.record.number, pending.problem, pending.record.cells)
                 elif encoded is not None and result is not None and (skip or not bad.count):
@@ -146,89 +140,7 @@ class Conversion:
                 "not meant"
             )
 
-    def _loaded(self) -> Iterator[tuple[_Pending, LoadedClip | None]]:
-        """All rows in order, each with its loaded clip; ``None`` for a row that is bad without it."""
-        request = self._request
-        waiting: deque[list[_Pending]] = deque()
-        sources: dict[int, str] = {}
-
-        def chunks() -> Iterator[list[ClipJob]]:
-            for group in self._groups():
-                jobs = [
-                    ClipJob(p.record.number, p.record.audio, p.record.start, p.record.end)
-                    for p in group
-                    if isinstance(p.record, Row) and p.problem is None
-                ]
-                sources.update((job.number, job.source) for job in jobs)
-                waiting.append(group)
-                yield jobs
-
-        task = LoadOptions(request.limits, self._builder.geometry.sample_rate, request.options.audio_storage)
-        self._pool.grow(min(request.options.num_workers, -(-len(self._part) // self._chunk)))
-        for results in self._pool.run(chunks(), task, lambda n: request.name(n, sources.get(n, ""))):
-            loaded = iter(results)
-            for pending in waiting.popleft():
-                sources.pop(pending.record.number, None)
-                yield pending, (next(loaded) if pending.problem is None else None)
-
-    @property
-    def _chunk(self) -> int:
-        return min(self._request.options.tokenizing_batch_size, _MAX_CHUNK)
-
-    def _groups(self) -> Iterator[list[_Pending]]:
-        group: list[_Pending] = []
-        path, encoding = self._request.input, self._request.options.encoding
-        for place, record in enumerate(read_records(path, encoding, self._survey.layout)):
-            if place not in self._part:
-                continue
-            group.append(self._prepare(record))
-            if len(group) >= self._chunk:
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def _prepare(self, record: Row | BadRow) -> _Pending:
-        if isinstance(record, BadRow):
-            return _Pending(record, problem=record.problem)
-        if record.prediction is None:
-            return _Pending(record, problem="no prediction: the cell is empty, or null without quotes")
-        if self._request.options.audio_storage == "reference" and is_url(record.audio):
-            return _Pending(
-                record, problem="a URL can't be kept by reference; use --audio-storage pcm16 or flac"
-            )
-        try:
-            system, user = self._prompts_of(record)
-            return _Pending(
-                record, self._builder.prepare(system, user, record.prediction, self._request.order)
-            )
-        except DataError as error:
-            return _Pending(record, problem=str(error))
-
-    def _prompts_of(self, row: Row) -> tuple[str | None, str | None]:
-        o = self._request.options
-        return row.system_prompt or o.system_prompt or None, row.user_prompt or o.user_prompt or None
-
-    def _encode(self, pending: _Pending, result: LoadedClip | None) -> Encoded | None:
-        """The row's tokens, now that its clip's length is known; ``None`` where it has a problem."""
-        if pending.problem is None and result is not None:
-            pending.problem = result.problem
-        if pending.problem is not None:
-            return None
-        tokens = pending.tokens
-        assert tokens is not None and result is not None
-        placeholders = self._builder.geometry.audio_tokens(result.samples)
-        length, most = tokens.length(placeholders), self._builder.max_tokens
-        if most is not None and length > most:
-            pending.problem = f"{length} tokens, {placeholders} of them audio; the model has {most} positions"
-            return None
-        try:
-            return tokens.with_audio(placeholders)
-        except DataError as error:
-            pending.problem = str(error)
-            return None
-
-    def _write(self, writer: FolderWriter, pending: _Pending, encoded: Encoded, result: LoadedClip) -> None:
+    def _write(self, writer: FolderWriter, pending: PendingRow, encoded: Encoded, result: LoadedClip) -> None:
         row = pending.record
         assert isinstance(row, Row)
         writer.add(
@@ -244,7 +156,7 @@ class Conversion:
             self._clipped.add(self._request.name(row))
         if result.silent:
             self._silent.add(self._request.name(row))
-        prompts = self._prompts_of(row)
+        prompts = self._rows.prompts_of(row)
         if prompts in self._prompts or len(self._prompts) < _COUNTED_PROMPTS:
             self._prompts[prompts] += 1
         else:

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -67,16 +68,22 @@ class LoadOptions:
         limits: What a row may name.
         sample_rate: The model's rate in Hz.
         storage: ``pcm16``, ``flac`` or ``reference``.
+        work: What is done with a job in place of loading its clip to be stored. It is sent to the worker
+            processes, so it must be a function of a module, or an object that can be pickled; it may raise
+            DataError.
     """
 
     limits: AudioLimits
     sample_rate: int
     storage: str
+    work: Callable[[ClipJob], LoadedClip] | None = None
 
 
 def load(job: ClipJob, options: LoadOptions) -> LoadedClip:
     """Load one clip as it is to be stored."""
     try:
+        if options.work is not None:
+            return options.work(job)
         waveform = load_waveform(
             job.source, start=job.start, end=job.end, limits=options.limits, sample_rate=options.sample_rate
         )
