@@ -121,7 +121,17 @@ def test_a_set_has_its_scores_rows_and_recordings(run):
     assert made["confusion"]["labels"][:2] == ["bell", "drum"]
     assert made["source"] == "predictions.csv"
     columns = made["table"]["columns"]
-    assert columns == ["audio", "speaker", "prediction", "reference", "row", "score", "correct", "given"]
+    assert columns == [
+        "audio",
+        "speaker",
+        "prediction",
+        "reference",
+        "row",
+        "score",
+        "correct",
+        "wanted",
+        "given",
+    ]
     first = dict(zip(columns, made["table"]["rows"][0], strict=True))
     assert first == {
         "audio": "clips/0.wav", "speaker": "007", "prediction": "drum", "reference": "bell", "row": 1,

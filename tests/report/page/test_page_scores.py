@@ -82,6 +82,21 @@ def test_a_cell_of_the_confusions_leads_to_its_rows(pages):
     assert page.locator(".matrix td button[tabindex='0']").count() == 1
 
 
+def test_a_cell_finds_its_rows_by_what_the_truth_was_read_as(pages):
+    """Of multiple choice the matrix has letters, and the references may be texts."""
+
+    def chosen(given):
+        columns = [*given.table.columns, "wanted"]
+        rows = [[*row[:-1], "BA"[k % 2], "AB"[k % 2]] for k, row in enumerate(given.table.rows)]
+        table = dataclasses.replace(given.table, columns=columns, rows=rows)
+        return {"table": table, "confusion": {"labels": ["A", "B"], "counts": [[0, 10], [10, 0]]}}
+
+    page = pages.open(changed_set(sample_page(rows=20, runs=1), "sounds", chosen))
+    page.get_by_label("Set").select_option("sounds")
+    page.get_by_role("button", name="truth B, answer A:").click()
+    assert page.locator("#rows-count").inner_text().startswith("10 of 20 rows")
+
+
 def test_many_labels_are_shown_by_the_worst(pages):
     labels = [f"label {k:02d}" for k in range(40)]
     counts = [[row if row == column else 0 for column in range(40)] for row in range(40)]

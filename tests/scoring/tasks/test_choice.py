@@ -25,6 +25,7 @@ def test_every_row_has_choices_of_its_own():
     choices = [["cat", "dog"], ["dog", "cat"], ["A. dog", "B. cat"]]
     scored = score("choice", ["dog", "dog", "dog"], ["B", "B", "A"], choices=choices)
     assert [row["correct"] for row in scored.rows] == [True, False, True]
+    assert [row["wanted"] for row in scored.rows] == ["B", "A", "A"]
 
 
 def test_a_cell_of_choices_is_a_list_as_json_or_python_write_it():
@@ -36,6 +37,7 @@ def test_a_cell_of_choices_is_a_list_as_json_or_python_write_it():
 def test_without_choices_letters_alone_count():
     scored = score("choice", ["B", "e", "A"], ["(b) whatever", "E.", "a dog barks"])
     assert [row["given"] for row in scored.rows] == ["B", "E", None]
+    assert [row["wanted"] for row in scored.rows] == ["B", "E", "A"]
     assert scored.judged.details["unread"] == {"no_option": 1}
     assert scored.judged.unread == {"choose no option, or several": [2]}
 

@@ -70,6 +70,7 @@ def test_answers_that_are_no_label_are_a_column_and_are_shown():
     }  # fmt: skip
     assert details["unread"] == {"no_label": 2, "several_labels": 1}
     assert [row["given"] for row in scored.rows] == ["dog", None, None, None]
+    assert [row["wanted"] for row in scored.rows] == truth
     assert [row["correct"] for row in scored.rows] == [True, False, False, False]
     assert scored.judged.unread == {"name no label": [2, 3], "name several labels": [1]}
 

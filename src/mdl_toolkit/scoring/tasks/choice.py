@@ -40,11 +40,16 @@ class ChoiceTask:
             statistics,
             [None if option < 0 else float(correct) for option, correct in zip(truth, right, strict=True)],
             right,
-            columns={"given": [letters[option] if option >= 0 else None for option in given]},
+            columns={"wanted": _named(letters, truth), "given": _named(letters, given)},
             details={**statistics.details(letters), "unread": {"no_option": len(unknown)}},
             left_out={"no option in the reference": empty},
             unread={"choose no option, or several": unknown},
         )
+
+
+def _named(letters: Sequence[str], options: Sequence[int]) -> list[str | None]:
+    """The letters of options; ``None`` for none."""
+    return [letters[option] if option >= 0 else None for option in options]
 
 
 def _readers(choices: Sequence[Sequence[str] | None], wanted: Sequence[str]) -> list[OptionReader]:

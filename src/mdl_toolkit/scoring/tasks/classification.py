@@ -38,7 +38,7 @@ class ClassificationTask:
             statistics,
             [None if label < 0 else float(correct) for label, correct in zip(truth, right, strict=True)],
             right,
-            columns={"given": [labels.labels[number] if number >= 0 else None for number in given]},
+            columns={"wanted": _named(labels, truth), "given": _named(labels, given)},
             details={
                 **statistics.details(labels.labels),
                 "unread": {"no_label": len(none), "several_labels": len(several)},
@@ -46,6 +46,11 @@ class ClassificationTask:
             unread={"name no label": none, "name several labels": several},
             left_out={"no label in the reference": [place for place, label in enumerate(truth) if label < 0]},
         )
+
+
+def _named(labels: LabelSet, numbers: Sequence[int]) -> list[str | None]:
+    """The labels of numbers; ``None`` for none."""
+    return [labels.labels[number] if number >= 0 else None for number in numbers]
 
 
 def _true_label(labels: LabelSet, label: str, place: int) -> int:

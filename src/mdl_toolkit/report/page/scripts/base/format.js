@@ -20,7 +20,8 @@ const MISSING = "–";
 function scoreName(name) {
   const [score, set] = name.split("/", 2);
   const bare = score.replace(/^eval_/, "");
-  const shown = SCORE_NAMES[score] ?? SCORE_NAMES[bare] ?? SERIES_NAMES[bare] ?? sentence(bare.replaceAll("_", " "));
+  const bleu = /^bleu_(\d)$/.exec(bare);
+  const shown = bleu ? `BLEU-${bleu[1]}` : SCORE_NAMES[score] ?? SCORE_NAMES[bare] ?? SERIES_NAMES[bare] ?? sentence(bare.replaceAll("_", " "));
   return set ? `${shown}, ${set}` : shown;
 }
 
@@ -56,7 +57,7 @@ function isShare(name, value) {
   const bare = name.split("/")[0].replace(/^eval_/, "");
   if (PLAIN_SCORES.has(bare)) return false;
   if (bare in SCORE_NAMES) return true;
-  return typeof value === "number" && Math.abs(value) <= 1 && !(Number.isInteger(value) && /count|rows|words/.test(bare));
+  return typeof value === "number" && Math.abs(value) <= 1 && !(Number.isInteger(value) && /count|rows|words|substitutions|deletions|insertions|hits/.test(bare));
 }
 
 /** A score's value in the form that its name asks for. */

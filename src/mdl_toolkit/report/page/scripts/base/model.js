@@ -8,7 +8,7 @@ const PREDICTION_NAMES = ["prediction", "model_output"];
 /* Columns that say how a row was scored; all others came with the row. */
 const SCORED_COLUMNS = new Set([
   "row", "score", "correct", "error", "finish_reason", "mean_logprob", "min_logprob", "probability", "runner_up",
-  "runner_up_probability", "n_best", "given", "normalized_reference", "normalized_prediction", "substitutions",
+  "runner_up_probability", "n_best", "wanted", "given", "normalized_reference", "normalized_prediction", "substitutions",
   "deletions", "insertions", "reference_words",
 ]);
 

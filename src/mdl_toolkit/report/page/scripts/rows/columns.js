@@ -6,7 +6,7 @@ const TEXT_WIDTH = "minmax(150px, 1fr)";
 const HIDDEN_AT_FIRST = new Set(["seconds"]);
 const LONG_NAMES = {
   probability: "Probability", mean_logprob: "Mean log-probability", min_logprob: "Lowest log-probability",
-  finish_reason: "Ended by", runner_up: "Runner-up", runner_up_probability: "Runner-up's probability", given: "Read as",
+  finish_reason: "Ended by", runner_up: "Runner-up", runner_up_probability: "Runner-up's probability", given: "Read as", wanted: "Reference as label",
 };
 const SHORT_NAMES = { probability: "Sure", mean_logprob: "Sure" };
 

@@ -18,6 +18,19 @@ function plainPiece(text) {
   return text.normalize("NFKC").toLowerCase().replace(/[\p{P}\p{S}]/gu, "");
 }
 
+const KEPT_ALIGNMENTS = 500;
+const alignments = new Map();
+
+/** As `aligned`; what was asked for lately is kept, for the same rows come by again and again. */
+function alignedOnce(truth, answer, lenient) {
+  const key = JSON.stringify([truth, answer, lenient]);
+  const found = alignments.get(key) ?? aligned(truth, answer, lenient);
+  alignments.delete(key);
+  alignments.set(key, found);
+  if (alignments.size > KEPT_ALIGNMENTS) alignments.delete(alignments.keys().next().value);
+  return found;
+}
+
 /**
  * Align two texts by the fewest changes.
  *
@@ -37,7 +50,7 @@ function aligned(truth, answer, lenient) {
 
 /** The alignment of a row's truth with an answer, in the manner of the set's task: a label is right or wrong as a whole. */
 function compared(set, truth, answer, lenient) {
-  if (!WHOLE_ANSWERS.has(set.task)) return aligned(truth, answer, lenient);
+  if (!WHOLE_ANSWERS.has(set.task)) return alignedOnce(truth, answer, lenient);
   const plain = (text) => (lenient ? plainPiece(text) : text.trim());
   const kind = plain(truth) === plain(answer) ? "same" : "changed";
   return [{ truth: { text: truth, gap: "" }, answer: { text: answer, gap: "" }, kind }];

@@ -89,6 +89,7 @@ function statusTest(view, status) {
 
 /** Whether a row's truth is a label, or one of several. In another case, or with blanks around it, it is the same label. */
 function isLabel(set, row, label) {
+  if (set.has("wanted")) return set.text(row, "wanted") === label;
   const plain = (text) => text.trim().toLowerCase();
   const truth = set.rawTruth(row);
   return [truth, ...tagsOf(truth)].some((one) => plain(one) === plain(label));
