@@ -65,6 +65,20 @@ def test_each_name_is_a_curve(tmp_path):
     assert curves.last("eval_loss") == 2.0
 
 
+def test_the_first_set_s_numbers_are_shown_once(tmp_path):
+    line = {
+        "step": 2,
+        "eval_loss": 2.0,
+        "eval_rows": 10,
+        "eval_rows/dev": 10,
+        "eval_loss/dev": 2.0,
+        "eval_loss/old": 3.0,
+    }
+    curves = read_curves(written(tmp_path / "metrics.jsonl", step(2), line))
+    assert curves.evaluations == {"eval_loss/dev": [(2, 2.0)], "eval_loss/old": [(2, 3.0)]}
+    assert curves.last("eval_loss") == 2.0
+
+
 def test_a_killed_and_a_resumed_run_are_read(tmp_path):
     path = written(
         tmp_path / "metrics.jsonl",

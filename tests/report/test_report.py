@@ -209,6 +209,15 @@ def test_the_folder_that_a_set_was_read_from_is_known(tmp_path, monkeypatch):
     assert str(tmp_path) not in Path("r.html").read_text(encoding="utf-8")
 
 
+def test_the_best_model_is_a_fact(tmp_path):
+    made = training(tmp_path / "output")
+    (made / "best").mkdir()
+    best = {"step": 2, "metric": "eval_wer", "value": 0.125}
+    ModelManifest(kind="adapter", training={"step": 2, "best": best}).write(made / "best")
+    facts = dict(write_report([made], tmp_path / "r.html").data.runs[0].facts)
+    assert facts["Best model"] == "best/, of step 2: eval_wer 0.125"
+
+
 def test_a_run_without_scored_answers_has_its_curves(tmp_path):
     page = write_report([training(tmp_path / "output", steps=1, method="full")], tmp_path / "r.html").data
     assert (

@@ -18,7 +18,7 @@ METRICS_FILE = "metrics.jsonl"
 MOST_POINTS = 1500
 #: The curves of steps, in the order in which they are shown; there may be one of each part of the data, too.
 _SERIES = ("loss", "learning_rate", "grad_norm", "clips_per_second", "padding_share", "memory")
-#: Of an evaluation's line, what it cost and not what it found.
+#: Of an evaluation's line, what it cost and not what it found; of one set each, with ``/NAME`` behind it.
 _COSTS = ("eval_rows", "eval_seconds")
 
 
@@ -43,8 +43,9 @@ class RunCurves:
     eval_rows: int | None = None
 
     def last(self, name: str) -> float | None:
-        """The last value of a curve that is a number."""
-        points = self.series.get(name) or self.evaluations.get(name) or ()
+        """The last number of a curve; where the sets of an evaluation have names, the first set's."""
+        named = next((other for other in self.evaluations if other.startswith(f"{name}/")), name)
+        points = self.series.get(name) or self.evaluations.get(name) or self.evaluations.get(named) or ()
         return next((value for _, value in reversed(points) if value is not None), None)
 
 
@@ -73,12 +74,23 @@ def read_curves(path: Path) -> RunCurves:
     costs += [_number(line.get("eval_seconds")) for line in evaluations.values()]
     return RunCurves(
         series=_series([(step, steps[step]) for step in sorted(steps)]),
-        evaluations=_by_name(ordered, lambda name: name.startswith("eval_") and name not in _COSTS),
+        evaluations=_without_twins(_by_name(ordered, _is_found)),
         step=max(steps, default=0),
         seconds=sum(cost for cost in costs if cost is not None),
         summary=summary,
         eval_rows=ordered[-1][1].get("eval_rows") if ordered else None,
     )
+
+
+def _is_found(name: str) -> bool:
+    """Whether a key of an evaluation's line is a result."""
+    return name.startswith("eval_") and name.partition("/")[0] not in _COSTS
+
+
+def _without_twins(curves: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    """All curves but those of the first set that are there by its name as well: ``eval_wer/main``."""
+    named = [(name.partition("/")[0], points) for name, points in curves.items() if "/" in name]
+    return {name: points for name, points in curves.items() if "/" in name or (name, points) not in named}
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:

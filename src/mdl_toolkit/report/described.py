@@ -30,13 +30,25 @@ _PASSED_OVER = frozenset(
 def run_manifest(run: Path) -> ModelManifest | None:
     """What the run says of itself: in ``final/``, else in its newest checkpoint; ``None``: nowhere."""
     numbered = [(int(found[1]), path) for path in run.glob("checkpoint-*") if (found := _number(path))]
-    for folder in (run / "final", *(path for _, path in sorted(numbered, reverse=True))):
-        try:
-            if folder.is_dir() and (manifest := ModelManifest.read(folder)) is not None:
-                return manifest
-        except ModelError:
-            continue  # a checkpoint half written, or of a later version: an older one may do
-    return None
+    # Of a checkpoint half written, or of a later version, there is none: an older one may do.
+    folders = (run / "final", *(path for _, path in sorted(numbered, reverse=True)))
+    return next((made for folder in folders if (made := _manifest(folder)) is not None), None)
+
+
+def _manifest(folder: Path) -> ModelManifest | None:
+    try:
+        return ModelManifest.read(folder) if folder.is_dir() else None
+    except ModelError:
+        return None
+
+
+def best_model(run: Path) -> str | None:
+    """Which evaluation the model in ``best/`` was kept for; ``None`` where there is no such model."""
+    manifest = _manifest(run / "best")
+    kept = manifest.training.get("best") if manifest is not None else None
+    if not isinstance(kept, Mapping) or not isinstance(value := kept.get("value"), (int, float)):
+        return None
+    return f"best/, of step {kept.get('step')}: {kept.get('metric')} {value:.4g}"
 
 
 def _number(path: Path) -> re.Match[str] | None:
@@ -107,8 +119,16 @@ def _method(options: Mapping[str, Any]) -> str:
     return f"{kind} {options['lora_rank']}{bits}" if "lora_rank" in options else ""
 
 
-def run_facts(manifest: ModelManifest | None, curves: RunCurves) -> list[tuple[str, str]]:
-    """Name and value of what else is worth knowing of a run."""
+def run_facts(
+    manifest: ModelManifest | None, curves: RunCurves, best: str | None = None
+) -> list[tuple[str, str]]:
+    """Name and value of what else is worth knowing of a run.
+
+    Args:
+        manifest: What it says of itself.
+        curves: What it measured.
+        best: See :func:`best_model`.
+    """
     facts: list[tuple[str, str]] = []
     if manifest is not None:
         facts += _origins(manifest)
@@ -126,6 +146,7 @@ def run_facts(manifest: ModelManifest | None, curves: RunCurves) -> list[tuple[s
         facts.append(("Peak memory", f"{peak / 2**30:.2f} GiB"))
     if isinstance(final := curves.summary.get("final_eval_loss"), (int, float)):
         facts.append(("ScoredSet loss of final/", f"{final:.4g}"))
+    facts += [("Best model", best)] if best else []
     if manifest is not None:
         versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
         facts.append(("Versions", versions))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdl_toolkit.errors import UserError
 from mdl_toolkit.report.curves import METRICS_FILE, RunCurves, read_curves
-from mdl_toolkit.report.described import headline, run_facts, run_manifest
+from mdl_toolkit.report.described import best_model, headline, run_facts, run_manifest
 from mdl_toolkit.report.evaluations import (
     EVALUATIONS,
     ScoredSet,
@@ -104,7 +104,7 @@ def _training(path: Path) -> CollectedRun:
     return CollectedRun(
         path=path,
         headline=headline(manifest, curves, evaluations, "no numbers yet"),
-        facts=run_facts(manifest, curves),
+        facts=run_facts(manifest, curves, best_model(path)),
         curves=curves,
         evaluations=evaluations,
         options=manifest.options if manifest is not None else {},
