@@ -16,7 +16,6 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from mdl_toolkit.errors import HostsDisagreeError, MdlError, PeerLostError, UserError
 from mdl_toolkit.infer import run as run_module
 from mdl_toolkit.infer.journal import sent as sent_module
-from mdl_toolkit.infer.processes import link as link_module
 from mdl_toolkit.infer.processes import waiting
 from mdl_toolkit.infer.processes.link import Link
 from mdl_toolkit.infer.processes.peer import Peer
@@ -26,7 +25,7 @@ from support.inference import make_table, predict, watch_rows
 HOSTS = ("node-a", "node-b")
 
 
-def together(*work: Callable[[Link], Any]) -> list[BaseException | None]:
+def together(*work: Callable[[Link], Any], patience: float = 120.0) -> list[BaseException | None]:
     """Do each piece of work in a thread, as one process of a launch with one process on each host."""
     store = HashStore()
     failed = threading.Event()
@@ -34,7 +33,7 @@ def together(*work: Callable[[Link], Any]) -> list[BaseException | None]:
 
     def one(rank: int) -> None:
         peer = Peer(rank, len(work), local_rank=0, local_world_size=1)
-        link = Link(store, peer, failed.is_set)
+        link = Link(store, peer, failed.is_set, patience)
         link.tell(f"host/{rank}", HOSTS[rank])
         try:
             work[rank](link)
@@ -156,8 +155,7 @@ def test_unfinished_work_on_the_wrong_host_is_told(folder: Path, model: Path, in
 
 
 def test_a_process_that_is_frozen_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(link_module, "_LOST_SECONDS", 0.5)
-    monkeypatch.setattr(link_module, "_BEAT_SECONDS", 60.0)  # no sign of life ever comes
+    monkeypatch.setattr(Link, "_give_signs_of_life", lambda link: None)
     ended = threading.Event()
 
     def main(link: Link) -> None:
@@ -166,21 +164,19 @@ def test_a_process_that_is_frozen_is_named(monkeypatch: pytest.MonkeyPatch):
         finally:
             ended.set()
 
-    error, _ = together(main, lambda _: ended.wait(60))
+    error, _ = together(main, lambda _: ended.wait(60), patience=0.5)
     assert isinstance(error, PeerLostError) and error.exit_code == 3
     assert str(error).startswith("nothing was heard of rank 1 (host node-b) for ")
 
 
-def test_a_process_that_lives_is_waited_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(link_module, "_LOST_SECONDS", 1.0)
-    monkeypatch.setattr(link_module, "_BEAT_SECONDS", 0.1)
+def test_a_process_that_lives_is_waited_for():
     heard = []
 
     def other(link: Link) -> None:
-        threading.Event().wait(2.5)
+        threading.Event().wait(4.5)
         link.tell("left/1", "at last")
 
-    assert together(lambda link: heard.append(link.hear("left/1", 1)), other) == [None, None]
+    assert together(lambda link: heard.append(link.hear("left/1", 1)), other, patience=2.0) == [None, None]
     assert heard == ["at last"]
 
 

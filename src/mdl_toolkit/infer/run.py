@@ -43,7 +43,7 @@ def inference(settings: InferenceSettings) -> None:
         MdlError: Where the work can't go on; what is done is kept, and the same command continues it.
     """
     peer = Peer.of_environment()
-    with linked(peer) as link:
+    with linked(peer, settings.peer_timeout) as link:
         _inference(settings, peer, link)
 
 

@@ -93,10 +93,13 @@ class Work:
             **{flag(name): getattr(s, name) for name in options_where(InferenceSettings, resume="same")},
             # One folder, whatever the working directory is.
             "--base-dir": None if s.base_dir is None else str(s.base_dir.resolve()),
-            "--choices": None if self.choices is None else self.choices.digest,
             "limit": self.reader.limits.describe(),
             "end tokens": self.ends,
             **in_force(self.decoding),
+            # What isn't asked for isn't named, as in journals of before there was any of it.
+            **({} if self.choices is None else {"--choices": self.choices.digest}),
+            **({"--scores": True} if s.scores else {}),
+            **({"--n-best": s.n_best} if s.n_best is not None else {}),
         }  # fmt: skip
 
     def open_rows(self, log: WindowLog) -> dict[int, int]:

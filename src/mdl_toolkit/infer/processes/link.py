@@ -29,8 +29,9 @@ from mdl_toolkit.infer.processes.peer import Peer
 from mdl_toolkit.infer.processes.waiting import until
 from mdl_toolkit.terminal.progress import duration
 
-#: Seconds between two signs of life, and without one until a process counts as lost to those who wait for it.
-_BEAT_SECONDS, _LOST_SECONDS = 5.0, PEER_TIMEOUT
+#: Seconds between two signs of life at most, and how many of them come in the time after which a process that
+#: gives none counts as lost.
+_BEAT_SECONDS, _BEATS = 5.0, 4
 #: Seconds that rank 0 gives the others to hear its last word: the store may end with its process.
 _LAST_WORD_SECONDS = 10.0
 
@@ -42,10 +43,17 @@ class Link:
         store: The part of the launcher's store that belongs to this start.
         peer: This process.
         failed: Whether another process has reported a failure.
+        patience: Seconds without a sign of life until a process counts as lost to those who wait for it.
     """
 
-    def __init__(self, store: Store, peer: Peer, failed: Callable[[], object] = lambda: None) -> None:
-        self.peer, self._store, self._failed = peer, store, failed
+    def __init__(
+        self,
+        store: Store,
+        peer: Peer,
+        failed: Callable[[], object] = lambda: None,
+        patience: float = PEER_TIMEOUT,
+    ) -> None:
+        self.peer, self._store, self._failed, self._patience = peer, store, failed, patience
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._ended = threading.Event()
         self.tell(f"host/{peer.rank}", host_name())
@@ -149,7 +157,7 @@ class Link:
 
     def _give_signs_of_life(self) -> None:
         count = 0
-        while not self._ended.wait(_BEAT_SECONDS):
+        while not self._ended.wait(min(_BEAT_SECONDS, self._patience / _BEATS)):
             count += 1
             with suppress(RuntimeError):  # that the store is lost is noticed elsewhere
                 self._store.set(f"alive/{self.peer.rank}", str(count))
@@ -161,10 +169,11 @@ class Link:
         before, since = self._seen.get(rank, (None, now))
         if sign != before:
             self._seen[rank] = (sign, now)
-        elif now - since > _LOST_SECONDS:
+        elif now - since > self._patience:
             raise PeerLostError(
-                f"nothing was heard of {self.name(rank)} for {duration(_LOST_SECONDS)}: it was killed, is "
-                "frozen, or its host can't be reached. What was done is kept: start the same command again"
+                f"nothing was heard of {self.name(rank)} for {duration(self._patience)} (--peer-timeout): it "
+                "was killed, is frozen, or its host can't be reached. What was done is kept: start the same "
+                "command again"
             )
 
 
@@ -174,8 +183,12 @@ def fresh_mark() -> str:
 
 
 @contextmanager
-def linked(peer: Peer) -> Iterator[Link | None]:
+def linked(peer: Peer, patience: float) -> Iterator[Link | None]:
     """Join the processes of other hosts for the block, and end with them: one that fails ends all.
+
+    Args:
+        peer: This process.
+        patience: Seconds without a sign of life until another one counts as lost.
 
     Yields:
         The link; ``None`` where all processes are on one host, or nothing says where to meet.
@@ -192,7 +205,7 @@ def linked(peer: Peer) -> Iterator[Link | None]:
     watch = FailureWatch(store, launch)
     watch.start()
     with end_together(watch):
-        link = Link(store, peer, lambda: watch.first(0.0))
+        link = Link(store, peer, lambda: watch.first(0.0), patience)
         yield link
         link.close()
     watch.stop()

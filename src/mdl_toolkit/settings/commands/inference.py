@@ -194,12 +194,12 @@ class InferenceSettings(ConvertOptions):
         False,
         "Add each answer's probability by the model, and the mean and lowest logarithm of its tokens'.",
         group="generation",
-        resume="same",
+        resume="derived",
     )
     choices: str = option(
         CHOICES_COLUMN,
-        "Answer with the likeliest of these: a FILE with one a line, a table's column (FILE:COLUMN), a list. "
-        "By default each row's own, in a column choices; none: answer freely.",
+        "Answer with the likeliest of these: FILE's lines, a table's FILE:COLUMN, or a list. Default: a "
+        "row's own, in a column",
         group="generation",
         metavar="FILE|a,b,c|none",
         path=True,
@@ -211,7 +211,7 @@ class InferenceSettings(ConvertOptions):
         group="generation",
         metavar="K",
         low=1,
-        resume="same",
+        resume="derived",
     )
     seed: int = option(42, "Random seed of sampling (--do-sample).", group="generation", low=0, resume="same")
     overwrite: bool = option(
@@ -219,6 +219,13 @@ class InferenceSettings(ConvertOptions):
         "Replace a file at --output (else it is kept as OUTPUT.1) and drop another command's "
         "unfinished work there.",
         group="output",
+        resume="free",
+    )
+    peer_timeout: float = option(
+        120.0,
+        "On several hosts: seconds of silence after which a process that is waited for counts as lost.",
+        group="output",
+        low=5,
         resume="free",
     )
 
