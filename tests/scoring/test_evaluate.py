@@ -131,6 +131,27 @@ def test_right_answers_of_another_file_are_matched_by_what_rows_are_of(evaluate:
     assert [row["reference"] for row in done.rows] == ["yes", "", "no", "no"]
     assert [row["correct"] for row in done.rows] == ["true", "", "true", "false"]
     assert done.scores["slices"]["place"]["y"]["scores"]["accuracy"]["value"] == 1
+    assert "4 rows, task exact, 1 left out, 1 missing, 1 extra" in done.out
+
+
+def test_a_file_of_right_answers_brings_what_else_it_says_of_the_rows(evaluate: Evaluate):
+    files = {
+        "p.csv": "id,prediction\n1,grün\n2,二十\n",
+        "truth.csv": "id,text,lang,error,prediction\n2,20,zh,x,y\n1,Grün!,de,x,y\n",
+    }
+    words = ("p.csv", "--task", "asr", "--truth", "truth.csv", "--reference", "text")
+    done = evaluate(files, *words)
+    assert done.scores["scores"]["wer"]["value"] == 0
+    assert done.scores["normalizer"] == "basic and chinese"
+    assert [*done.rows[0]][:4] == ["id", "prediction", "reference", "lang"]
+    assert done.scores["no_answer"]["rows"] == 0  # the errors are another model's
+
+
+def test_ranges_stand_in_their_order(evaluate: Evaluate):
+    rows = [{"text": "a", "prediction": "a", "seconds": 9.5 + 0.25 * number} for number in range(41)]
+    done = evaluate({"p.jsonl": lines(*rows)}, "p.jsonl", "--task", "exact", "--slice-by", "seconds")
+    names = [*done.scores["slices"]["seconds"]]
+    assert names == ["9.5 to 12", "12 to 14.5", "14.5 to 17", "17 to 19.5"]
 
 
 def test_rows_are_matched_by_a_column_that_is_named(evaluate: Evaluate):

@@ -116,7 +116,7 @@ def _errors(found: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _against(found: Mapping[str, Any]) -> str:
-    table = [[f"against {found['file']}", "here", "there", "difference", "95 % interval", "p", ""]]
+    table = [["", "here", "there", "difference", "95 % interval", "p", ""]]
     for name, part in found.items():
         if not isinstance(part, Mapping):
             continue
@@ -131,7 +131,7 @@ def _against(found: Mapping[str, Any]) -> str:
                 _verdict(name, part),
             ]
         )
-    return aligned(table)
+    return f"against {found['file']}, {found['rows']} rows:\n{aligned(table)}"
 
 
 def _verdict(name: str, part: Mapping[str, Any]) -> str:

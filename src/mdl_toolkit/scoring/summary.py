@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -65,12 +67,19 @@ def against(
     }
 
 
+def _ordered(places: Mapping[str, Sequence[int]]) -> list[str]:
+    """Slices as a person wants to read them: the largest first, ranges of a measurement from low to high."""
+    if all(re.fullmatch(r"-?[\d.e+-]+ to -?[\d.e+-]+", name) for name in places if name):
+        return sorted(places, key=lambda name: float(name.split(" to ")[0]) if name else math.inf)
+    return sorted(places, key=lambda name: (-len(places[name]), name))
+
+
 def _sliced(statistics: Statistics, values: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
     places: dict[str, list[int]] = {}
     for place, value in enumerate(values):
         places.setdefault(value, []).append(place)
     found = {}
-    for value in sorted(places, key=lambda value: (-len(places[value]), value)):
+    for value in _ordered(places):
         part = statistics.take(np.array(places[value], dtype=np.int64))
         found[value] = {
             "rows": part.rows,

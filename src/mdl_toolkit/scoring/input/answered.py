@@ -19,6 +19,13 @@ logger = get_logger(__name__)
 
 #: The column in which ``inference`` says why a row has no answer.
 _ERROR = "error"
+#: Columns that say something of another model's answers, where a file of right answers has such.
+_OF_ANSWERS = frozenset(
+    {
+        "prediction", "predictions", "model_output", _ERROR, "finish_reason", "mean_logprob", "min_logprob",
+        "probability", "runner_up", "runner_up_probability", "n_best", "tag_scores", "scores",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Truth:
         file: The file that has them; ``None``: the predictions file itself.
         column: Their column; ``None``: found by its name.
         match_by: The columns by which rows are matched; by default those that say what a row is of.
-        wanted: Columns that the predictions file may lack and the file of right answers have.
+        wanted: Columns that one of the two files has to have.
     """
 
     file: Path | None = None
@@ -80,7 +87,7 @@ def read_answered(path: Path, encoding: str, prediction: str | None, truth: Trut
         column = find_references(right, truth.column, None)
         matched = match(table, right, truth.match_by)
         said = _tell_unmatched(table, right, matched)
-        table, reference = _joined(table, right, matched, column, truth.wanted)
+        table, reference = _joined(table, right, matched, column)
     for name in truth.wanted:
         require_column(table, name, "--slice-by")
     answers, failed = _answers(table, given)
@@ -163,10 +170,8 @@ def _first_keys(table: AnswerTable, key: Sequence[str], places: Sequence[int]) -
     return ", ".join(shown) + (", …" if len(places) > 3 else "")
 
 
-def _joined(
-    table: AnswerTable, right: AnswerTable, matched: Matched, column: str, wanted: Sequence[str]
-) -> tuple[AnswerTable, str]:
-    """The predictions with the right answers of the other file, and the column that has them."""
+def _joined(table: AnswerTable, right: AnswerTable, matched: Matched, column: str) -> tuple[AnswerTable, str]:
+    """The predictions with what the other file says of the rows, and the column of the right answers."""
     at = dict(matched.pairs)
 
     def brought(name: str) -> list[Any]:
@@ -175,8 +180,8 @@ def _joined(
 
     free = next(name for name in ("reference", "truth", "right_answer") if name not in table.columns)
     columns = {**table.columns, free: brought(column)}
-    for name in wanted:
-        if name not in columns and name in right.columns:
+    for name in right.columns:
+        if name not in columns and name not in (column, *_OF_ANSWERS):
             columns[name] = brought(name)
     return replace(table, columns=columns), free
 
