@@ -135,7 +135,7 @@ def test_a_set_has_its_scores_rows_and_recordings(run):
     first = dict(zip(columns, made["table"]["rows"][0], strict=True))
     assert first == {
         "audio": "clips/0.wav", "speaker": "007", "prediction": "drum", "reference": "bell", "row": 1,
-        "score": 0, "correct": False, "given": "drum",
+        "score": 0, "correct": False, "wanted": "bell", "given": "drum",
     }  # fmt: skip
     assert (made["reference"], made["prediction"]) == ("reference", "prediction")
     assert made["input_columns"] == ["audio", "speaker", "prediction"]

@@ -115,6 +115,35 @@ def test_undo_goes_back_and_what_was_done_is_kept(pages):
     assert count(third).startswith("0 of 12 done")
 
 
+def test_corrections_belong_to_the_rows_whichever_run_answered_them(pages):
+    report = sample_page(rows=12, runs=2)
+
+    def turned(given):
+        table = dataclasses.replace(given.table, rows=list(reversed(given.table.rows)))
+        return {"table": table, "keys": list(reversed(given.keys)), "audio": [None] * 12}
+
+    page = pages.open(changed_set(report, "main", turned, run=1))
+    start(page)
+    row = row_of(page)
+    page.keyboard.type(" and more")
+    text = page.locator(FIELD).input_value()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.get_by_label("Run", exact=True).select_option("output-rank-64")
+    start(page)
+    assert count(page).startswith("1 of 12 done · 1 changed")
+    page.get_by_label("Order").select_option("As in the file")
+    page.locator(FIELD).focus()
+    for key in ("Alt+ArrowUp", "Alt+ArrowDown"):
+        for _ in range(12):
+            if row_of(page) != row:
+                page.keyboard.press(key)
+    assert page.locator(FIELD).input_value() == text
+    page.keyboard.press("Alt+z")
+    assert count(page).startswith("0 of 12 done") and row_of(page) == row
+
+
 def test_an_empty_answer_is_refused_and_escape_leaves(pages):
     page = pages.open(sample_page(rows=12, runs=1))
     start(page)

@@ -2,6 +2,7 @@
 /* The correction mode: listen, fix the answer, next, by keyboard alone. */
 
 const ALT = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌥" : "Alt";
+const CTRL = ALT === "Alt" ? "Ctrl" : "⌘";
 const SKIP_SECONDS = 2;
 const KEYS = [
   [["Enter"], "accept the answer, next clip"],
@@ -14,7 +15,7 @@ const KEYS = [
   [[ALT, "↓"], "next clip, without accepting"],
   [[ALT, "↑"], "previous clip"],
   [[ALT, "Z"], "undo the last decision"],
-  [["Ctrl", "S"], "save"],
+  [[CTRL, "S"], "save"],
   [["Esc"], "leave the field, then the correction mode"],
 ];
 
@@ -80,8 +81,11 @@ class Correction {
   start(rows, row = null) {
     const { set } = this.view;
     this.set = set;
-    if (!this.edits.has(set.name)) this.edits.set(set.name, new Edits(set));
-    this.done = this.edits.get(set.name);
+    const name = Edits.nameFor(set);
+    if (!this.edits.has(name)) this.edits.set(name, new Edits(set));
+    this.done = this.edits.get(name);
+    // Another run may have the same rows in another order.
+    this.done.set = set;
     this.rows = rows.length ? rows : set.all();
     this.showTools();
     this.arrange();
@@ -276,7 +280,7 @@ surenessInWords(set, row),
         choice("done", `The ${counted(kept, "row")} that you accepted`),
         choice("all", `All ${number(set.length - whole.leftOut)} rows, ${rest}`)),
       el("div", { class: "tools" },
-        el("button", { type: "button", class: "primary", id: "save", on: { click: () => this.save() } }, "Save", el("span", { class: "keys", "aria-hidden": "true" }, el("kbd", {}, "Ctrl"), el("kbd", {}, "S"))),
+        el("button", { type: "button", class: "primary", id: "save", on: { click: () => this.save() } }, "Save", el("span", { class: "keys", "aria-hidden": "true" }, el("kbd", {}, CTRL), el("kbd", {}, "S"))),
         whole.done ? el("button", { type: "button", on: { click: () => this.forget() } }, "Forget all corrections") : null),
       (this.saved = el("p", { class: "note", role: "status" }, done.isKept ? this.savedText(whole.done) : "This browser keeps nothing for the page: save before you close it.")),
     );

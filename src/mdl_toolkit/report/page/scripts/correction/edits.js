@@ -1,10 +1,18 @@
 "use strict";
-/* What was corrected. It is kept in the browser, so that a closed page loses nothing. */
+/*
+ * What was corrected. It is kept in the browser, so that a closed page loses nothing, and belongs to the rows, whichever run
+ * answered them and in whatever order they stand.
+ */
 
 class Edits {
+  /** The name under which the corrections of a set's rows are kept. */
+  static nameFor(set) {
+    return `correction ${set.name} ${fingerprint([...set.identities].sort().join("\n"))}`;
+  }
+
   constructor(set) {
     this.set = set;
-    this.name = `correction ${set.name} ${fingerprint(set.identities.join("\n"))}`;
+    this.name = Edits.nameFor(set);
     const kept = storage.read(this.name);
     this.byIdentity = new Map(Object.entries(kept && typeof kept === "object" ? kept : {}).filter(([, edit]) => typeof edit?.text === "string"));
     this.history = [];
@@ -18,20 +26,20 @@ class Edits {
 
   /** Note what was done with a row. */
   note(row, text, leftOut = false) {
-    this.history.push({ row, before: this.of(row) });
-    this.put(row, { text, leftOut, saved: false });
+    const identity = this.set.identities[row];
+    this.history.push({ identity, before: this.byIdentity.get(identity) });
+    this.put(identity, { text, leftOut, saved: false });
   }
 
   /** Take back what was done last. @returns {?number} The row, or `null` where nothing was done yet. */
   undo() {
     const last = this.history.pop();
     if (!last) return null;
-    this.put(last.row, last.before);
-    return last.row;
+    this.put(last.identity, last.before);
+    return this.set.identities.indexOf(last.identity);
   }
 
-  put(row, edit) {
-    const identity = this.set.identities[row];
+  put(identity, edit) {
     if (edit) this.byIdentity.set(identity, edit);
     else this.byIdentity.delete(identity);
     this.keep();
