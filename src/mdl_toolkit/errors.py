@@ -135,10 +135,14 @@ class Stopped(MdlError):  # noqa: N818 -- no failure: somebody asked for it
             for SIGTERM, 138 for SIGUSR1; see :func:`code_of_stop`.
         message: What was saved, and how to continue.
         unsaved: Whether something is lost that could have been saved.
+
+    Attributes:
+        number: The signal.
     """
 
     def __init__(self, signal_number: int, message: str, *, unsaved: bool = False) -> None:
         super().__init__(message)
+        self.number = signal_number
         self.exit_code = code_of_stop(signal_number, unsaved=unsaved)
         self.state = STOPPED_UNSAVED if unsaved else STOPPED
 

@@ -144,7 +144,7 @@ OTHER: dict[str, Any] = {
     "method": "full", "train_target": ["encoder"], "lora_rank": 8, "lora_alpha": 8, "lora_dropout": 0.1,
     "lora_attention": True, "rslora": True, "dora": True, "quantization": "8bit", "lr": 0.01,
     "lr_scheduler": "cosine", "warmup_steps": 5, "warmup_ratio": 0.1, "weight_decay": 0.1,
-    "max_grad_norm": 2.0, "num_epochs": 2.0, "max_steps": 9, "batch_size": 4, "max_tokens": 512,
+    "max_grad_norm": 2.0, "num_epochs": 2.0, "max_steps": 9, "overfit": 9, "batch_size": 4, "max_tokens": 512,
     "gradient_accumulation_steps": 2, "seed": 7, "gradient_checkpointing": True, "sharding": "full",
     "compile": True, "eval_steps": 9.0, "eval_batch_size": 4, "eval_on_start": True,
     "eval_generate": 9, "eval_task": "asr", "eval_max_new_tokens": 9,

@@ -23,7 +23,7 @@ MAIN_SCORE = {task: scores[0] for task, scores in SCORES.items()}
 _LIBRARIES = {
     "classification": ("sklearn",),
     "choice": ("sklearn",),
-    "tagging": ("sklearn", "scipy"),
+    "tagging": ("sklearn",),
     "caption": ("sacrebleu", "rouge_score"),
     "asr": ("jiwer", "whisper_normalizer", "opencc", "cn2an"),
 }

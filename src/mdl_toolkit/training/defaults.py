@@ -24,15 +24,16 @@ logger = get_logger(__name__)
 #: Bases with fewer weights are small. The smallest published MiDashengLM has 0.6 billion in its decoder.
 SMALL = 100_000_000
 
+#: Learning rates of small bases, by method: adapters take larger steps than the weights themselves.
+SMALL_RATES = {"full": 1e-3, "lora": 3e-3}
 _FULL: dict[str, Any] = {
     "method": "full",
     "train_target": list(TRAIN_TARGETS),
-    "lr": 1e-3,
+    "lr": SMALL_RATES["full"],
     "num_epochs": 12.0,
     "warmup_ratio": 0.1,
 }
-#: Adapters take larger steps than the weights themselves.
-_LORA = {**_FULL, "method": "lora", "lr": 3e-3}
+_LORA = {**_FULL, "method": "lora", "lr": SMALL_RATES["lora"]}
 #: Options that replace another: where the second is given, the first keeps its value.
 _INSTEAD = {"num_epochs": "max_steps", "warmup_ratio": "warmup_steps"}
 
@@ -47,12 +48,9 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     Returns:
         The same settings for a base of :data:`SMALL` weights or more.
     """
-    tensors = base_tensors(folder)
-    if tensors is None:
-        return settings  # refused later, with the reason
-    count = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    if count >= SMALL:
-        return settings
+    count = _weights(folder)
+    if count is None or count >= SMALL:
+        return settings  # a folder without weights is refused later, with the reason
     there = given_names(settings)
     of_lora = options_where(TrainSettings, goes_with="--method lora")
     method = settings.method if "method" in there else "lora" if there & {*of_lora} else "full"
@@ -66,6 +64,17 @@ def fit_to_base(settings: TrainSettings, folder: Path) -> TrainSettings:
     words = " ".join(f"{flag(name)} {_typed(value)}" for name, value in chosen.items())
     logger.info(f"a small base ({count / 1e6:.1f} million weights), so the defaults are {words}")
     return with_defaults(settings, **chosen)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether a base has fewer weights than :data:`SMALL`."""
+    count = _weights(folder)
+    return count is not None and count < SMALL
+
+
+def _weights(folder: Path) -> int | None:
+    tensors = base_tensors(folder)
+    return None if tensors is None else sum(math.prod(tensor.shape) for tensor in tensors.values())
 
 
 def _typed(value: Any) -> str:

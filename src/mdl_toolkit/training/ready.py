@@ -39,6 +39,7 @@ from mdl_toolkit.training.defaults import fit_to_base
 from mdl_toolkit.training.evaluation.sets import EvaluationSet
 from mdl_toolkit.training.launcher import choose_sharding, fit_to_launcher
 from mdl_toolkit.training.metrics.trackers import check_trackers
+from mdl_toolkit.training.overfit.options import fit_to_rows, without_output
 
 logger = get_logger(__name__)
 
@@ -89,7 +90,7 @@ def make_ready(settings: TrainSettings) -> Ready:
             after the processes have joined.
     """
     launch = read_launch()
-    settings = fit_to_launcher(settings, launch)
+    settings = without_output(fit_to_launcher(settings, launch))
     try:
         trackers, settings = _check(settings, launch)
         folder = resolve_model(
@@ -97,7 +98,9 @@ def make_ready(settings: TrainSettings) -> Ready:
         )
         inputs = _inputs(settings, launch, folder, trackers)
         settings = choose_sharding(fit_to_base(settings, folder), launch)
-        if launch.rank == 0:
+        if settings.overfit:
+            settings = fit_to_rows(settings, folder, launch, min(settings.overfit, len(inputs.data)))
+        elif launch.rank == 0:
             check_disk(settings, launch, folder, inputs.data)
         return Ready(settings, launch, inputs)
     except MdlError as error:
@@ -115,7 +118,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     # None where the processes must have met to know it: then the output is looked at when they have.
     goes_on = record is not None and record.is_of_launch(launch.nodes)
     if launch.rank == 0:
-        if goes_on is not None:
+        if goes_on is not None and not settings.overfit:
             _collecting(problems, lambda: refuse_used_output(settings, goes_on))
         trackers = _collecting(problems, lambda: check_trackers(settings.report_to)) or []
         for path in (*dataset_paths(settings.train_dataset), *evaluation_paths(settings.eval_dataset)):
@@ -125,7 +128,7 @@ def _check(settings: TrainSettings, launch: Launch) -> tuple[list[str], TrainSet
     if settled is not None and not problems and goes_on is False:
         say_if_anew(settings, launch.nodes)
     for needed in ("eval_dataset", "eval_generate"):
-        if getattr(settings, needed) is None:
+        if getattr(settings, needed) is None and not settings.overfit:
             for name in options_where(TrainSettings, goes_with=flag(needed)):
                 if name in given_names(settings):
                     logger.warning(f"{flag(name)} has no effect: there is no {flag(needed)}")
@@ -175,9 +178,15 @@ def _inputs(settings: TrainSettings, launch: Launch, folder: Path, trackers: Seq
 
 
 def _folders(paths: Sequence[Path], settings: TrainSettings, model_folder: Path) -> list[Path]:
-    """The converted folders of a dataset; files are converted, unless the cache has them."""
+    """The converted folders of a dataset; files are converted, unless the cache has them.
+
+    For ``--overfit`` no more rows of a file are converted than are to be learned.
+    """
     cache = settings.cache_dir or settings.output / "cache"
-    return [path if path.is_dir() else convert_once(path, settings, model_folder, cache) for path in paths]
+    return [
+        path if path.is_dir() else convert_once(path, settings, model_folder, cache, settings.overfit)
+        for path in paths
+    ]
 
 
 def _open(folders: Sequence[Path], model_folder: Path) -> ClipDataset:

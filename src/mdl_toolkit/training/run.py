@@ -13,9 +13,12 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mdl_toolkit.data.batching.balance import Costs
 from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.data.dataset.dataset import ClipDataset
+from mdl_toolkit.data.dataset.some_rows import SomeRows, spread
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.distributed.group import Ranks, joined
 from mdl_toolkit.distributed.joining.early import told_to_others
@@ -49,6 +52,7 @@ from mdl_toolkit.training.metrics.file import METRICS_FILE, MetricsLog
 from mdl_toolkit.training.metrics.flops import FlopCounter
 from mdl_toolkit.training.metrics.reporter import Reporter
 from mdl_toolkit.training.metrics.trackers import Trackers
+from mdl_toolkit.training.overfit.run import overfit
 from mdl_toolkit.training.ready import Inputs, Ready, make_ready
 from mdl_toolkit.training.signals import StopSignals, nothing_unsaved
 from mdl_toolkit.training.steps.loop import Loop
@@ -93,6 +97,9 @@ def train_ready(ready: Ready) -> None:
     with joined(ready.launch, problem, ready.settings.peer_timeout) as ranks:
         assert prepared is not None, "the problem was raised"
         prepared.require_agreement(ready.settings, ranks)
+        if ready.settings.overfit:
+            _overfit(ready.settings, ranks, prepared)
+            return
         lock = output_lock(ready.settings.output) if ranks.is_main else nullcontext()
         with said_on_every_host(ready.settings.output, ranks), lock:
             _train(ready.settings, ranks, prepared)
@@ -151,6 +158,18 @@ def _train(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
         print_summary(summary)
         if ranks.is_main:
             print_last_lines(settings, run.loop.progress.step)
+
+
+def _overfit(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> None:
+    """Find out whether a few rows can be learned; nothing is written to the output."""
+    data = prepared.data
+    rows = SomeRows(data, spread(settings.overfit or 0, np.flatnonzero(data.supervised).tolist()))
+    with _loader(data, prepared.data_folders, ranks, settings.data_workers) as batches:
+        batches.start()
+        wrapped, _ = _load_model(settings, ranks, replace(prepared, data=rows))
+        # Answers are made while micro-batches are awaited, so they have a loader of their own.
+        answering = _loader(data, prepared.data_folders, ranks, workers=0)
+        overfit(settings, ranks, prepared.model_folder, rows, (batches, answering), wrapped)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,9 @@ def convert_dataset(settings: ConvertSettings) -> ClipDataset:
     return ClipDataset.open([output], all_shards=False)
 
 
-def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache_dir: Path) -> Path:
+def convert_once(
+    path: Path, settings: ConvertOptions, model_folder: Path, cache_dir: Path, sample: int | None = None
+) -> Path:
     """Convert a file of rows unless that was done; of several processes that ask, one does it, others wait.
 
     Args:
@@ -81,6 +84,8 @@ def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache
         settings: The options of the conversion.
         model_folder: The model whose tokenizer, template and front end the rows are converted for.
         cache_dir: The folder in which converted folders are kept, named by their fingerprints.
+        sample: How many rows are needed, if not all: so many are converted, at equal distances, unless all
+            rows are there already.
 
     Returns:
         The finished folder.
@@ -96,6 +101,11 @@ def convert_once(path: Path, settings: ConvertOptions, model_folder: Path, cache
     target = Path(os.path.abspath(cache_dir)) / f"{path.stem}-{request.fingerprint[:16]}"
     if _complete(target, request.fingerprint):
         return target
+    if sample is not None:
+        request = replace(request, sample=sample)
+        target = target.with_name(f"{path.stem}-{request.fingerprint[:16]}")
+        if _complete(target, request.fingerprint):
+            return target
     failure = target.with_name(f".failed-{target.name}.json")
     failed_before = _read_failure(failure)
     yield_to_first_process()

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.data.audio.load import AudioLimits
 from mdl_toolkit.data.dataset.manifest import FORMAT, ModelRecord
+from mdl_toolkit.data.dataset.some_rows import spread
 from mdl_toolkit.data.input.compressed import unpacked_name
 from mdl_toolkit.data.input.kinds import table_head
 from mdl_toolkit.data.input.likely_mistakes import LikelyMistakes
@@ -43,6 +45,7 @@ class Request:
         sha256: The digest of the input file.
         processing: The processing fingerprint of the model folder.
         shard: ``(i, n)`` for part i of n; ``None`` for all rows.
+        sample: The number of rows, at equal distances, that are converted at most; ``None`` for all.
     """
 
     input: Path
@@ -53,6 +56,7 @@ class Request:
     sha256: str
     processing: str
     shard: tuple[int, int] | None = None
+    sample: int | None = None
 
     @classmethod
     def of(
@@ -116,9 +120,10 @@ class Request:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of this conversion."""
-        if self.shard is None:
+        if self.shard is None and self.sample is None:
             return self.group
-        return hashlib.sha256(f"{self.group} {self.shard[0]}/{self.shard[1]}".encode()).hexdigest()[:32]
+        part = f"{self.shard[0]}/{self.shard[1]}" if self.shard else f"sample {self.sample}"
+        return hashlib.sha256(f"{self.group} {part}".encode()).hexdigest()[:32]
 
     @property
     def limits(self) -> AudioLimits:
@@ -176,8 +181,10 @@ class Survey:
             logger.warning(f"{path}{sentence}")
         return found
 
-    def part(self, shard: tuple[int, int] | None) -> range:
-        """Which rows, counted from 0, a shard has."""
+    def part(self, shard: tuple[int, int] | None, sample: int | None = None) -> Collection[int]:
+        """Which rows, counted from 0, a shard or a sample has."""
+        if sample is not None:
+            return frozenset(spread(sample, range(self.rows)))
         if shard is None:
             return range(self.rows)
         i, n = shard

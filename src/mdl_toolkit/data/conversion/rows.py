@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class RowLoader:
     def __init__(
         self,
         source: RowSource,
-        part: range,
+        part: Collection[int],
         builder: PromptBuilder | None,
         order: str,
         work: Callable[[ClipJob], LoadedClip] | None = None,

@@ -46,7 +46,7 @@ class Conversion:
         self._request, self._output, self._pool = request, output, pool
         self._builder = PromptBuilder(request.model_folder)
         self._survey = Survey.of(request)
-        self._part = self._survey.part(request.shard)
+        self._part = self._survey.part(request.shard, request.sample)
         self._rows = RowLoader(
             RowSource(request.input, request.options, self._survey.layout, request.name),
             self._part,

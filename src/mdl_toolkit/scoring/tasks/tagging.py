@@ -68,11 +68,9 @@ def _true_tags(labels: LabelSet, tags: Sequence[str], place: int) -> set[int]:
 
 
 def _matrix(rows: Sequence[set[int]], labels: int) -> Sparse:
-    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import MultiLabelBinarizer
 
-    ends = np.cumsum([0, *(len(row) for row in rows)])
-    columns = np.array([number for row in rows for number in sorted(row)], dtype=np.int64)
-    return csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(rows), labels))
+    return MultiLabelBinarizer(classes=range(labels), sparse_output=True).fit_transform(rows).astype(float)
 
 
 def _ranks(scores: Sequence[Mapping[str, float] | None], labels: LabelSet) -> NDArray[np.float32]:

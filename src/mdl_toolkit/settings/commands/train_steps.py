@@ -101,6 +101,16 @@ class OptimisationOptions(Settings):
         resume="warn",
         hosts="same",
     )
+    overfit: int | None = option(
+        None,
+        "Only find out whether this set-up can learn: learn N rows by heart and generate their answers; "
+        "saves nothing.",
+        group="optimisation",
+        metavar="N",
+        low=1,
+        resume="free",
+        hosts="same",
+    )
     seed: int = option(
         42,
         "Random seed for the order of the data, new adapters and dropout.",
