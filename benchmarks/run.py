@@ -35,6 +35,7 @@ BENCHMARKS = {
     "loading": "model.loading",
     "growth": "training.growth",
     "waiting": "training.waiting",
+    "evaluating": "training.evaluating",
     "digits": "training.digits",
     "training_gpu": "training.gpu",
 }
@@ -42,8 +43,10 @@ BENCHMARKS = {
 
 def missing(name: str) -> str | None:
     """Why a benchmark can't run here."""
-    if name == "digits" and not (RECORDINGS / "fsdd-train.csv").is_file():
-        return "the recordings are not beside the repository; benchmarks.training.digits takes them by --data"
+    if name in ("digits", "evaluating") and not (RECORDINGS / "fsdd-train.csv").is_file():
+        return (
+            f"the recordings are not beside the repository; benchmarks.training.{name} takes them by --data"
+        )
     if name == "training_gpu":
         import torch
 

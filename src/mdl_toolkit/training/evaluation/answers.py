@@ -91,13 +91,14 @@ class AnswersOfSet:
 
     Attributes:
         decode: Makes the text of tokens.
+        count: The number of rows to answer.
     """
 
     def __init__(
         self, data: ClipDataset, load: Load, ranks: Ranks, rows: Sequence[int], how: Answering
     ) -> None:
         self._load, self._ranks, self._how = load, ranks, how
-        self.decode = how.decode
+        self.decode, self.count = how.decode, len(rows)
         self._slots = how.slots
         groups = groups_of(data, rows, how.slots, how.budget)
         self._own = share_of(groups, ranks.rank, ranks.world_size)

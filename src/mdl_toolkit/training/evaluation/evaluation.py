@@ -103,6 +103,8 @@ class Evaluation:
             for key, value in values.items()
             if key.partition("/")[2] == (each.name if each.named else "")
         }
-        rows = found.pop("rows")
-        listed = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
-        return f"{each.name + ': ' if len(self._sets) > 1 else ''}{listed} on {rows} rows"
+        words = f"loss {found.pop('loss'):.4f} on {found.pop('rows')} rows"
+        if each.scores is not None:
+            scores = ", ".join(f"{key} {value:.4f}" for key, value in found.items()) or "no score"
+            words += f", {scores} of {each.scores.count} answers"
+        return f"{each.name}: {words}" if len(self._sets) > 1 else words

@@ -46,6 +46,11 @@ class ScoresOfSet:
         self._task, self._folder = task, folder
         self._known_labels: list[str] | None = None
 
+    @property
+    def count(self) -> int:
+        """The number of rows that are answered."""
+        return self._answers.count
+
     def __call__(
         self, wrapped: Wrapped, signals: StopSignals | None, where: Mapping[str, Any]
     ) -> dict[str, float]:
