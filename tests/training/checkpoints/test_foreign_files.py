@@ -95,7 +95,8 @@ def test_overwrite_takes_all_of_a_run_and_leaves_all_else(shop: Any, output: Pat
     (output / ".partial-checkpoint-9-77").mkdir()
     train(run_settings(shop.model, shop.data, output, max_steps=2, overwrite=True))
     assert sorted(path.name for path in output.iterdir()) == [
-        ".mdl_run.json", ".partial-thesis", "checkpoint-2", "final", "metrics.jsonl", "notes.txt", "runs",
+        ".mdl_run.json", ".partial-thesis", "checkpoint-2", "final", "metrics.jsonl", "notes.txt",
+        "report.html", "runs",
     ]  # fmt: skip
     assert set(_tree(output / "runs")) == {"another/events.out.tfevents.1", "out/plot.png"}
     assert [step["step"] for step in steps_of(output)] == [1, 2]

@@ -102,9 +102,9 @@ def foreign_file_in(path: Path) -> Path | None:
     """
     if not path.is_symlink() and not path.exists():
         return None
-    if path.name in (METRICS_FILE, RUN_RECORD):
-        known = is_record(path) if path.name == RUN_RECORD else _are_metrics(path)
-        return None if known else path
+    known = {METRICS_FILE: _are_metrics, RUN_RECORD: is_record, REPORT: is_report}.get(path.name)
+    if known is not None:
+        return None if known(path) else path
     if path.is_symlink() or not path.is_dir():
         return path
     if path.parent.name == EVALUATION:
