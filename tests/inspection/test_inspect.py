@@ -16,6 +16,7 @@ from mdl_toolkit.data.conversion.command import convert_dataset
 from mdl_toolkit.demo import task
 from mdl_toolkit.errors import DataError
 from support.data.clips import convert_settings, small_task, tone, write_csv, write_wav
+from support.data.legacy import legacy_row, write_legacy
 
 RATE = 16_000
 
@@ -215,6 +216,16 @@ def test_a_dataset_whose_model_has_gone_is_inspected_without_its_texts(
     assert "texts can't be read" in _topics(found)["model"]["text"]
     answers = found["sets"][0]["answers"]
     assert answers["unit"] == "tokens" and answers["distinct"] == 6 and not answers["most_frequent"]
+
+
+def test_a_folder_of_0_1_0_is_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = write_legacy(
+        tmp_path / "old", [legacy_row(0.5, "dog"), legacy_row(0.7, "cat"), legacy_row(0.9, "dog")]
+    )
+    found = _inspect(capsys, folder, "--model-name", "tiny")
+    answers = found["sets"][0]["answers"]
+    assert found["sets"][0]["rows"] == 3 and answers["distinct"] == 2
+    assert answers["most_frequent"][0] == {"answer": "dog", "rows": 2}
 
 
 def test_without_a_model_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -19,8 +19,8 @@ from mdl_toolkit.terminal.progress import Progress
 #: Share of the longer clip from which on two clips are copies of each other; below, one is a part of the
 #: other.
 _WHOLE = 0.7
-#: Candidates that are compared for each clip, and in all at least: those that share the most.
-_PER_CLIP, _AT_LEAST = 2, 20_000
+#: Candidates that are compared, those that share the most: one for each clip, and so many in any case.
+_AT_LEAST = 20_000
 #: Pairs that a process takes at a time.
 _CHUNK = 4
 
@@ -116,7 +116,7 @@ def find_copies(sets: Sequence[Collected], workers: int) -> Copies:
     found = sorted(candidates(prints), key=lambda pair: -pair.shared)
     if len(sets) > 1:
         found = [pair for pair in found if _concerns_first(clips, owners, pair)]
-    most = max(_AT_LEAST, _PER_CLIP * len(prints))
+    most = max(_AT_LEAST, len(prints))
     chosen = sorted(found[:most])
     joined = _Joined(len(owners))
     for pair, likeness in _compared(sets, clips, owners, chosen, workers):

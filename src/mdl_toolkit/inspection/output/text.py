@@ -55,7 +55,11 @@ def verdict(found: dict[str, Any]) -> str:
 def _finding(finding: dict[str, Any]) -> Iterator[str]:
     text = finding["text"] + (f" → {finding['remedy']}" if finding["remedy"] else "")
     yield from textwrap.wrap(
-        f"{finding['level']:8} {text}", _WIDTH, subsequent_indent=" " * 9, break_long_words=False
+        f"{finding['level']:8} {text}",
+        _WIDTH,
+        subsequent_indent=" " * 9,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     for example in finding["examples"]:
         yield f"{'':11}{example}"

@@ -8,7 +8,7 @@ really copies share many hashes, and meet again at others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from mdl_toolkit.inspection.sound.fingerprint import Fingerprint
 #: spectra.
 LEAST_SHARED = 3
 _TOLERANCE = 4
-#: How many of the following clips with the same hash a clip is paired with.
-_NEXT = 16
+#: How many of the following clips with the same hash a clip is paired with; fewer where many have it.
+_NEXT, _NEXT_OF_MANY, _MANY = 16, 4, 64
 #: Pairs of the same hash that are counted at a time.
 _AT_ONCE = 1 << 22
 
@@ -57,14 +57,22 @@ class _Index:
 
     def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
         sizes = [len(one.hashes) for one in fingerprints]
-        hashes = np.concatenate([np.zeros(0, np.uint32), *(one.hashes for one in fingerprints)])
-        times = np.concatenate([np.zeros(0, np.uint16), *(one.times for one in fingerprints)])
-        clips = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        order = np.argsort(hashes, kind="stable")
-        self._hashes, self._times, self._clips = hashes[order], times[order], clips[order]
+        # One column after the other: of 100,000 clips each is large.
+        column: NDArray[Any] = np.concatenate([np.zeros(0, np.uint32), *(one.hashes for one in fingerprints)])
+        order = np.argsort(column, kind="stable").astype(np.int32)
+        self._hashes: NDArray[np.uint32] = column[order]
+        column = np.concatenate([np.zeros(0, np.uint16), *(one.times for one in fingerprints)])
+        self._times: NDArray[np.uint16] = column[order]
+        column = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        self._clips: NDArray[np.int32] = column[order]
         #: Where the hashes of each clip lie, clip after clip.
-        self._places = np.argsort(self._clips, kind="stable")
+        self._places = np.empty_like(order)
+        self._places[order] = np.arange(len(order), dtype=np.int32)
         self._ends = np.cumsum([0, *sizes])
+        begins = np.flatnonzero(np.diff(self._hashes, prepend=0))
+        count = np.diff(np.concatenate([[0], begins, [len(order)]]))
+        #: Whether very many clips have a hash.
+        self._is_common = np.repeat(count > _MANY, count)
 
     def pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Shared hashes: the two clips as one number, and the offset; all of a first clip come together."""
@@ -76,6 +84,8 @@ class _Index:
             keys, offsets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
             for ahead in range(1, _NEXT + 1):
                 places = places[places + ahead < len(self._hashes)]
+                if ahead == _NEXT_OF_MANY + 1:
+                    places = places[~self._is_common[places]]
                 same = places[self._hashes[places] == self._hashes[places + ahead]]
                 other = same + ahead
                 apart = self._clips[same] != self._clips[other]
