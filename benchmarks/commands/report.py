@@ -52,10 +52,11 @@ def make_clips(folder: Path, count: int, seconds: float = 5.0) -> None:
 
 
 def measured(folder: Path, words: list[str]) -> dict[str, Any]:
-    """Seconds of the whole command, its peak memory in MB, and the sizes of what it wrote."""
+    """Seconds of the whole command and of its threads together, peak memory, and what it wrote, in MB."""
     program = (
         "import resource, sys; from mdl_toolkit import cli; code = cli.run(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)"
+        "used = resource.getrusage(resource.RUSAGE_SELF); "
+        "print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime); sys.exit(code)"
     )
     began = time.perf_counter()
     done = subprocess.run(
@@ -65,10 +66,12 @@ def measured(folder: Path, words: list[str]) -> dict[str, Any]:
         text=True,
         check=True,
     )
+    memory, cpu = done.stdout.split()[-2:]
     beside = sum(path.stat().st_size for path in (folder / "r-audio").glob("*"))
     return {
         "seconds": round(time.perf_counter() - began, 2),
-        "peak_mb": int(done.stdout.split()[-1]),
+        "cpu_seconds": round(float(cpu), 2),
+        "peak_mb": int(memory),
         "page_mb": round((folder / "r.html").stat().st_size / 1e6, 2),
         "beside_mb": round(beside / 1e6, 1),
     }

@@ -186,6 +186,14 @@ def test_a_folder_that_was_said_wins_over_the_others(run, tmp_path):
     assert there == {"clips/0.wav": 0.9}
 
 
+def test_segments_are_cut_however_their_times_are_written(run):
+    columns = {**make_rows(3), "start": ["0.1", "0,1", ""], "end": ["0.2", "0,25", "0.3"]}
+    evaluation(Path("cut"), columns)
+    page = write_report(["cut"], "r.html").data
+    seconds = {clip.path: clip.seconds for clip in page.audio}
+    assert seconds == {"clips/0.wav": 0.1, "clips/1.wav": 0.15, "clips/2.wav": 0.3}
+
+
 def test_the_folder_that_the_run_was_given_is_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_wav(tmp_path / "recordings" / "clips" / "0.wav", tone(0.3))

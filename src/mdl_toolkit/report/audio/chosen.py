@@ -108,7 +108,7 @@ def _worst_first(one: ScoredSet) -> list[int]:
     rows = range(len(one.table.rows))
     scores = [_number(cell) for cell in one.cells("score")]
     sign = -1 if is_lower_better(one.main_score or "") else 1
-    # A row without an answer failed, and comes first; one without a score was left out, and comes last.
+    # A row without a score was left out of the scores, and comes last.
     worst = sorted(rows, key=lambda place: _last_where_none(scores[place], sign))
     column = next((name for name in _SURENESS if name in one.table.columns), None)
     sure = [_number(cell) for cell in one.cells(column)]
@@ -130,6 +130,12 @@ def _number(cell: Any) -> float | None:
 
 
 def _seconds(cell: Any) -> float | None:
+    """A time in a cell; spreadsheets with semicolons write a decimal comma."""
+    if isinstance(cell, str):
+        try:
+            return float(cell.replace(",", "."))
+        except ValueError:
+            return None
     return _number(cell)
 
 
