@@ -1,4 +1,4 @@
-"""One browser for the tests of a file; each test has pages of its own, in which nothing may go wrong."""
+"""One browser for the tests of a file; nothing may go wrong in the pages of any of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.report.chromium import Opened, chromium
+from support.report.chromium import Opened, chromium, usual_page
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
+def usual() -> Iterator[Page]:
+    with chromium() as browser:
+        yield usual_page(browser)
 
 
 @pytest.fixture
-def pages(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
+def pages(usual: Page, tmp_path: Path) -> Iterator[Opened]:
     """Opens pages. At the end none may have complained, or asked the network for anything."""
-    opened = Opened(browser, tmp_path)
+    opened = Opened(usual, tmp_path)
     try:
         yield opened
         assert not opened.problems

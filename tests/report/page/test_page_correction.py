@@ -102,7 +102,7 @@ def test_undo_goes_back_and_what_was_done_is_kept(pages):
     page.keyboard.type(" more")
     page.keyboard.press("Enter")
     # A page that is opened again, and one that was made anew of the same rows, know it.
-    again = pages.open_again(page.context, sample_page(rows=12, runs=1))
+    again = pages.open_again(page, sample_page(rows=12, runs=1))
     start(again)
     assert count(again).startswith("1 of 12 done · 1 changed") and row_of(again) != first
     again.keyboard.press("Alt+ArrowUp")
@@ -110,7 +110,7 @@ def test_undo_goes_back_and_what_was_done_is_kept(pages):
     again.on("dialog", lambda dialog: dialog.accept())
     again.get_by_role("button", name="Forget all corrections").click()
     assert count(again).startswith("0 of 12 done")
-    third = pages.open_again(page.context, sample_page(rows=12, runs=1))
+    third = pages.open_again(page, sample_page(rows=12, runs=1))
     start(third)
     assert count(third).startswith("0 of 12 done")
 

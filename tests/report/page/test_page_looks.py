@@ -9,6 +9,7 @@ import pytest
 
 from support.report.sample import sample_page
 
+PHONE = {"width": 360, "height": 740}
 #: Pairs of a colour of text and what is behind it.
 PAIRS = (
     ("ink", "paper"), ("ink", "card"), ("ink", "accent-fill"), ("soft", "paper"), ("soft", "card"),
@@ -99,14 +100,14 @@ def test_the_switch_of_colours_is_kept(pages):
     light = colour(page, "paper")
     page.get_by_label("Colours").select_option("Dark")
     assert sum(colour(page, "paper")) < 200
-    again = pages.open_again(page.context, report)
+    again = pages.open_again(page, report)
     assert sum(colour(again, "paper")) < 200 and again.get_by_label("Colours").input_value() == "dark"
     again.get_by_label("Colours").select_option("As the system")
     assert colour(again, "paper") == light
 
 
 def test_on_a_phone_nothing_sticks_out_and_a_row_opens(pages):
-    page = pages.open(sample_page(rows=30, runs=2), width=360, height=740, has_touch=True, is_mobile=True)
+    page = pages.open(sample_page(rows=30, runs=2), viewport=PHONE, has_touch=True, is_mobile=True)
     assert page.evaluate(TOO_WIDE) == []
     row = page.locator(".grid-body .grid-row").first
     box = row.bounding_box()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,11 +21,12 @@ from mdl_toolkit.report.data import ReportPage, ReportSet
 from support.data.clips import tone, wav_bytes
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 #: What is opened: a report, the file of a page, or an address.
 Where: TypeAlias = "ReportPage | Path | str"
+_USUAL_SIZE: ViewportSize = {"width": 1280, "height": 800}
 #: Milliseconds that anything in a page may take. Far more than it does: other tests may have the processor.
 PATIENCE = 20_000
 
@@ -58,22 +60,30 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+def usual_page(browser: Browser) -> Page:
+    """A page of the usual size, to be used again and again: a new one takes three times as long."""
+    context = browser.new_context(viewport=_USUAL_SIZE, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    return context.new_page()
+
+
 @dataclass
 class Opened:
     """Opens pages and keeps what went wrong in them.
 
     Attributes:
-        browser: In which they are opened.
-        folder: Where their files are written.
+        usual: The page that is taken where nothing special is asked for.
+        folder: Where the pages' files are written.
         problems: Errors and warnings of their consoles, and what their scripts threw.
         requests: What they asked for that isn't in them or beside them.
     """
 
-    browser: Browser
+    usual: Page
     folder: Path
     problems: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-    _contexts: list[BrowserContext] = field(default_factory=list)
+    _last: list[Callable[[], None]] = field(default_factory=list)
+    _watches_usual: bool = False
 
     def write(self, report: ReportPage, name: str = "report.html") -> Path:
         """Write a report's page."""
@@ -81,30 +91,52 @@ class Opened:
         path.write_text(assemble(report), encoding="utf-8")
         return path
 
-    def open(
-        self, report: ReportPage | Path | str, width: int = 1280, height: int = 800, **options: Any
-    ) -> Page:
-        """Open a report, or a page that was written, or an address, in a browser that knows nothing yet."""
-        context = self.browser.new_context(
-            viewport={"width": width, "height": height},
-            accept_downloads=True,
-            reduced_motion="reduce",
-            **options,
-        )
-        context.set_default_timeout(PATIENCE)
-        self._contexts.append(context)
-        return self.open_again(context, report)
+    def open(self, report: Where, **options: Any) -> Page:
+        """Open a report, or a page that was written, or an address, in a browser that knows nothing yet.
 
-    def open_again(self, context: BrowserContext, report: Where) -> Page:
-        """Open a report in a browser that knows what it kept of earlier pages."""
-        page = context.new_page()
-        page.on("console", self._note_message)
-        page.on("pageerror", lambda error: self.problems.append(f"thrown: {error}"))
-        page.on("request", self._note_request)
+        Args:
+            report: What to open. Without options the page that was opened before is gone then.
+            options: Those of a browser context: ``viewport``, ``color_scheme``, ….
+        """
+        if not options:
+            if self.usual.url != "about:blank":
+                self.usual.evaluate("localStorage.clear()")
+            return self._shown(self.usual, report)
+        browser = self.usual.context.browser
+        assert browser is not None
+        context = browser.new_context(reduced_motion="reduce", **{"viewport": _USUAL_SIZE, **options})
+        context.set_default_timeout(PATIENCE)
+        self._last.append(context.close)
+        return self._shown(context.new_page(), report)
+
+    def open_again(self, page: Page, report: Where) -> Page:
+        """Open a report in a second page of the same browser, which knows what the first one has kept."""
+        again = page.context.new_page()
+        self._last.append(again.close)
+        return self._shown(again, report)
+
+    def _shown(self, page: Page, report: Where) -> Page:
+        if page is not self.usual or not self._watches_usual:
+            self._watch(page)
         where = self.write(report) if isinstance(report, ReportPage) else report
         page.goto(where.as_uri() if isinstance(where, Path) else where)
         page.wait_for_selector("body[data-ready]")
         return page
+
+    def _watch(self, page: Page) -> None:
+        watched: list[tuple[Any, Callable[[Any], None]]] = [
+            ("console", self._note_message),
+            ("pageerror", self._note_error),
+            ("request", self._note_request),
+        ]
+        for event, listener in watched:
+            page.on(event, listener)
+        if page is self.usual:
+            self._watches_usual = True
+            self._last += [partial(page.remove_listener, event, listener) for event, listener in watched]
+
+    def _note_error(self, error: object) -> None:
+        self.problems.append(f"thrown: {error}")
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -115,9 +147,9 @@ class Opened:
             self.requests.append(request.url)
 
     def close(self) -> None:
-        """Close all pages."""
-        for context in self._contexts:
-            context.close()
+        """Close all pages but the usual one."""
+        for action in reversed(self._last):
+            action()
 
 
 def until(page: Page, expression: str) -> None:
