@@ -66,6 +66,10 @@ def test_options_of_rows_come_from_the_column_or_the_prompt():
         options_of_rows(['["cat", "dog"]', "cat;dog", ["cat", "dog"], None, ""], [prompt] * 5)
         == [["cat", "dog"]] * 5
     )
+    objects: list[str | dict[str, str]] = ['{"B": "dog", "A": "cat"}', {"A": "cat", "B": "dog"}]
+    assert options_of_rows(objects, None) == [["cat", "dog"]] * 2
+    assert options_of_rows(["A. cat B. dog", "(A) cat\n(B) dog"], None) is not None
+    assert options_of_rows(["A. cat B. dog"], [prompt]) == [["cat", "dog"]]
     assert options_of_rows(None, [prompt, "What is it?", None]) == [["cat", "dog"], None, None]
     assert options_of_rows(None, ["What is it?"]) is None
     assert options_of_rows(None, None) is None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SEPARATORS = re.compile("[;；\n]")
@@ -33,8 +34,16 @@ def tags_of(answer: str | Sequence[str]) -> list[str] | None:
     return None if found is None else [tag.strip() for tag in found if tag.strip()]
 
 
-def choices_of(cell: str | Sequence[str]) -> list[str]:
-    """The choices of a question: a list, one in JSON, or texts that ``;`` or a line break divides."""
+def choices_of(cell: str | Sequence[str] | Mapping[str, str]) -> list[str]:
+    """The choices of a question: a list, or texts that ``;`` or a line break divides.
+
+    An object (``{"A": "cat", "B": "dog"}``) has them by its keys' order. Lists and objects may be in JSON.
+    """
+    if isinstance(cell, str) and cell.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            cell = json.loads(cell)
+    if isinstance(cell, Mapping):
+        return [str(cell[key]).strip() for key in sorted(cell)]
     tags = tags_of(cell)
     return [cell.strip()] if tags is None and isinstance(cell, str) and cell.strip() else tags or []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mdl_toolkit.scoring.reading.label_set import LabelSet
@@ -203,12 +203,13 @@ def options_of_prompt(prompt: str) -> list[str] | None:
 
 
 def options_of_rows(
-    choices: Sequence[str | Sequence[str] | None] | None, prompts: Sequence[str | None] | None
+    choices: Sequence[str | Sequence[str] | Mapping[str, str] | None] | None,
+    prompts: Sequence[str | None] | None,
 ) -> list[list[str] | None] | None:
     """The options of each row, from its column of choices or else from its prompt.
 
     Args:
-        choices: The column, if there is one: a list a row, or a text as :func:`choices_of` reads it.
+        choices: The column, if there is one: what :func:`choices_of` reads, or a list as in a prompt.
         prompts: The prompt of each row, if known.
 
     Returns:
@@ -216,10 +217,15 @@ def options_of_rows(
     """
     rows = len(choices if choices is not None else prompts or ())
     found: list[list[str] | None] = [
-        (choices_of(cell) if cell else None) or (options_of_prompt(prompt) if prompt else None)
+        _choices_of_row(cell) or (options_of_prompt(prompt) if prompt else None)
         for cell, prompt in zip(choices or [None] * rows, prompts or [None] * rows, strict=True)
     ]
     return found if any(found) else None
+
+
+def _choices_of_row(cell: str | Sequence[str] | Mapping[str, str] | None) -> list[str] | None:
+    found = choices_of(cell) if cell else []
+    return (options_of_prompt(found[0]) if len(found) == 1 else None) or found
 
 
 def without_letters(options: Sequence[str]) -> list[str]:
