@@ -21,6 +21,7 @@ from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.model_folders.load import load_model
 from mdl_toolkit.terminal.interrupts import STOP_SIGNALS
 from mdl_toolkit.training.batches.loader import MicroBatches
+from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.evaluation.answers import AnsweredRow, Answering, AnswersOfSet
 from mdl_toolkit.training.evaluation.asked import AnswerBudget, asked_of, chosen_rows, groups_of
 from mdl_toolkit.training.evaluation.together import EvaluationDropped
@@ -237,6 +238,37 @@ def test_a_signal_ends_it_within_a_token(
     assert len(answers(data, builder, process(), [1, 2])(wrapped, late)) == 2
 
 
+def test_a_lost_process_ends_it_within_a_token(
+    data: ClipDataset, builder: PromptBuilder, wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch
+):
+    """What is left to do is the next exchange, which says who is lost."""
+    passes: list[int] = []
+    ranks, read = process(), Generator.read_tokens
+
+    def lost(_values: Any) -> Any:
+        raise RuntimeError("Connection closed by peer")
+
+    def reading(self: Any, tokens: Any, cache: Any) -> Any:
+        passes.append(len(tokens))
+        if len(passes) == 3:
+            ranks.peer_is_lost, ranks.sum = True, lost
+        return read(self, tokens, cache)
+
+    monkeypatch.setattr(Generator, "read_tokens", reading)
+    with pytest.raises(RuntimeError, match="Connection closed by peer"):
+        answers(data, builder, ranks, list(range(ROWS)))(wrapped)
+    assert len(passes) == 3
+
+
+def test_a_row_that_cannot_be_read_is_the_cause_for_all(
+    builder: PromptBuilder, wrapped: Wrapped, shop: Any, tmp_path: Path
+):
+    broken = ClipDataset.open([make_dataset(tmp_path / "d", shop.model, rows=6, broken=[4])], check=False)
+    with pytest.raises(NoBatch) as caught:
+        answers(broken, builder, process(), list(range(6)), slots=1)(wrapped)
+    assert "row 6 (clip4.wav)" in str(caught.value.cause)
+
+
 def test_compiled_blocks_are_not_compiled_for_answers(
     data: ClipDataset, builder: PromptBuilder, shop: Any, whole: list[AnsweredRow]
 ):
@@ -248,7 +280,7 @@ def test_compiled_blocks_are_not_compiled_for_answers(
         return graph.forward
 
     model = load_model(shop.model, dtype=torch.float32).requires_grad_(False).eval()
-    model.compile_blocks(backend=backend)
+    model.audio_encoder.blocks[0].compile(backend=backend)  # one is enough, and quick
     ranks: Any = SimpleNamespace(device=CPU, world_size=1, prefix="")
     wrapped = Wrapped(model, ranks, torch.float32)
     found = answers(data, builder, process(), list(range(ROWS)), compiled=True)(wrapped)
