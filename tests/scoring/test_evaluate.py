@@ -232,6 +232,29 @@ def test_rows_of_one_file_alone_are_not_compared(evaluate: Evaluate):
     assert "1 row of two.csv not in one.csv, not compared: line 2" in done.err
 
 
+def test_each_file_of_tags_is_ranked_by_its_own_numbers(evaluate: Evaluate):
+    def file(numbers: list[float]) -> str:
+        rows = [{"id": i, "label": ["a" if i < 20 else "b"], "prediction": ["a"]} for i in range(40)]
+        return lines(*({**r, "tag_scores": {"a": n, "b": 1 - n}} for r, n in zip(rows, numbers, strict=True)))
+
+    files = {"good.jsonl": file([0.9] * 20 + [0.1] * 20), "bad.jsonl": file([0.1] * 20 + [0.9] * 20)}
+    done = evaluate(files, "good.jsonl", "--task", "tagging", "--against", "bad.jsonl")
+    found = done.scores["against"]["map"]
+    assert found["value"] == 1 and found["other"] < 0.6
+
+
+def test_what_can_not_be_compared_is_told_before_the_work(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mdl_toolkit.scoring.evaluate.judge_answered", lambda *_, **__: pytest.fail("scored"))
+    rows = [{"id": n, "audio": f"{n}.wav", "text": "a", "prediction": "a"} for n in range(1100)]
+    files = {"p.jsonl": lines(*rows), "q.csv": "key,prediction\n1,a\n"}
+    words = ("p.jsonl", "--task", "exact")
+    assert evaluate(files, *words, "--against", "q.csv").code == 2
+    done = evaluate(files, *words, "--slice-by", "audio")
+    assert done.code == 2 and "1,100 different values, more than 1,000" in done.err
+
+
 def test_predictions_for_other_right_answers_are_not_compared(evaluate: Evaluate):
     files = {"one.csv": "id,text,prediction\n1,a,a\n", "two.csv": "id,text,prediction\n1,b,a\n"}
     done = evaluate(files, "one.csv", "--task", "exact", "--against", "two.csv")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from mdl_toolkit.scoring import printed, printed_details
 from mdl_toolkit.scoring.api import Scored, write_evaluation
 from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered, tell_failed
+from mdl_toolkit.scoring.input.slices import slice_names
 from mdl_toolkit.scoring.input.told import read_labels
 from mdl_toolkit.scoring.judging import calibrated, judge_answered
 from mdl_toolkit.scoring.known import NO_REFERENCE, only
@@ -35,13 +36,17 @@ def evaluate(settings: EvaluateSettings) -> None:
     truth = Truth(settings.truth, settings.reference, settings.match_by, settings.slice_by)
     answered = read_answered(settings.input, settings.encoding, settings.prediction, truth)
     tell_failed(answered)
+    # What can't be used is told before the work.
+    for column in settings.slice_by:
+        slice_names(column, answered.table.columns[column])
+    other = _other(settings, answered)
     with status("scoring…"):
         scored = _judged(settings, answered)
     more: dict[str, Any] = dict(answered.said)
     more["no_answer"] = {"rows": len(answered.failed), answered.table.unit: _numbers(answered)}
     more |= calibrated(answered, scored)
-    if settings.against:
-        more["against"] = _compared(settings, answered, scored, settings.against)
+    if other is not None:
+        more["against"] = _compared(settings, scored, *other)
     with status("drawing rows for the intervals…"):
         summary = write_evaluation(
             settings.output,
@@ -56,6 +61,13 @@ def evaluate(settings: EvaluateSettings) -> None:
             more=more,
             numbers=answered.table.numbers,
         )
+    _tell(settings, answered, scored, summary)
+
+
+def _tell(
+    settings: EvaluateSettings, answered: AnsweredRows, scored: Scored, summary: dict[str, Any]
+) -> None:
+    """Print what was found, after all that is to be known about it."""
     _tell_left_out(answered, scored)
     table = answered.table
     for line in printed_details.unread_lines(
@@ -84,15 +96,23 @@ def _numbers(answered: AnsweredRows) -> list[int]:
     return [answered.table.numbers[place] for place in answered.failed]
 
 
+def _other(settings: EvaluateSettings, answered: AnsweredRows) -> tuple[AnsweredRows, list[int]] | None:
+    """The same rows with the answers of ``--against``, and the places of those that both files have."""
+    if settings.against is None:
+        return None
+    return other_answers(
+        answered, settings.against, settings.encoding, settings.prediction, settings.match_by
+    )
+
+
 def _compared(
-    settings: EvaluateSettings, answered: AnsweredRows, scored: Scored, file: Path
+    settings: EvaluateSettings, scored: Scored, other: AnsweredRows, both: Sequence[int]
 ) -> dict[str, Any]:
     """How the scores differ from those of another file of predictions, over the rows that both have."""
-    other, both = other_answers(answered, file, settings.encoding, settings.prediction, settings.match_by)
     with status("comparing…"):
         places = np.array(both, dtype=np.int64)
         ours, theirs = only(scored.judged, places), only(_judged(settings, other).judged, places)
-        return against(ours, theirs, str(file), settings.resamples, settings.seed)
+        return against(ours, theirs, str(settings.against), settings.resamples, settings.seed)
 
 
 def _tell_left_out(answered: AnsweredRows, scored: Scored) -> None:
