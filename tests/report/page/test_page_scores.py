@@ -118,6 +118,9 @@ def test_charts_zoom_together_by_drag_wheel_and_keys(pages):
     titles = page.locator(".chart h3").all_inner_texts()
     assert titles[:6] == ["Loss", "Learning rate", "Gradient norm", "Clips per second", "Padding", "Memory"]
     assert titles[6:] == ["WER at evaluations", "Accuracy at evaluations"]
+    keys = page.locator(".chart .line-key").all_inner_texts()
+    assert keys[0].split("\n") == ["training", "evaluation", "evaluation zh", "evaluation sounds"]
+    assert [key.split("\n") for key in keys[6:]] == [["main", "zh"], ["sounds"]]
     whole = steps(page)
     assert whole[0] == 0 and whole[-1] == 400
     reset = page.get_by_role("button", name="Reset zoom")

@@ -65,7 +65,7 @@ function evaluationLines(measured, score, several, what, firstDash) {
   const dash = (set) => DASHES[(sets.indexOf(set) + firstDash) % DASHES.length];
   return {
     lines: found.map(({ run, points, set }) => ({ run, points, dots: true, dash: dash(set), label: lineLabel(run, text(set) || scoreName(score), several) })),
-    key: sets.length > 1 || firstDash ? sets.map((set) => ({ text: text(set) || UNNAMED_SET, dots: true, dash: dash(set) })) : [],
+    key: sets.length > 1 || sets[0] || firstDash ? sets.map((set) => ({ text: text(set) || UNNAMED_SET, dots: true, dash: dash(set) })) : [],
   };
 }
 
