@@ -209,3 +209,19 @@ def test_rounded_models_score_what_they_generate(folder: Path, quantization: Any
     scored = score_answers(PromptReader(model), prompts, [[answer.tokens] for answer in answers])
     for answer, numbers in zip(answers, scored, strict=True):
         assert answer.logprobs == pytest.approx(numbers[0], abs=0.15)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_an_answer_that_ended_at_a_text_has_no_token_of_its_end(folder: Path, model, beams: int):
+    prompts = random_prompts(folder, 4)
+    plain = Generator(model, [0])(prompts)
+    wanted = {answer.tokens[2] for answer in plain}
+
+    def stop(ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+        return torch.tensor([int(row[-1]) in wanted for row in ids])
+
+    decoding = Decoding({"num_beams": beams}, stop=stop)
+    answers = Generator(model, [0], decoding, scores=True)(prompts)
+    assert any(answer.finished for answer in answers)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.logprobs == pytest.approx(plain_logprobs(model, prompt, answer.tokens), abs=2e-5)

@@ -67,9 +67,15 @@ class RowChoices:
         """
         own = cell_text(row.extra.get(CHOICES_COLUMN, ""))
         if own is not None:
-            return self._made(tuple(_parsed(own)))
+            try:
+                return self._made(tuple(_parsed(own)))
+            except DataError as error:
+                raise DataError(f"its column {CHOICES_COLUMN}: {error}") from None
         if self._listed is None:
-            raise DataError(f"no choices: its column {CHOICES_COLUMN} is empty, and --choices names none")
+            raise DataError(
+                f"its column {CHOICES_COLUMN} is empty: name choices for such rows (--choices), or answer "
+                "all rows freely (--choices none)"
+            )
         return self._listed
 
     def check_room(self, choices: Choices, prompt: int) -> None:
@@ -99,7 +105,9 @@ class RowChoices:
 
     def _make(self, texts: tuple[str, ...]) -> Choices:
         if len(texts) < 2:
-            raise DataError(f"one choice only, {texts[0][:60]!r}: two at least, with ; between them")
+            raise DataError(
+                f"one choice only, {texts[0][:60]!r}: two at least, as a JSON list or with ; between them"
+            )
         tokens = []
         places: dict[tuple[int, ...], str] = {}
         for number, text in enumerate(texts, start=1):
