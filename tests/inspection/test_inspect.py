@@ -154,6 +154,22 @@ def test_questions_about_one_recording_are_no_contradiction(
     assert topics["prompts"]["level"] == "note"
 
 
+def test_the_same_samples_are_told_apart_from_other_copies_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """One group has them all: the same file twice, a part of it and a copy of another rate."""
+    (name,) = _sounds(tmp_path, 1)
+    wave = soundfile.read(tmp_path / name, dtype="float32")[0]
+    write_wav(tmp_path / "part.wav", wave[len(wave) // 2 - 2000 :])
+    rows = [(name, "a"), (name, "b"), ("part.wav", "a")]
+    table = write_csv(tmp_path / "t.csv", ["audio", "prediction"], rows)
+    other = write_csv(tmp_path / "o.csv", ["audio", "prediction"], [(name, "a")])
+    topics = _topics(_inspect(capsys, table, "--against", other, "--base-dir", tmp_path))
+    assert topics["contradiction"]["lines"] == [2, 3]
+    assert topics["overlapping"]["lines"] == [2, 4]
+    assert topics["leakage"]["lines"] == [2, 3] and topics["partial leakage"]["lines"] == [4]
+
+
 def test_a_test_set_that_was_trained_on_is_found_re_encoded_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

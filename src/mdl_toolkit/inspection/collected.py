@@ -132,6 +132,11 @@ class Collected:
         """The lengths of all clips, float64 [rows]; 0 where a clip couldn't be loaded."""
         return np.asarray(self._samples, dtype=np.float64) / self.sample_rate
 
+    def digest(self, row: int) -> bytes:
+        """The digest of a row's clip; empty where the clip couldn't be loaded."""
+        facts = self.facts[row]
+        return facts.digest if facts is not None else b""
+
     def silent(self) -> list[int]:
         """The rows without any sound."""
         return [row for row, flag in enumerate(self._silent) if flag]

@@ -13,23 +13,31 @@ _LISTED = 8
 
 def leakage(collected: Collected, other: Collected, copies: Copies) -> list[Remark]:
     """Recordings that are in both sets."""
+    pairs: dict[str, list[tuple[int, int, float]]] = {"identical": [], "copy": [], "part": []}
+    for group in copies.groups:
+        there = {other.digest(row): row for row in reversed(group.rows(1))}
+        for row in group.rows(0) if there else ():
+            same = there.get(collected.digest(row))
+            if same is not None:
+                pairs["identical"].append((row, same, 1.0))
+            else:
+                pairs[group.kind].append((row, group.rows(1)[0], group.likeness))
     found = []
     for kind, topic, how in (
         ("identical", "leakage", "are in"),
         ("copy", "re-encoded leakage", "are, re-encoded, at another level or cut, in"),
         ("part", "partial leakage", "share a part of their sound with"),
     ):
-        groups = [group for group in copies.groups if group.kind == kind and group.rows(0) and group.rows(1)]
-        if not groups:
+        if not pairs[kind]:
             continue
-        rows = sorted(row for group in groups for row in group.rows(0))
         examples = [
-            f"{collected.row_name(group.rows(0)[0])} = {other.row_name(group.rows(1)[0])}{how_alike(group)}"
-            for group in groups[:SHOWN]
+            f"{collected.row_name(row)} = {other.row_name(place)}{how_alike(kind, likeness)}"
+            for row, place, likeness in pairs[kind][:SHOWN]
         ]
+        rows = tuple(sorted(row for row, _, _ in pairs[kind]))
         text = with_verb(len(rows), "row", f"of {collected.name}", f"{how} {other.name} too")
         remedy = "take them out of one of the two: a model seems better than it is on what it has heard"
-        found.append(Remark(PROBLEM, topic, text, remedy, tuple(rows), tuple(examples)))
+        found.append(Remark(PROBLEM, topic, text, remedy, rows, tuple(examples)))
     return found
 
 

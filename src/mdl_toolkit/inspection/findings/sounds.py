@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -127,18 +128,17 @@ def repeated(collected: Collected, copies: Copies) -> list[Remark]:
 
     Rows of one recording that ask for different things (other prompts) are no repetition.
     """
-    against, double = list[tuple[CopyGroup, list[int]]](), list[tuple[CopyGroup, list[int]]]()
+    against: list[_Alike] = []
+    double: list[_Alike] = []
     for group in copies.groups:
         by_prompt: dict[int, list[int]] = {}
         for row in group.rows(0):
-            if row in collected.problems:
-                continue
-            by_prompt.setdefault(collected.prompt(row), []).append(row)
+            if row not in collected.problems:
+                by_prompt.setdefault(collected.prompt(row), []).append(row)
         for rows in by_prompt.values():
-            if len(rows) < 2:
-                continue
-            contradicts = len({plain(collected.answer(row) or "") for row in rows}) > 1
-            (against if contradicts and group.kind != "part" else double).append((group, rows))
+            for alike in _alike(collected, group, rows):
+                contradicts = len({plain(collected.answer(row) or "") for row in alike.rows}) > 1
+                (against if contradicts and alike.kind != "part" else double).append(alike)
     found = _group_remark(
         collected, PROBLEM, "contradiction", against,
         "have the sound of another row, but another answer",
@@ -149,7 +149,7 @@ def repeated(collected: Collected, copies: Copies) -> list[Remark]:
         ("copy", "near-duplicate", "have the sound of another row, re-encoded, at another level, or cut"),
         ("part", "overlapping", "share a part of their sound with another row"),
     ):
-        chosen = [(group, rows) for group, rows in double if group.kind == kind]
+        chosen = [alike for alike in double if alike.kind == kind]
         remedy = "keep one of each: repeated rows count twice" if kind != "part" else "is that meant?"
         found += _group_remark(collected, WARNING, topic, chosen, text, remedy)
     if copies.left_out:
@@ -163,29 +163,59 @@ def repeated(collected: Collected, copies: Copies) -> list[Remark]:
     return found
 
 
+class _Alike(NamedTuple):
+    """Rows with the same sound and the same prompts.
+
+    Attributes:
+        kind: How they are the same, as a group's kind.
+        likeness: How alike they are.
+        rows: The rows.
+    """
+
+    kind: str
+    likeness: float
+    rows: list[int]
+
+
+def _alike(collected: Collected, group: CopyGroup, rows: list[int]) -> list[_Alike]:
+    """The rows of a group that are the same to the sample, and how they and the others are alike."""
+    by_digest: dict[bytes, list[int]] = {}
+    for row in rows:
+        by_digest.setdefault(collected.digest(row), []).append(row)
+    same = [_Alike("identical", 1.0, members) for members in by_digest.values() if len(members) > 1]
+    if len(by_digest) == 1:
+        return same
+    if group.kind == "part":
+        first = [members[0] for members in by_digest.values()]
+        return [*same, _Alike(group.kind, group.likeness, first)]
+    every = _Alike(group.kind, group.likeness, rows)
+    answers = {plain(collected.answer(row) or "") for row in rows}
+    return [every] if len(answers) > 1 or not same else [*same, every]
+
+
 def _group_remark(
     collected: Collected,
     level: str,
     topic: str,
-    groups: list[tuple[CopyGroup, list[int]]],
+    groups: list[_Alike],
     text: str,
     remedy: str,
 ) -> list[Remark]:
     if not groups:
         return []
-    rows = sorted(row for _, members in groups for row in members)
+    rows = sorted({row for alike in groups for row in alike.rows})
     examples = []
-    for group, members in groups[:SHOWN]:
+    for kind, likeness, members in groups[:SHOWN]:
         named = [
             collected.row_name(row)
             + (f" {quoted(collected.answer(row) or '', 30)}" if topic == "contradiction" else "")
             for row in members[:3]
         ]
         more = f" and {len(members) - 3} more" if len(members) > 3 else ""
-        examples.append(" = ".join(named) + more + how_alike(group))
+        examples.append(" = ".join(named) + more + how_alike(kind, likeness))
     return [Remark(level, topic, with_verb(len(rows), "row", "", text), remedy, tuple(rows), tuple(examples))]
 
 
-def how_alike(group: CopyGroup) -> str:
-    """How alike the clips of a group are, to follow their names."""
-    return "" if group.kind == "identical" else f" (likeness {group.likeness:.2f})"
+def how_alike(kind: str, likeness: float) -> str:
+    """How alike clips are, to follow their names."""
+    return "" if kind == "identical" else f" (likeness {likeness:.2f})"

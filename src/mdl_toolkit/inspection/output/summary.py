@@ -105,7 +105,7 @@ def describe(one: Collected) -> dict[str, Any]:
         "seconds": round(float(seconds.sum()), 3),
         "model": one.model,
         "order": one.order,
-        "clips": _spread(seconds),
+        "clips": spread(seconds),
         "answers": _answers(one),
         "prompts": _prompts(one),
         "files": _files(one),
@@ -123,7 +123,7 @@ def _answers(one: Collected) -> dict[str, Any]:
         "labels": labels,
         "most_frequent": [{"answer": answer, "rows": number} for answer, number in listed],
         "unit": unit,
-        "lengths": _spread(sizes[sizes >= 0].astype(np.float64), whole=True),
+        "lengths": spread(sizes[sizes >= 0].astype(np.float64), whole=True),
     }
 
 
@@ -144,7 +144,7 @@ def _files(one: Collected) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(values: NDArray[np.float64], whole: bool = False) -> dict[str, Any] | None:
+def spread(values: NDArray[np.float64], whole: bool = False) -> dict[str, Any] | None:
     """Percentiles and a histogram of lengths."""
     if not len(values):
         return None
@@ -167,7 +167,8 @@ def _histogram(values: NDArray[np.float64], whole: bool) -> list[dict[str, Any]]
     edges = begin + width * np.arange(count + 1)
     places = np.clip(((values - begin) / width).astype(np.int64), 0, count - 1)
     rows_of = np.bincount(places, minlength=count).tolist()
-    highs = [*edges[1:-1].tolist(), max(float(edges[-1]), float(values.max()))]
+    # A bar doesn't have its upper edge, but for the last one of lengths that aren't whole.
+    highs = [*edges[1:-1].tolist(), max(float(edges[-1]), float(values.max()) + whole)]
     return [
         {"low": round(float(left), 3), "high": round(float(right), 3), "rows": number}
         for left, right, number in zip(edges[:-1], highs, rows_of, strict=True)

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 #: Clips that are at least this alike are copies; and those that are nearly, if their fingerprints share so
 #: much: what codecs of few bits leave. ``benchmarks/data/fingerprints.py`` measures the errors.
-COPY, NEARLY, MUCH_SHARED = 0.92, 0.82, 40
+COPY, NEARLY, MUCH_SHARED = 0.92, 0.82, 24
 #: Share of the shorter clip that both must have.
 _LEAST_COMMON = 0.6
 #: Seconds that both must have at least.
