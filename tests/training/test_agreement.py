@@ -148,6 +148,7 @@ OTHER: dict[str, Any] = {
     "gradient_accumulation_steps": 2, "seed": 7, "gradient_checkpointing": True, "sharding": "full",
     "compile": True, "eval_steps": 9.0, "eval_batch_size": 4, "eval_on_start": True,
     "eval_generate": 9, "eval_task": "asr", "eval_max_new_tokens": 9,
+    "metric_for_best": "wer", "early_stopping": 9,
     "save_steps": 9.0, "save_total_limit": 2,
     "merge_lora": False, "merge_onto": "original", "final_dtype": "float32",
     "resume_from_checkpoint": "true", "overwrite": True, "on_nonfinite": "skip",

@@ -47,8 +47,7 @@ class InspectSettings(ConvertOptions):
     model_name: str = varied(
         ConvertOptions,
         "model_name",
-        help="Model whose tokenizer counts tokens and refuses rows. The default's isn't fetched for that: "
-        "without it words are counted.",
+        help="Model whose tokenizer counts tokens and refuses rows; the default's isn't fetched for that.",
     )
     on_error: str = varied(
         ConvertOptions,
@@ -58,7 +57,7 @@ class InspectSettings(ConvertOptions):
     audio_storage: str = varied(
         ConvertOptions,
         "audio_storage",
-        help="As for convert-dataset: with reference, rows with URLs would be refused.",
+        help="How convert-dataset would store audio: with reference, rows with URLs would be refused.",
         group="input",
     )
     num_workers: int = varied(ConvertOptions, "num_workers", group="input")
