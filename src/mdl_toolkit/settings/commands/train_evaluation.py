@@ -69,7 +69,7 @@ class EvaluationOptions(Settings):
     )
     eval_batch_size: int | None = option(
         None,
-        "Clips on one device at a time in evaluation; --batch-size if not given.",
+        "Clips on one device at a time in evaluation; by default --batch-size, and at least 32 for answers.",
         group="evaluation",
         low=1,
         resume="free",
