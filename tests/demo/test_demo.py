@@ -239,6 +239,6 @@ def test_its_files_are_part_of_the_package():
     )
     packaged = json.loads(listed.partition("=")[2])
     root = Path(mdl_toolkit.__file__).parent
-    for pattern in ("demo/tiny/*", "report/page/*"):
+    for pattern in ("demo/tiny/*", "report/page/*.html"):
         assert pattern in packaged
         assert list(root.glob(pattern))
