@@ -8,7 +8,7 @@
 #     audio,prediction
 #     clips/0001.wav,a dog barks while rain falls
 #
-# `audio` is a path, from the folder of TRAIN.csv on. `prediction` is a sentence about it.
+# `audio` is a path, from the folder on in which you start this. `prediction` is a sentence about it.
 # TRAIN.csv is learned from, DEV.csv decides which model is the best one, and TEST.csv says how good it is: no
 # recording may be in two of them. All that is made goes into FOLDER (default: captions).
 #
@@ -19,30 +19,25 @@
 set -euo pipefail
 
 usage="usage: examples/captioning.sh TRAIN.csv DEV.csv TEST.csv [FOLDER [OPTION OF TRAIN...]]"
-train=$(realpath "${1:?$usage}") dev=$(realpath "${2:?$usage}") test=$(realpath "${3:?$usage}")
-base=$(dirname "$train")
-folder=${4:-captions}
+train=${1:?$usage} dev=${2:?$usage} test=${3:?$usage} folder=${4:-captions}
 shift $(($# < 4 ? $# : 4))
-general=${GENERAL:+$(realpath "$GENERAL")}
-mkdir -p "$folder"
-cd "$folder"
 
 # Train. The base is asked first, then the model at every twentieth of the training: it describes 200
 # recordings of DEV.csv, and how much its words agree with the descriptions counts (CIDEr: higher is better;
 # words that all descriptions have count little). The best model is kept in run/best; five evaluations in a row
 # without a better one end the training.
-${LAUNCH:-} mdl-toolkit train --model-name "${MODEL:-mispeech/midashenglm-7b}" --base-dir "$base" \
+${LAUNCH:-} mdl-toolkit train --model-name "${MODEL:-mispeech/midashenglm-7b}" \
     --user-prompt "Describe what is to be heard." \
-    --train-dataset "$train" --eval-dataset "main=$dev" ${general:+--eval-dataset "general=$general"} \
+    --train-dataset "$train" --eval-dataset "main=$dev" ${GENERAL:+--eval-dataset "general=$GENERAL"} \
     --num-epochs 5 --eval-steps 0.05 --save-steps 0.05 --save-total-limit 1 \
     --eval-on-start --eval-generate 200 --eval-task caption \
     --metric-for-best cider --early-stopping 5 \
-    --output run "$@"
+    --output "$folder/run" "$@"
 
 # The best model describes recordings that it has never heard. No score reads a description as a person does:
 # the page below lets you listen and compare.
-mdl-toolkit inference "$test" --base-dir "$base" --model-name run/best --output answers.csv
-mdl-toolkit evaluate answers.csv --task caption --output run/evaluation/test
+mdl-toolkit inference "$test" --model-name "$folder/run/best" --output "$folder/answers.csv"
+mdl-toolkit evaluate "$folder/answers.csv" --task caption --output "$folder/run/evaluation/test"
 
 # One page with the curves, the scores of DEV and TEST, and the rows to listen to, the worst ones first.
-mdl-toolkit report run --base-dir "$base" --output report.html
+mdl-toolkit report "$folder/run" --output "$folder/report.html"

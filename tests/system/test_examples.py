@@ -49,7 +49,7 @@ def tables(folder: Path, answers: tuple[str, ...]) -> list[str]:
                 clip = f"clips/{part}-{number}.wav"
                 write_clip(folder / clip, 0.3, 200 + 50 * number)
                 writer.writerow([clip, answer])
-    return [str(folder / f"{part}.csv") for part in ("train", "dev", "test")]
+    return ["train.csv", "dev.csv", "test.csv"]
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -59,9 +59,9 @@ def test_a_recipe_leads_from_tables_to_scores_and_a_page(name: str, model: Path,
     script = ["env", f"MODEL={model}", "bash", str(ROOT / "examples" / f"{name}.sh")]
     general = [f"GENERAL={given[0]}"] if name == "classification" else []
     folder = [where, *SMALL]
-    finished = run([*script[:2], *general, *script[2:], *given, *folder], cwd=tmp_path)
+    finished = run([*script[:2], *general, *script[2:], *given, *folder], cwd=tmp_path / "my data")
     assert finished.code == 0, finished.output
-    made = tmp_path / where
+    made = tmp_path / "my data" / where
     evaluations = [line for line in metrics(made / "run") if "eval_loss" in line]
     assert [line["step"] for line in evaluations] == [0, 1, 2]
     assert all(f"eval_{score}/main" in line for line in evaluations)

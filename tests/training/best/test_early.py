@@ -65,7 +65,7 @@ def test_it_says_why(shop: Any, tmp_path: Path, monkeypatch, capfd):
     Scripted(LOSSES).installed(monkeypatch)
     train(settings_of(shop, tmp_path / "out"))
     told = capfd.readouterr().err
-    assert "eval_loss 2.5000 is no better than 2.0000 of step 2: 1 of 2 evaluations" in told
+    assert "eval_loss 2.5000 is no better than 2.0000 of step 2: 1 in a row, and 2 end the training" in told
     assert (
         "training ends early after step 4: eval_loss was no better than 2.0000 of step 2 in 2 evaluations "
         "(--early-stopping 2)" in told

@@ -138,8 +138,8 @@ class BestKeeper:
         standing = progress.standing
         than = "" if standing.value is None else f" than {standing.value:.4f} of step {standing.step}"
         logger.info(
-            f"{metric} {value:.4f} is no better{than}: {standing.since} of {self.settings.early_stopping} "
-            "evaluations that may be so (--early-stopping)"
+            f"{metric} {value:.4f} is no better{than}: {standing.since} in a row, and "
+            f"{self.settings.early_stopping} end the training (--early-stopping)"
         )
 
     def why_over(self, progress: RunProgress) -> str | None:
