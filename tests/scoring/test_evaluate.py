@@ -43,6 +43,17 @@ def test_slices_of_thirty_rows_are_not_warned_of(evaluate: Evaluate):
     assert "small" not in done.scores["slices"]["room"]["0"]
 
 
+def test_rows_that_are_all_right_leave_room_for_wrong_ones(evaluate: Evaluate):
+    table = "reference,prediction,room\n" + "yes,yes,a\n" * 32 + "no,no,b\n" * 32
+    done = evaluate({"p.csv": table}, "p.csv", "--task", "classification", "--slice-by", "room")
+    accuracy = done.scores["scores"]["accuracy"]
+    assert (accuracy["value"], accuracy["high"]) == (1, 1) and 0.943 < accuracy["low"] < 0.944
+    assert done.scores["scores"]["macro_f1"] == {"value": 1, "low": None, "high": None}
+    part = done.scores["slices"]["room"]["a"]["scores"]["accuracy"]
+    assert (part["value"], part["high"]) == (1, 1) and 0.89 < part["low"] < 0.9
+    assert "100.00 %   94.34 to 100.00" in done.out
+
+
 def test_names_of_columns_as_people_write_them(evaluate: Evaluate):
     done = evaluate({"p.csv": "Text,model_output\na,a\nb,a\n"}, "p.csv", "--task", "exact")
     assert done.code == 0 and done.scores["columns"] == {"reference": "Text", "prediction": "model_output"}

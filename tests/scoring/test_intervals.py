@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from mdl_toolkit.scoring.intervals import Interval, bootstrap, compare, point_scores
-from mdl_toolkit.scoring.task import CellStatistics, SumStatistics, ratio
+from mdl_toolkit.scoring.intervals import Interval, bootstrap, compare, point_scores, wilson
+from mdl_toolkit.scoring.task import SumStatistics, ratio
 
 
 def ends(found: Interval) -> tuple[float, float]:
@@ -16,9 +16,10 @@ def ends(found: Interval) -> tuple[float, float]:
     return found.low, found.high
 
 
-def share(right: np.ndarray) -> CellStatistics:
-    return CellStatistics(
-        right.astype(np.int64), 2, lambda counts: {"accuracy": ratio(counts[:, 1], counts.sum(axis=1))}
+def share(right: np.ndarray) -> SumStatistics:
+    values = np.stack([right.astype(float), np.ones(len(right))], axis=1)
+    return SumStatistics(
+        values, lambda sums: {"accuracy": ratio(sums[:, 0], sums[:, 1])}, counted={"accuracy": (0, 1)}
     )
 
 
@@ -69,10 +70,35 @@ def test_rows_that_leave_nothing_to_draw():
     assert math.isnan(point_scores(none)["mean"])
 
 
-def test_cells_and_sums_agree():
-    right = np.arange(90) % 4 == 0
-    cells, sums = bootstrap(share(right), 200, 5)["accuracy"], bootstrap(mean(right * 1.0), 200, 5)["mean"]
-    assert cells == pytest.approx(sums)
+def test_rows_that_are_all_right_do_not_make_it_certain():
+    def interval(right: bool) -> Interval:
+        return bootstrap(share(np.full(64, right)), 100, 0)["accuracy"]
+
+    assert ends(interval(True)) == pytest.approx((0.9434, 1), abs=1e-4)
+    assert ends(interval(False)) == pytest.approx((0, 0.0566), abs=1e-4)
+    assert (interval(True).value, interval(True).high, interval(False).low) == (1, 1, 0)
+    alike = bootstrap(mean(np.full(64, 0.1)), 100, 0)["mean"]
+    assert alike.low is alike.high is None, "of a mean no row says how far it may lie"
+    part = share(np.arange(64) > 30).take(np.arange(40, 50))
+    assert ends(bootstrap(part, 100, 0)["accuracy"]) == wilson(10, 10)
+    lows = [ends(bootstrap(share(np.arange(64) >= n), 2000, 0)["accuracy"])[0] for n in range(15)]
+    assert lows == sorted(lows, reverse=True), "each wrong row lowers the end"
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 5), (3, 7), (9, 1000), (64, 64), (1, 2)])
+def test_wilson_is_the_interval_that_scipy_has(right: int, rows: int):
+    stats = pytest.importorskip("scipy.stats")
+    found = stats.binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    assert wilson(right, rows) == pytest.approx((found.low, found.high), abs=1e-6)
+
+
+def test_an_interval_of_a_share_near_its_edge_holds_the_truth():
+    rng = np.random.default_rng(1)
+    held = 0
+    for seed in range(200):
+        low, high = ends(bootstrap(share(rng.random(60) < 0.97), 200, seed)["accuracy"])
+        held += low <= 0.97 <= high
+    assert held >= 180
 
 
 def test_a_difference_that_is_there_and_one_that_is_not():

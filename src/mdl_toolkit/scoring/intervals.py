@@ -3,10 +3,15 @@
 Rows are drawn with replacement, as many as there are, a thousand times; 95 % of the draws' scores lie in the
 interval (its ends are their 2.5 % and 97.5 % quantiles). Two files of predictions are drawn together: the
 same rows of both, so that what is hard in a row counts for both alike.
+
+Draws say nothing of what no row shows: of 64 rows that are all right each draw is all right, and yet the next
+row may be wrong. So a share of which few rows are right, or few are wrong, has Wilson's interval (Probable
+inference, 1927), and any other score that is the same in all draws has none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +23,12 @@ from mdl_toolkit.scoring.task import Floats, Statistics
 #: Weights that are held at a time: 16 MiB.
 _WEIGHTS = 1 << 21
 _ENDS = (2.5, 97.5)
+#: From so many right and so many wrong rows on, draws show how far a share may lie.
+_FEW = 10
+#: Scores that are less apart are the same, but for rounding.
+_SAME = 1e-12
+#: 95 % of a normal distribution lie within so many standard deviations.
+_DEVIATIONS = 1.959964
 
 
 class Interval(NamedTuple):
@@ -25,7 +36,7 @@ class Interval(NamedTuple):
 
     Attributes:
         value: Over all rows, once each.
-        low: The lower end of the 95 % interval.
+        low: The lower end of the 95 % interval; ``None`` where the rows don't say how far the score may lie.
         high: The upper end.
     """
 
@@ -75,7 +86,25 @@ def bootstrap(statistics: Statistics, resamples: int, seed: int) -> dict[str, In
     for weights in _weights(statistics.rows, resamples, seed):
         for name, values in statistics.scores(weights).items():
             drawn[name].append(values)
-    return {name: Interval(_known(points[name]), *_ends(drawn[name])) for name in points}
+    shares = statistics.shares() if resamples else {}
+    return {
+        name: Interval(_known(points[name]), *_score_ends(drawn[name], *shares.get(name, (0, 0))))
+        for name in points
+    }
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """The 95 % interval of a share, which is no point where all rows are right or none is.
+
+    Args:
+        right: The rows that are.
+        rows: All of them; one at least.
+    """
+    share, spread = right / rows, _DEVIATIONS**2 / rows
+    middle = share + spread / 2
+    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4)
+    low, high = ((middle + side * half) / (1 + spread) for side in (-1, 1))
+    return (low if right else 0.0), (high if right < rows else 1.0)
 
 
 def compare(one: Statistics, other: Statistics, resamples: int, seed: int) -> dict[str, Comparison]:
@@ -110,6 +139,14 @@ def _weights(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
         places += np.arange(draws, dtype=np.int32)[:, None] * rows
         counts = np.bincount(places.ravel(), minlength=draws * rows)
         yield counts.reshape(draws, rows).astype(np.float64)
+
+
+def _score_ends(drawn: list[Floats], right: int, rows: int) -> tuple[float | None, float | None]:
+    """Of a score that is the share of ``right`` among ``rows``, or, where these are 0, of another one."""
+    if rows > 1 and min(right, rows - right) < _FEW:
+        return wilson(right, rows)
+    defined = _defined(drawn)
+    return _ends(drawn) if len(defined) and np.ptp(defined) > _SAME else (None, None)
 
 
 def _ends(drawn: list[Floats]) -> tuple[float | None, float | None]:

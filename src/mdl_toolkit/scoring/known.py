@@ -32,6 +32,9 @@ class _SpreadStatistics:
     def scores(self, weights: Floats) -> Mapping[str, Floats]:
         return self.inner.scores(weights[:, self.places])
 
+    def shares(self) -> Mapping[str, tuple[int, int]]:
+        return self.inner.shares()
+
     def take(self, places: Places) -> _SpreadStatistics:
         inner_place = np.full(self.rows, -1, dtype=np.int64)
         inner_place[self.places] = np.arange(len(self.places))

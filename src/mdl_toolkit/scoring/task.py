@@ -81,6 +81,10 @@ class Statistics(Protocol):
         """
         ...
 
+    def shares(self) -> Mapping[str, tuple[int, int]]:
+        """The scores that are the share of rows that are right: how many are, and of how many."""
+        ...
+
     def take(self, places: Places) -> Statistics:
         """Those of some rows."""
         ...
@@ -93,10 +97,13 @@ class SumStatistics:
     Attributes:
         values: What each row adds, float64 [rows, columns].
         formula: How scores follow from the sums.
+        counted: The scores that are the share of rows that are right: the column with a 1 for each of these,
+            and the one with a 1 for each row that counts.
     """
 
     values: Floats
     formula: Formula
+    counted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -107,40 +114,14 @@ class SumStatistics:
         """See :meth:`Statistics.scores`."""
         return self.formula(weights @ self.values)
 
+    def shares(self) -> Mapping[str, tuple[int, int]]:
+        """See :meth:`Statistics.shares`."""
+        sums = self.values.sum(axis=0)
+        return {name: (int(sums[right]), int(sums[rows])) for name, (right, rows) in self.counted.items()}
+
     def take(self, places: Places) -> SumStatistics:
         """See :meth:`Statistics.take`."""
-        return SumStatistics(self.values[places], self.formula)
-
-
-@dataclass(frozen=True)
-class CellStatistics:
-    """Rows that each fall into one of many cells, such as those of a confusion matrix.
-
-    Attributes:
-        cells: The cell of each row, int64 [rows].
-        size: The number of cells.
-        formula: How scores follow from the number of rows in each cell, [draws, size].
-    """
-
-    cells: Places
-    size: int
-    formula: Formula
-
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return len(self.cells)
-
-    def scores(self, weights: Floats) -> Mapping[str, Floats]:
-        """See :meth:`Statistics.scores`."""
-        counts = np.empty((len(weights), self.size))
-        for draw, weight in enumerate(weights):
-            counts[draw] = np.bincount(self.cells, weight, self.size)
-        return self.formula(counts)
-
-    def take(self, places: Places) -> CellStatistics:
-        """See :meth:`Statistics.take`."""
-        return CellStatistics(self.cells[places], self.size, self.formula)
+        return SumStatistics(self.values[places], self.formula, self.counted)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class ClassStatistics:
             "weighted_f1": ratio((f1 * support).sum(axis=1), rows),
         }
 
+    def shares(self) -> Mapping[str, tuple[int, int]]:
+        """The rows whose given class is the true one, of those that count."""
+        return {"accuracy": (sum(self.right), int((self.truth >= 0).sum()))}
+
     def take(self, places: Places) -> ClassStatistics:
         """Those of some rows."""
         return ClassStatistics(self.truth[places], self.given[places], self.size, self.f1)

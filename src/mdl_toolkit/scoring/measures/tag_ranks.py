@@ -52,6 +52,10 @@ class TagStatistics:
             "macro_f1": ratio(np.where(there, f1, 0).sum(axis=1), labels),
         }
 
+    def shares(self) -> Mapping[str, tuple[int, int]]:
+        """None of the scores is a share of rows."""
+        return {}
+
     def take(self, places: Places) -> TagStatistics:
         """Those of some rows."""
         ranks = None if self.ranks is None else self.ranks[places]

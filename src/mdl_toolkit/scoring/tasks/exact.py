@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mdl_toolkit.scoring.task import Answer, CellStatistics, Floats, Judged, Texts, every_of, ratio
+from mdl_toolkit.scoring.task import Answer, Floats, Judged, SumStatistics, Texts, every_of, ratio
 
 
 class ExactTask:
@@ -18,7 +18,8 @@ class ExactTask:
             given is not None and _plain(given) in {_plain(reference) for reference in every_of(wanted)}
             for wanted, given in zip(texts.references, texts.predictions, strict=True)
         ]
-        statistics = CellStatistics(np.array(correct, dtype=np.int64), 2, _accuracy)
+        values = np.stack([np.array(correct, dtype=np.float64), np.ones(len(correct))], axis=1)
+        statistics = SumStatistics(values, _accuracy, counted={"accuracy": (0, 1)})
         return Judged(statistics, [float(right) for right in correct], correct)
 
 
@@ -26,5 +27,5 @@ def _plain(answer: Answer) -> str:
     return " ".join(" ".join(every_of(answer)).split())
 
 
-def _accuracy(counts: Floats) -> Mapping[str, Floats]:
-    return {"accuracy": ratio(counts[:, 1], counts.sum(axis=1))}
+def _accuracy(sums: Floats) -> Mapping[str, Floats]:
+    return {"accuracy": ratio(sums[:, 0], sums[:, 1])}

@@ -34,7 +34,8 @@ class QaTask:
         values = np.array([[f1, exact, 1.0] for f1, exact in found])
         values[failed, :2] = 0
         exact = values[:, 1] > 0
-        return Judged(SumStatistics(values, _means), values[:, 0].tolist(), exact.tolist())
+        statistics = SumStatistics(values, _means, counted={"exact_match": (1, 2)})
+        return Judged(statistics, values[:, 0].tolist(), exact.tolist())
 
 
 def answer_tokens(text: str) -> list[str]:
