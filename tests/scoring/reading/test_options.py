@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from mdl_toolkit.scoring.reading.options import OptionReader, options_of_prompt, without_letters
@@ -177,3 +179,10 @@ def test_options_lose_letters_of_their_own():
     assert without_letters(["A. cat", "dog"]) == ["A. cat", "dog"]
     assert without_letters(["B. cat", "A. dog"]) == ["B. cat", "A. dog"]
     assert without_letters([]) == []
+
+
+@pytest.mark.parametrize("text", ["answer" + ":" * 5000, "A or " * 1000, "answer" + " " * 5000, "(" * 5000])
+def test_no_answer_takes_long_to_read(text: str):
+    began = time.monotonic()
+    _read(text)
+    assert time.monotonic() - began < 20

@@ -17,7 +17,7 @@ _ALONE = rf"(?<![{_LATIN}'’.])(?<![{_LATIN}]-)(?P<letter>[A-Za-z])(?!\.?[{_LAT
 _OPEN = r"[(\[{<\"'“‘「『【]"
 _IS = (
     r"(?:\s+(?:is|was|are|would|should|must|could|may|might|be|to|that|likely|probably|clearly|therefore)\b"
-    r"|\s*[:=])*"
+    r"|\s*[:=]){0,4}"  # bounded, so that no text takes long
 )
 _NOUN = r"(?:option|choice|letter|answer|label)"
 _VERB = r"(?:choose|chooses|choosing|chose|pick(?:ed|s)?|select(?:ed|s)?|go(?:ing)?\s+(?:with|for))"
@@ -45,6 +45,8 @@ _SENTENCE_BEGINS = re.compile(r"(?:^|[.!?:\n])\W*$")
 _AFTER_LETTER = frozenset(
     ("is", "was", "because", "since", "as", "and", "or", "but", "for", "given", "seems", "matches", "fits")
 )
+#: Characters after "a" in which an option's text is looked for.
+_NEAR = 200
 _FINAL = (
     re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE),
     re.compile(r"\\boxed\{\s*(?:\\text(?:bf)?\{)?([^{}]*)\}"),
@@ -153,7 +155,7 @@ class OptionReader:
         follows = _NEXT_WORD.match(text, end)
         if letter not in "aAI" or not follows:
             return False
-        named = {self._option_of[number] for number in self._texts.named(text[end:])}
+        named = {self._option_of[number] for number in self._texts.named(text[end : end + _NEAR])}
         if letter == "I" or (named and option not in named):
             return named != {option}
         if named == {option} or follows[1] in _AFTER_LETTER:
