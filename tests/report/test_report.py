@@ -295,7 +295,20 @@ def test_what_can_t_be_compared_is_said_and_shown_all_the_same(run):
     page = write_report([run, other], "r.html").data
     assert page.comparisons == []
     assert page.notes[0].startswith("main: other isn't compared with output: no row of ")
+    assert page.notes[0].endswith(" with --match-by (options of mdl-toolkit evaluate)")
     assert all(one.sets for one in page.runs)
+
+
+def test_files_that_are_compared_are_named_as_they_were_given(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    header = "audio,reference,prediction\n"
+    Path("one.csv").write_text(header + "".join(f"{row}.wav,a,a\n" for row in range(4)))
+    Path("two.csv").write_text(header + "".join(f"{row}.wav,a,b\n" for row in range(3)))
+    Path("three.csv").write_text(header + "x.wav,a,a\n")
+    files = [Path("one.csv"), Path("two.csv"), Path("three.csv")]
+    page = write_report(files, "r.html", task="exact").data
+    assert "1 row of one.csv not in two.csv, not compared: line 5" in caplog.messages
+    assert "no row of one.csv is in three.csv by audio" in page.notes[0]
 
 
 def test_another_task_isn_t_compared(run):

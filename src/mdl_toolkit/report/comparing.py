@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mdl_toolkit.report.evaluations import ScoredSet
 from mdl_toolkit.report.runs import CollectedRun, short_names
 from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered
 from mdl_toolkit.scoring.input.matching import match
-from mdl_toolkit.scoring.input.table import read_table
+from mdl_toolkit.scoring.input.table import AnswerTable, read_table
 from mdl_toolkit.scoring.intervals import Comparison, compare
 from mdl_toolkit.scoring.judging import judge_answered
 from mdl_toolkit.scoring.known import only
@@ -47,28 +48,35 @@ def pair_runs(runs: Sequence[CollectedRun]) -> Pairing:
     found = Pairing()
     names = short_names([run.path for run in runs])
     for place, one in enumerate(runs[0].evaluations):
-        first, rows = _First(one), len(one.table.rows)
+        first, rows = _First(one, _named(runs[0], one)), len(one.table.rows)
         for number, run in enumerate(runs[1:], start=1):
             other = next((at for at, it in enumerate(run.evaluations) if it.name == one.name), None)
             if other is None:
                 continue
             later = run.evaluations[other]
             try:
-                pairs = match(first.answered.table, read_table(later.rows_file)).pairs
+                table = replace(read_table(later.rows_file), path=_named(run, later))
+                pairs = match(first.answered.table, table).pairs
                 found.keys[0, place] = list(range(rows))
                 found.keys[number, other] = _keys(pairs, rows, len(later.table.rows), number)
-                found.comparisons += _compared(first, later, names[number], names[0])
+                found.comparisons += _compared(first, later, table, (names[number], names[0]))
             except UserError as error:
                 reason = " ".join(str(error).split())
+                reason += " (options of mdl-toolkit evaluate)" if " --" in reason else ""
                 found.notes.append(f"{one.name}: {names[number]} isn't compared with {names[0]}: {reason}")
     return found
+
+
+def _named(run: CollectedRun, one: ScoredSet) -> Path:
+    """What messages call a set's rows: a file of predictions as it was given, not where it was scored."""
+    return run.path if run.path.is_file() else one.rows_file
 
 
 class _First:
     """A set of the first run, read and judged when it is compared with another."""
 
-    def __init__(self, one: ScoredSet) -> None:
-        self.one = one
+    def __init__(self, one: ScoredSet, named: Path) -> None:
+        self.one, self._named = one, named
 
     @cached_property
     def answered(self) -> AnsweredRows:
@@ -79,9 +87,9 @@ class _First:
         """
         if self.one.reference is None:
             raise UserError("the rows have no column with the right answers")
-        return read_answered(
-            self.one.rows_file, "utf-8", self.one.prediction, Truth(column=self.one.reference)
-        )
+        truth = Truth(column=self.one.reference)
+        found = read_answered(self.one.rows_file, "utf-8", self.one.prediction, truth)
+        return replace(found, table=replace(found.table, path=self._named))
 
     @cached_property
     def judged(self) -> Judged:
@@ -108,17 +116,19 @@ def _keys(pairs: Sequence[tuple[int, int]], first: int, rows: int, run: int) -> 
     return [same.get(row, new + row) for row in range(rows)]
 
 
-def _compared(first: _First, later: ScoredSet, run: str, other: str) -> list[RunComparison]:
+def _compared(
+    first: _First, later: ScoredSet, table: AnswerTable, names: tuple[str, str]
+) -> list[RunComparison]:
     if first.one.task != later.task:
         raise UserError(f"scored by other tasks, {first.one.task} and {later.task}")
-    theirs, both = other_answers(first.answered, later.rows_file, "utf-8", later.prediction, ())
+    theirs, both = other_answers(first.answered, table, later.prediction, ())
     places = np.array(both, dtype=np.int64)
     one, two = only(first.judge(theirs), places), only(first.judged, places)
     compared = compare(one.statistics, two.statistics, RESAMPLES, _SEED)
     return [
         made
         for name, comparison in compared.items()
-        if (made := _made(first.one.name, name, comparison, (run, other, len(both)))) is not None
+        if (made := _made(first.one.name, name, comparison, (*names, len(both)))) is not None
     ]
 
 

@@ -11,6 +11,7 @@ from mdl_toolkit.scoring import printed, printed_details
 from mdl_toolkit.scoring.api import Scored, write_evaluation
 from mdl_toolkit.scoring.input.answered import AnsweredRows, Truth, other_answers, read_answered, tell_failed
 from mdl_toolkit.scoring.input.slices import slice_names
+from mdl_toolkit.scoring.input.table import read_table
 from mdl_toolkit.scoring.input.told import read_labels
 from mdl_toolkit.scoring.judging import calibrated, judge_answered
 from mdl_toolkit.scoring.known import NO_REFERENCE, only
@@ -100,9 +101,8 @@ def _other(settings: EvaluateSettings, answered: AnsweredRows) -> tuple[Answered
     """The same rows with the answers of ``--against``, and the places of those that both files have."""
     if settings.against is None:
         return None
-    return other_answers(
-        answered, settings.against, settings.encoding, settings.prediction, settings.match_by
-    )
+    other = read_table(settings.against, settings.encoding)
+    return other_answers(answered, other, settings.prediction, settings.match_by)
 
 
 def _compared(

@@ -187,16 +187,15 @@ def _joined(table: AnswerTable, right: AnswerTable, matched: Matched, column: st
 
 
 def other_answers(
-    answered: AnsweredRows, file: Path, encoding: str, prediction: str | None, match_by: Sequence[str]
+    answered: AnsweredRows, other: AnswerTable, prediction: str | None, match_by: Sequence[str]
 ) -> tuple[AnsweredRows, list[int]]:
-    """The same rows with the answers of another file, and the places of the rows that both files have.
+    """The same rows with the answers of another table, and the places of the rows that both have.
 
-    Rows that one file alone has are named.
+    Rows that one of them alone has are named.
 
     Raises:
-        DataError: The file can't be used, no row is the same, or its right answers are others.
+        DataError: The table can't be used, no row is the same, or its right answers are others.
     """
-    other = read_table(file, encoding)
     given = find_answers(other, prediction if prediction in other.columns else None)
     answers, _ = _answers(other, given)
     matched = match(answered.table, other, match_by)
