@@ -13,7 +13,7 @@ import torch
 
 from mdl_toolkit.data.prompt.builder import PromptBuilder
 from mdl_toolkit.generation import likelihood
-from mdl_toolkit.generation.answer import Answer, Choices, Prompt, ranked_choices
+from mdl_toolkit.generation.answer import Answer, Choices, Prompt, likeliest_first, ranked_choices
 from mdl_toolkit.generation.decoding import Decoding
 from mdl_toolkit.generation.generator import Generator
 from mdl_toolkit.generation.likelihood import ChoiceScorer, score_answers
@@ -90,7 +90,23 @@ DECODINGS: dict[str, dict[str, Any]] = {
     "beams and a penalty": {"num_beams": 3, "repetition_penalty": 1.5},
     "sampled beams": {"num_beams": 2, "do_sample": True, "temperature": 1.3},
     "three of four beams": {"num_beams": 4, "num_return_sequences": 3},
+    "beams by another measure": {"num_beams": 4, "num_return_sequences": 4, "repetition_penalty": 1.5},
 }
+
+
+def _found(answers: list[Answer]) -> list[list[tuple[list[int], bool]]]:
+    """What was found for each prompt: of a search that gives several answers, in whatever order."""
+    return [sorted((one.tokens, one.finished) for one in (a, *a.others)) for a in answers]
+
+
+def test_the_most_probable_answer_of_a_search_is_the_answer(folder: Path, model):
+    prompts = random_prompts(folder, 9)
+    ends = sorted(_ends(model, prompts))
+    decoding = Decoding(DECODINGS["beams by another measure"])
+    searched, ranked = (Generator(model, ends, decoding, scores=wanted)(prompts) for wanted in (False, True))
+    assert [a.tokens for a in searched] != [a.tokens for a in ranked], "the search's own first is another one"
+    nothing = Answer(finished=True)
+    assert likeliest_first([nothing, *ranked])[-1] is nothing, "what has no probability is last"
 
 
 @pytest.mark.parametrize("case", DECODINGS)
@@ -100,7 +116,7 @@ def test_what_is_generated_is_as_likely_as_the_model_says(folder: Path, model, c
     decoding = Decoding(DECODINGS[case], seed=5)
     answers = Generator(model, sorted(ends), decoding, scores=True)(prompts)
     silent = Generator(model, sorted(ends), decoding)(prompts)
-    assert [(a.tokens, a.finished) for a in answers] == [(a.tokens, a.finished) for a in silent]
+    assert _found(answers) == _found(silent), "scores change nothing but the order"
     assert all(a.logprobs is None and a.logprob is None for a in silent)
     if case == "greedy":
         assert {answer.finished for answer in answers} == {True, False}, "some cut, some not"
@@ -108,6 +124,8 @@ def test_what_is_generated_is_as_likely_as_the_model_says(folder: Path, model, c
     for prompt, answer in zip(prompts, answers, strict=True):
         found = [answer, *answer.others]
         assert len(found) == decoding.returned
+        sums = [sum(one.logprobs or []) for one in found]
+        assert sums == sorted(sums, reverse=True)
         for one in found:
             expected = plain_logprobs(model, prompt, _said(one, ends, model, prompt))
             assert one.logprobs == pytest.approx(expected, abs=2e-5)

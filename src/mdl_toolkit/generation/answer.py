@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,7 +72,8 @@ class Answer:
         logprobs: Natural logarithms of the probabilities that the model gave to the tokens, and to the token
             that ended the answer, where one did: as the model says them, before temperature, penalties and
             whatever else changes them. ``None`` where nobody asked for them.
-        others: What a beam search has found beside this answer, in its order, the best first.
+        others: What a beam search has found beside this answer, in order: by their probabilities where these
+            are known, else as the search weighs them.
         ranked: Where the answer was chosen: each choice's place among the choices, and its probability among
             them, the likeliest first. The answer is the first of them.
     """
@@ -86,6 +88,14 @@ class Answer:
     def logprob(self) -> float | None:
         """The logarithm of the answer's probability: the sum; ``None`` where no token has one."""
         return float(np.sum(self.logprobs)) if self.logprobs else None
+
+
+def likeliest_first(answers: Sequence[Answer]) -> list[Answer]:
+    """Answers by their probabilities, the most probable first; last those that have none.
+
+    A beam search weighs length, so that its own order is another one.
+    """
+    return sorted(answers, key=lambda answer: math.inf if answer.logprob is None else -answer.logprob)
 
 
 def ranked_choices(logprobs: Sequence[float]) -> list[tuple[int, float]]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdl_toolkit.generation.answer import Answer, Prompt
+from mdl_toolkit.generation.answer import Answer, Prompt, likeliest_first
 from mdl_toolkit.generation.beams import beam_search
 from mdl_toolkit.generation.cache import RaggedCache
 from mdl_toolkit.generation.decoding import Decoding
@@ -98,7 +98,10 @@ class Generator(PromptReader):
                 yield from running.step()
 
     def _search(self, batch: Sequence[tuple[int, Prompt]]) -> list[Answer]:
-        """Answers by beam search; what the beams add up is after all settings, so answers are scored anew."""
+        """Answers by beam search; what the beams add up is after all settings, so answers are scored anew.
+
+        Of several answers to a prompt the most probable is the answer, where probabilities are wanted.
+        """
         prompts = [prompt for _, prompt in batch]
         found = beam_search(self.model, sorted(self.end_ids), self.decoding, prompts)
         if self.scores:
@@ -106,9 +109,12 @@ class Generator(PromptReader):
             for beams, scored in zip(found, score_answers(self, prompts, said), strict=True):
                 for beam, logprobs in zip(beams, scored, strict=True):
                     beam.answer.logprobs = logprobs
-        for beams in found:
-            beams[0].answer.others = [beam.answer for beam in beams[1:]]
-        return [beams[0].answer for beams in found]
+        answers = [[beam.answer for beam in beams] for beams in found]
+        if self.scores:
+            answers = [likeliest_first(some) for some in answers]
+        for first, *others in answers:
+            first.others = others
+        return [first for first, *_ in answers]
 
     def choose(self, states: Tensor, rows: Sequence[_GrowingAnswer]) -> list[tuple[int, float | None]]:
         """The next token of each row for its state, [B, H], and its log-probability where that is wanted.

@@ -29,7 +29,7 @@ class Confidence:
     Attributes:
         scores: Probabilities of the answers' tokens.
         choices: What belongs to an answer that is chosen.
-        n_best: The best answers of a beam search.
+        n_best: Several answers of a beam search, the most probable first.
     """
 
     scores: bool = False
@@ -91,7 +91,7 @@ def _probability(answer: Answer) -> float | None:
 
 
 def _different(answer: Answer, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
-    """The answers that differ as texts, in the order of the search; each with the first one's probability."""
+    """The answers that differ as texts, the most probable first; each with that of its likeliest form."""
     found: dict[str, float | None] = {}
     for one in (answer, *answer.others):
         found.setdefault(decode(one.tokens), _probability(one))

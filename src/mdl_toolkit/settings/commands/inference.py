@@ -207,7 +207,7 @@ class InferenceSettings(ConvertOptions):
     )
     n_best: int | None = option(
         None,
-        "Add the K best answers of a beam search with their probabilities; it has K beams at least.",
+        "Add K answers of a beam search (K beams at least), the most probable first: the prediction.",
         group="generation",
         metavar="K",
         low=1,
