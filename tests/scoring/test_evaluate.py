@@ -143,6 +143,18 @@ def test_right_answers_of_another_file_are_matched_by_what_rows_are_of(evaluate:
     assert [row["correct"] for row in done.rows] == ["true", "", "true", "false"]
     assert done.scores["slices"]["place"]["y"]["scores"]["accuracy"]["value"] == 1
     assert "4 rows, task exact, 1 left out, 1 missing, 1 extra" in done.out
+    assert done.out.startswith("1 of 4 rows of truth.csv has no prediction and is in none of these scores:\n")
+
+
+def test_a_file_that_answers_little_of_the_truth_does_not_look_perfect(evaluate: Evaluate):
+    truth = "id,text\n" + "".join(f"{number},yes\n" for number in range(1000))
+    answers = "id,prediction\n" + "".join(f"{number},yes\n" for number in range(10))
+    words = ("p.csv", "--task", "exact", "--truth", "truth.csv")
+    done = evaluate({"p.csv": answers, "truth.csv": truth}, *words)
+    assert done.code == 0
+    assert done.out.startswith("990 of 1,000 rows of truth.csv have no prediction and are in none of these")
+    warned = "990 of 1,000 rows have no prediction (truth.csv), scores are of those answered alone"
+    assert warned in done.err
 
 
 def test_a_file_of_right_answers_brings_what_else_it_says_of_the_rows(evaluate: Evaluate):

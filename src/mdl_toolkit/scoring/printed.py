@@ -17,6 +17,7 @@ _NO_SHARES = frozenset({"cider"})
 _SPELLED = {
     "wer": "WER", "cer": "CER", "map": "mAP", "f1": "F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
     "cider": "CIDEr", "fense": "FENSE", "ece": "ECE", "macro_f1": "macro F1", "weighted_f1": "weighted F1",
+    "micro_f1": "micro F1", "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4",
 }  # fmt: skip
 #: The widest that a slice's name is printed.
 _NAME_WIDTH = 32
@@ -34,14 +35,28 @@ def scores(summary: Mapping[str, Any], resamples: int) -> str:
         [spelled(name), value(name, found["value"]), _interval(name, found)]
         for name, found in summary["scores"].items()
     ]
-    head = f"{summary['source']}: {summary['rows']} rows, task {summary['task']}{_counts(summary)}"
-    parts = [head, aligned(table)]
+    rows = "1 row" if summary["rows"] == 1 else f"{summary['rows']} rows"
+    head = f"{summary['source']}: {rows}, task {summary['task']}{_counts(summary)}"
+    parts = [*_unanswered(summary), head, aligned(table)]
     if "errors" in summary:
         parts.append(_errors(summary["errors"]))
     parts += [_slices(summary, column, interval) for column in summary["slices"]]
     if "against" in summary:
         parts.append(_against(summary["against"]))
     return "\n\n".join(parts)
+
+
+def _unanswered(summary: Mapping[str, Any]) -> list[str]:
+    """What is to be known before all scores: how much of the truth they say nothing of."""
+    missing = len(summary.get("missing", ()))
+    if not missing:
+        return []
+    rows = summary["rows"] - len(summary["extra"]) + missing
+    have, are = ("has", "is") if missing == 1 else ("have", "are")
+    return [
+        f"{missing:,} of {rows:,} rows of {summary['truth']} {have} no prediction "
+        f"and {are} in none of these scores:"
+    ]
 
 
 def worst(scored: Scored, table: AnswerTable) -> str:

@@ -139,15 +139,15 @@ def _tell_unmatched(table: AnswerTable, right: AnswerTable, matched: Matched) ->
     key = " and ".join(matched.key)
     names = ", by the files' names (no whole path is the same)" if matched.by_name else ""
     logger.info(f"{len(matched.pairs)} rows matched by {key} with {right.path}{names}")
-    for places, has, lacks in (
-        (matched.only_second, right, f"a prediction in {table.path}"),
-        (matched.only_first, table, f"a right answer in {right.path}"),
+    for places, has, lacks, whole in (
+        (matched.only_second, right, "prediction", "those answered"),
+        (matched.only_first, table, "right answer", "those that have one"),
     ):
         if places:
-            rows = "row" if len(places) == 1 else "rows"
+            have = "rows has" if len(places) == 1 else "rows have"
             logger.warning(
-                f"{len(places)} {rows} of {has.path} without {lacks}, not counted: {has.named(places)} "
-                f"({_first_keys(has, matched.key, places)})"
+                f"{len(places):,} of {has.rows:,} {have} no {lacks} ({has.path}), "
+                f"scores are of {whole} alone: {has.named(places)} ({_first_keys(has, matched.key, places)})"
             )
     return {
         "truth": str(right.path),
