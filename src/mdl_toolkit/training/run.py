@@ -38,6 +38,7 @@ from mdl_toolkit.training.batches.loader import MicroBatches
 from mdl_toolkit.training.batches.order import DataPosition, RunOrder
 from mdl_toolkit.training.best.finish import finish_best
 from mdl_toolkit.training.best.keeper import make_judge
+from mdl_toolkit.training.best.yardstick import Yardstick
 from mdl_toolkit.training.checkpoints.checkpointer import Checkpointer, restore
 from mdl_toolkit.training.checkpoints.identity import Identity
 from mdl_toolkit.training.checkpoints.output import EVALUATION, output_lock
@@ -226,7 +227,7 @@ def _assemble(
         order=order,
         rates=rates,
         load=batches,
-        reporter=_reporter(settings, ranks, prepared, progress),
+        reporter=_reporter(settings, ranks, prepared, progress, _evaluates_as_before(identity, start)),
         save=checkpointer.save,
         save_alone=checkpointer.save_alone,
         judge=make_judge(checkpointer, start, progress),
@@ -403,10 +404,20 @@ def _evaluation(
     return make_evaluation(settings, ranks, prepared.evaluation, batches, how, folder)
 
 
-def _reporter(settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress) -> Reporter:
+def _evaluates_as_before(identity: Identity, start: Start | None) -> bool:
+    """Whether a resumed run measures on what it was measured on before."""
+    if start is None:
+        return True
+    before = Yardstick.of(start.state.eval_dataset, start.state.options)
+    return before == Yardstick.of(identity.eval_dataset, identity.options)
+
+
+def _reporter(
+    settings: TrainSettings, ranks: Ranks, prepared: Prepared, progress: RunProgress, same_evaluation: bool
+) -> Reporter:
     if not ranks.is_main:
         return Reporter(None, None)
     log = MetricsLog(settings.output / METRICS_FILE, progress.step)
     cpu = ranks.device.type == "cpu"
     trackers = Trackers(prepared.trackers, settings.output, as_dict(settings), cpu)
-    return Reporter(log, trackers, settings.logging_steps, progress.step)
+    return Reporter(log, trackers, settings.logging_steps, progress.step, same_evaluation=same_evaluation)

@@ -203,6 +203,34 @@ def test_another_metric_or_other_data_begin_anew(shop: Any, whole: Path, tmp_pat
     assert told_by(output / "best")["step"] == 6 and told_by(output / "best")["metric"] == "eval_loss"
 
 
+def test_on_other_data_the_evaluation_of_before_is_made_anew(
+    shop: Any, whole: Path, tmp_path: Path, monkeypatch, capfd
+):
+    """Its value on the old data is none on the new."""
+    output = Path(shutil.copytree(whole, tmp_path / "out"))
+    scripted = Scripted({2: 9.0, 3: 9.5}).installed(monkeypatch)
+    resume = {"resume_from_checkpoint": str(output / "checkpoint-2"), "max_steps": 3}
+    train(settings_of(shop, output, **resume, eval_dataset=str(shop.data)))
+    assert scripted.made[:2] == [2, 3]
+    said = capfd.readouterr().err
+    assert "on other data (eval_loss 2.0000 at step 2): the next evaluation replaces it" in said
+    assert (told_by(output / "best")["step"], told_by(output / "best")["value"]) == (2, 9.0)
+
+
+def test_scores_of_other_answers_are_not_compared(shop: Any, tmp_path: Path, monkeypatch, capfd):
+    """Of fewer rows they may be higher without the model being better."""
+    output = tmp_path / "out"
+    options = {"metric_for_best": "accuracy", "max_steps": 2, "eval_generate": 2}
+    Scripted({1: {"eval_accuracy": 1.0}, 2: {"eval_accuracy": 0.9}}).installed(monkeypatch)
+    train(settings_of(shop, output, **options))
+    scripted = Scripted({1: {"eval_accuracy": 0.5}, 2: {"eval_accuracy": 0.6}}).installed(monkeypatch)
+    options |= {"eval_generate": 0, "resume_from_checkpoint": str(output / "checkpoint-1")}
+    train(settings_of(shop, output, **options))
+    assert scripted.made == [1, 2]
+    assert "was chosen by other answers (eval_accuracy 1.0000 at step 1)" in capfd.readouterr().err
+    assert (told_by(output / "best")["step"], told_by(output / "best")["value"]) == (2, 0.6)
+
+
 def test_a_checkpoint_from_elsewhere_begins_a_best_of_its_own(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch, capfd
 ):

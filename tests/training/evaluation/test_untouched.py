@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from mdl_toolkit.training.evaluation import answers
+from mdl_toolkit.training.evaluation.evaluation import Evaluation
 from mdl_toolkit.training.run import train
-from support.training.runs import assert_same_bytes, run_settings, steps_of
+from mdl_toolkit.training.steps import loop
+from support.training.runs import assert_same_bytes, metrics_of, run_settings, steps_of
 
 TOLD = ("step", "loss", "grad_norm", "learning_rate", "padding_share")
 GENERATES = {"eval_generate": 7, "eval_on_start": True, "eval_max_new_tokens": 6}
@@ -68,3 +71,27 @@ def test_nothing_of_the_training_changes(
         for name in ("with", "without")
     ]
     assert told[0] == told[1]
+
+
+def test_no_step_is_charged_with_an_evaluation(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither the first one with that of the base, nor a later one with that before it."""
+    shift = 0.0
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return time.perf_counter() + shift
+
+    def slow(self: Any, *given: Any) -> dict[str, float]:
+        nonlocal shift
+        shift += 10_000
+        return evaluate(self, *given)
+
+    evaluate = Evaluation.__call__
+    monkeypatch.setattr(loop, "time", Clock)
+    monkeypatch.setattr(Evaluation, "__call__", slow)
+    options = {"max_steps": 3, "eval_steps": 1, "eval_dataset": str(shop.held_out), "eval_on_start": True}
+    train(run_settings(shop.model, shop.data, tmp_path / "out", **options))
+    evaluations = [line["eval_seconds"] for line in metrics_of(tmp_path / "out") if "eval_seconds" in line]
+    assert len(evaluations) == 4 and min(evaluations) >= 10_000
+    assert max(line["seconds"] for line in steps_of(tmp_path / "out")) < 10_000

@@ -19,6 +19,7 @@ from mdl_toolkit.files import storage_cause
 from mdl_toolkit.model_folders.export import export_trained
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.training.best.record import BestRecord
+from mdl_toolkit.training.best.yardstick import Yardstick
 from mdl_toolkit.training.checkpoints.output import foreign_file_in
 from mdl_toolkit.training.checkpoints.state import BEST
 from mdl_toolkit.training.steps.judge import Judge, NoJudge
@@ -62,7 +63,7 @@ class BestKeeper:
     def __init__(self, checkpointer: Checkpointer, metric: str) -> None:
         self.settings, self.ranks = checkpointer.settings, checkpointer.ranks
         self.wrapped = checkpointer.wrapped
-        self.evaluation_data = checkpointer.identity.eval_dataset
+        self.yardstick = Yardstick.of(checkpointer.identity.eval_dataset, checkpointer.identity.options)
         self._checkpointer, self._metric = checkpointer, metric
 
     @property
@@ -101,13 +102,13 @@ class BestKeeper:
         found = values.get(metric)
         value = float(found) if isinstance(found, int | float) else math.nan
         held = BestRecord.read(self.folder)
-        than = held.value_by(metric, self.evaluation_data) if held is not None else None
+        than = held.value_by(metric, self.yardstick) if held is not None else None
         return value, is_better(metric, value, than)
 
     def _keep(self, progress: RunProgress, metric: str, values: Mapping[str, Any]) -> None:
         """Write ``best/``; a sharded model is gathered for it by all processes."""
         if self.ranks.is_main:
-            record = BestRecord.of(progress.step, metric, values, self.evaluation_data)
+            record = BestRecord.of(progress.step, metric, values, self.yardstick)
             # As with a checkpoint: a sharded model is gathered meanwhile.
             alone = self.settings.sharding == "none"
             with self.ranks.saving_alone() if alone else nullcontext():
@@ -163,13 +164,13 @@ class BestKeeper:
         Args:
             start: The checkpoint that the run is resumed from, if it is.
             progress: Where the run stands. Its standing begins anew where it was by another metric, or on
-                other data.
+                other data or answers.
         """
         if start is None:
             return
         metric, before = self._metric, progress.standing
-        same_data = start.state.eval_dataset == self.evaluation_data
-        if before.metric != metric or not same_data:
+        measured = Yardstick.of(start.state.eval_dataset, start.state.options)
+        if before.metric != metric or not measured.agrees(self.yardstick, metric):
             progress.standing = Standing()
         if not self.ranks.is_main:
             return
@@ -181,8 +182,9 @@ class BestKeeper:
                 earlier = BestRecord.read(start.checkpoint.parent / BEST)
                 there = f"; that of before is in {start.checkpoint.parent / BEST}" if earlier else ""
                 logger.warning(f"there is no {self.folder}: it begins anew with the next evaluation{there}")
-        elif held.value_by(metric, self.evaluation_data) is None:
-            why = f"by {held.metric}" if held.evaluation_data == self.evaluation_data else "on other data"
+        elif held.value_by(metric, self.yardstick) is None:
+            why = f"by {held.metric}" if held.metric != metric else "by other answers"
+            why = why if held.evaluation_data == self.yardstick.data else "on other data"
             logger.warning(f"{self.folder} was chosen {why} ({held}): the next evaluation replaces it")
         elif held.step > progress.step:
             logger.info(f"{self.folder} is that of {held}: it stays until an evaluation is better")

@@ -10,6 +10,7 @@ from typing import Any
 
 from mdl_toolkit.errors import ModelError
 from mdl_toolkit.model_folders.manifest import ModelManifest
+from mdl_toolkit.training.best.yardstick import Yardstick
 
 #: The key below ``training`` in ``mdl_toolkit.json``.
 KEY = "best"
@@ -27,6 +28,7 @@ class BestRecord:
         value: Its value.
         scores: All numbers of the evaluation by name, for a run that is resumed with another metric.
         evaluation_data: The fingerprint of the evaluation data: values on other data can't be compared.
+        answers: The options that decide which answers were scored, and how.
     """
 
     step: int
@@ -34,16 +36,17 @@ class BestRecord:
     value: float
     scores: Mapping[str, float]
     evaluation_data: str | None
+    answers: Mapping[str, Any]
 
     @classmethod
-    def of(cls, step: int, metric: str, values: Mapping[str, Any], evaluation_data: str | None) -> BestRecord:
+    def of(cls, step: int, metric: str, values: Mapping[str, Any], by: Yardstick) -> BestRecord:
         """The record of an evaluation that has been made.
 
         Args:
             step: The step after which it was made.
             metric: The metric that chooses.
             values: The numbers of the evaluation, the metric among them.
-            evaluation_data: The fingerprint of the evaluation data.
+            by: What was measured on.
         """
         numbers = {
             name: float(value)
@@ -52,7 +55,12 @@ class BestRecord:
             if isinstance(value, int | float) and math.isfinite(value)
         }
         return cls(
-            step=step, metric=metric, value=numbers[metric], scores=numbers, evaluation_data=evaluation_data
+            step=step,
+            metric=metric,
+            value=numbers[metric],
+            scores=numbers,
+            evaluation_data=by.data,
+            answers=by.answers,
         )
 
     @classmethod
@@ -64,8 +72,10 @@ class BestRecord:
                 return None
             found = manifest.training[KEY]
             values = {name: found[name] for name in ("metric", "value", "scores", "evaluation_data")}
-            made = cls(step=int(manifest.training["step"]), **values)
-            return made if isinstance(made.scores, dict) and made.value == float(made.value) else None
+            answers = found.get("answers", {})
+            made = cls(step=int(manifest.training["step"]), answers=answers, **values)
+            told = isinstance(made.scores, dict) and isinstance(answers, dict)
+            return made if told and made.value == float(made.value) else None
         except (ModelError, OSError, LookupError, TypeError, ValueError):
             return None
 
@@ -73,11 +83,10 @@ class BestRecord:
         """What stands in ``mdl_toolkit.json``; the step stands beside it."""
         return {name: value for name, value in asdict(self).items() if name != "step"}
 
-    def value_by(self, metric: str, evaluation_data: str | None) -> float | None:
-        """The model's value by a metric on some data; ``None`` where it was measured by others."""
-        if self.evaluation_data != evaluation_data:
-            return None
-        return self.scores.get(metric)
+    def value_by(self, metric: str, by: Yardstick) -> float | None:
+        """The model's value by a metric on a yardstick; ``None`` where it was measured by others."""
+        mine = Yardstick(data=self.evaluation_data, answers=self.answers)
+        return self.scores.get(metric) if mine.agrees(by, metric) else None
 
     def __str__(self) -> str:
         """As messages have it: ``eval_wer 0.0372 at step 80``."""

@@ -34,26 +34,33 @@ class Reporter:
             only; a log file gets a line after the first step, after the last, and now and then in between,
             more rarely the longer the run takes.
         done: The number of steps that were made before this process began.
+        same_evaluation: Whether evaluations before the run was resumed were on the same data, and scored the
+            same answers. Else they are not taken for evaluations of this run.
     """
 
     def __init__(
-        self, log: MetricsLog | None, trackers: Trackers | None, every: int | None = None, done: int = 0
+        self,
+        log: MetricsLog | None,
+        trackers: Trackers | None,
+        every: int | None = None,
+        done: int = 0,
+        *,
+        same_evaluation: bool = True,
     ) -> None:
         self._log, self._trackers, self._every, self._done = log, trackers, every, done
         self._began = self._due = time.monotonic()
         self._live = Ticker()
-        kept = log.kept if log is not None else []
-        self._validated: float | None = next(
-            (line["eval_loss"] for line in reversed(kept) if "eval_loss" in line), None
-        )
+        kept = log.kept if log is not None and same_evaluation else []
+        self._known = [line for line in kept if "eval_loss" in line]
+        last = self.evaluation_at(max((line["step"] for line in self._known), default=-1))
+        self._validated: float | None = last["eval_loss"] if last is not None else None
 
     def evaluation_at(self, step: int) -> Mapping[str, Any] | None:
         """The evaluation that was made after a step before the run was resumed; ``None`` where there is none.
 
         Also ``None`` on processes that write nothing.
         """
-        lines = self._log.kept if self._log is not None else []
-        return next((line for line in lines if "eval_loss" in line and line["step"] == step), None)
+        return next((line for line in self._known if line["step"] == step), None)
 
     @property
     def validated(self) -> float | None:
@@ -100,6 +107,8 @@ class Reporter:
         """
         self._validated = values["eval_loss"]
         self._write(values)
+        if values["step"] == self._done:
+            self._began = time.monotonic()  # it says nothing of how long steps take
         when = f"after step {values['step']}" if values["step"] else "before the first step"
         logger.info(f"evaluation {when}: {words} in {duration(values['eval_seconds'])}")
 

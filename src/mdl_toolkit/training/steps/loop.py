@@ -132,7 +132,6 @@ class Loop:
 
     def _run(self, signals: StopSignals) -> None:
         self.wrapped.model.train()
-        self._clock = time.perf_counter()
         if self.progress.step == 0:
             signals.note_unsaved(UNSAVED_AT_FIRST)
         try:
@@ -141,6 +140,7 @@ class Loop:
             if (over := self._judge.why_over(self.progress)) and len(self.order):
                 logger.info(f"{over}; a larger one, or none, goes on")
                 return
+            self._clock = time.perf_counter()  # after the evaluations: they are no part of the first step
             with closing(self._load(self._tasks(), lambda: self._is_interrupted(signals))) as loading:
                 if len(self.order):
                     self._make_steps(SynchronizedBatches(loading, self.ranks), signals)
