@@ -106,6 +106,22 @@ def test_the_walk_sees_a_wrong_arrow(tmp_path: Path):
     assert {_part(name) for name in _imports(bad)} == {"training", "infer"}
 
 
+def test_peft_is_imported_where_its_import_of_bitsandbytes_is_provided_for():
+    """Else that fetches compiled code from the Hub on some processors, or says that it can't."""
+    for path in MODULES.values():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imports = {node for node in ast.walk(tree) if _imports_peft(node)}
+        if imports:
+            assert "import_bitsandbytes(" in path.read_text(encoding="utf-8"), path
+            assert not imports & set(tree.body), f"{path}: import PEFT in the function that needs it"
+
+
+def _imports_peft(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] == "peft" for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "peft"
+
+
 def test_no_files_import_each_other_in_a_circle():
     assert not _circles({module: _imports(path) - {module} for module, path in MODULES.items()})
 

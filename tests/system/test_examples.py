@@ -74,8 +74,8 @@ def test_a_recipe_leads_from_tables_to_scores_and_a_page(name: str, model: Path,
     assert '"name":"test"' in page.replace(" ", "") and '"name":"main"' in page.replace(" ", "")
 
 
-def test_without_tables_a_recipe_says_how_it_is_used() -> None:
+def test_without_tables_a_recipe_says_how_it_is_used(tmp_path: Path) -> None:
     for name in MADE:
-        finished = run(["bash", str(ROOT / "examples" / f"{name}.sh")], cwd=ROOT / "examples")
+        finished = run(["bash", str(ROOT / "examples" / f"{name}.sh")], cwd=tmp_path)
         assert finished.code != 0 and f"usage: examples/{name}.sh TRAIN.csv" in finished.output
         assert os.access(ROOT / "examples" / f"{name}.sh", os.X_OK)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 
+from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.errors import printable
 from mdl_toolkit.memory import free_memory
 from mdl_toolkit.model import MiDashengLMModel
@@ -115,6 +115,9 @@ def _packed(model: MiDashengLMModel, questions: Questions, reference: Sequence[T
 
 def _merged(subject: Subject, questions: Questions, reference: Sequence[Trace], together: int) -> Any:  # noqa: ARG001 -- one row at a time
     """PEFT's own merging, which knows nothing of how ``final/`` is written."""
+    import_bitsandbytes()  # PEFT imports it where it is installed
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     model = subject.load_reference()
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
