@@ -171,6 +171,15 @@ def missing_file(path: Path, name: str) -> list[str]:
     return [f"{name}: no file or folder {printable(path)}{hint}"]
 
 
+def page_problems(output: Path) -> list[str]:
+    """What is wrong with an ``--output`` that a page is written to: so no table is replaced by mistake."""
+    if output.is_dir():
+        return [f"--output {printable(output)}: a folder; name the page to write"]
+    if output.suffix.lower() not in (".html", ".htm"):
+        return [f"--output {printable(output)}: a page; its name ends in .html"]
+    return []
+
+
 def foreign_path(text: str) -> str:
     """What to add to "no such file" where a path is written as on another system, or as no path at all."""
     if re.match(r"[A-Za-z]:[\\/]", text):

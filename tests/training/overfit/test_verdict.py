@@ -38,6 +38,7 @@ LEARNED = [8.0, 1.0, 0.01]
         (_verdict([8.0, 2.0, 9.0]), {"lr": 1e-3}, "the loss doesn't stay down at --lr 0.001"),
         (_verdict([8.0, 8.0, 8.0]), {"lr": 1.0}, "the loss doesn't stay down at --lr 1"),
         (_verdict([8.0, 7.9, 7.8]), {}, "is too little for these answers"),
+        (_verdict([8.0, 7.9, 7.8]), {"warmup_steps": 10}, "3 steps are too few"),
         (_verdict(FALLING), {}, "the loss is still on its way: more --max-steps than 300"),
         (_verdict(FALLING), {"lr": 1e-4}, "--lr 0.0001 is small for so few steps: try 0.001"),
         (_verdict([8.0, 0.1, 4.0]), {}, "the loss jumps"),

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl_toolkit.errors import printable
-from mdl_toolkit.settings.checks import missing_file
+from mdl_toolkit.settings.checks import missing_file, page_problems
 from mdl_toolkit.settings.commands.convert import ConvertOptions
 from mdl_toolkit.settings.options import flag, given_names, option, options_where, varied
-
-_PAGE_ENDINGS = (".html", ".htm")
 
 
 @dataclass(kw_only=True)
@@ -70,10 +68,7 @@ class InspectSettings(ConvertOptions):
             found += missing_file(self.against, "--against")
             if self.against.exists() and self.input.exists() and self.against.samefile(self.input):
                 found.append("--against names INPUT itself; duplicates within it are found without it")
-        if self.output is not None and self.output.suffix.lower() not in _PAGE_ENDINGS:
-            found.append(f"--output {printable(self.output)}: a page; its name ends in .html")
-        elif self.output is not None and self.output.is_dir():
-            found.append(f"--output {printable(self.output)}: a folder; name the page to write")
+        found += page_problems(self.output) if self.output is not None else []
         if not found and all(path.is_dir() for path in (self.input, self.against) if path is not None):
             found += [
                 f"{flag(name)} has no effect: {printable(self.input)} is converted already; leave it out"

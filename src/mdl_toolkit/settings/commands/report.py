@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl_toolkit.errors import printable
+from mdl_toolkit.settings.checks import page_problems
 from mdl_toolkit.settings.options import Settings, option
 from mdl_toolkit.settings.score_names import MAIN_SCORE
 
@@ -57,9 +58,7 @@ class ReportSettings(Settings):
 
     def problems(self) -> list[str]:
         """What is wrong with the options together: a line for each problem."""
-        found = []
-        if self.output.is_dir():
-            found.append(f"--output {printable(self.output)}: a folder; name a file")
+        found = page_problems(self.output)
         if self.base_dir is not None and not self.base_dir.is_dir():
             found.append(f"--base-dir {printable(self.base_dir)}: no such folder")
         return found

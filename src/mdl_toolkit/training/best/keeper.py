@@ -155,7 +155,7 @@ class BestKeeper:
         )
         return (
             f"training ends early after step {progress.step}: {standing.metric} was {than} in "
-            f"{standing.since} evaluations (--early-stopping {patience})"
+            f"{standing.since} evaluation{'s' if standing.since > 1 else ''} (--early-stopping {patience})"
         )
 
     def begin(self, start: Start | None, progress: RunProgress) -> None:

@@ -149,6 +149,9 @@ def _of_no_progress(verdict: Verdict, settings: TrainSettings, usual_rate: float
         return [f"--lr {settings.lr:g} is too small to learn anything in so few steps: try {usual_rate:g}"]
     if settings.lr > 3 * usual_rate or min(verdict.losses) < _HARDLY * verdict.first:
         return [f"the loss doesn't stay down at --lr {settings.lr:g}: lower it, {usual_rate:g} or less"]
+    made, warmup = len(verdict.losses), settings.warmup_steps
+    if made <= 2 * warmup:
+        return [f"{made} steps are too few, of which up to {warmup} only warm up: more --max-steps"]
     return [
         f"what is trained ({settings.method}, --train-target {','.join(settings.train_target)}) is too "
         "little for these answers, or prompt and answer are not as they should be: look at the example above"
