@@ -115,9 +115,18 @@ def test_documents_name_no_option_that_does_not_exist():
     }
     known |= {"--help", "--version", "--config"}
     for language in ("en", "zh"):
-        text = (ROOT / "docs" / language / "guide.md").read_text(encoding="utf-8")
-        used = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
-        assert used and used <= known, used - known
+        for name in ("guide.md", "evaluation.md"):
+            text = (ROOT / "docs" / language / name).read_text(encoding="utf-8")
+            used = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
+            assert used and used <= known, used - known
+
+
+def test_every_task_has_its_part_in_the_page_on_evaluation():
+    from mdl_toolkit.settings.score_names import SCORES
+
+    for language in ("en", "zh"):
+        text = (ROOT / "docs" / language / "evaluation.md").read_text(encoding="utf-8")
+        assert sorted(re.findall(r"^### .*`--task (\w+)`$", text, re.MULTILINE)) == sorted(SCORES)
 
 
 CODE = re.compile(r"`([\w./]*[\w]+\.py)(?:::([\w.]+))?`")
