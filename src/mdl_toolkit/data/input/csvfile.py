@@ -206,10 +206,14 @@ class CsvWriter:
         self._special = re.compile(f'[{re.escape(separator)}"\r\n]')
 
     def writerow(self, cells: Sequence[str | int]) -> None:
-        """Write a record. In quotes are the cells that stood in them and those that need them."""
+        """Write a record. In quotes are the cells that stood in them and those that need them.
+
+        NUL characters, which JSON can express, become U+FFFD: no table is read that has one.
+        """
         written = [self._written(str(cell) if isinstance(cell, int) else cell) for cell in cells]
         # An empty line would be no record.
-        self._stream.write((self._separator.join(written) or '""') + self._line_end)
+        record = self._separator.join(written) or '""'
+        self._stream.write(record.replace("\0", "\ufffd") + self._line_end)
 
     def _written(self, cell: str) -> str:
         if isinstance(cell, Quoted):
