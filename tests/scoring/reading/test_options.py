@@ -30,6 +30,9 @@ def _read(answer: str, texts: list[str] | None = ANIMALS) -> str | None:
         ("**B) dog**", "B"), ("B.dog", "B"), ("[B] dog", "B"), ("B) The dog.", "B"), ("A) cat", "A"),
         ("a) cat", "A"), ("A. cat", "A"), ("A cat", "A"), ("a cat", "A"), ("(a) cat", "A"),
         ("B. dog\n\nThe clip has barking.", "B"),
+        # the letter in a line of its own
+        ("B\n\nExplanation: A is wrong, no cat is heard.", "B"), ("B.\nIt is not A", "B"), ("A\ncat", "A"),
+        ("I think\nB", "B"),
         # announced
         ("Answer: C", "C"), ("answer: c", "C"), ("Answer:C", "C"), ("The answer is B", "B"),
         ("The answer is b.", "B"), ("The answer is (B) dog", "B"), ("The answer is (b).", "B"),

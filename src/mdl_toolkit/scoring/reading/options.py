@@ -25,8 +25,10 @@ _ENGLISH = rf"\b(?:{_NOUN}|{_VERB}){_IS}(?:\s+the)?(?:\s+{_NOUN})?{_IS}\s*"
 _CHINESE = r"(?:答案|选项|选择|应选|该选|故选|选)(?:应该|应当|应)?(?:是|为|选)?(?:选项)?\s*:?\s*"
 #: Words that announce the option chosen, and its letter.
 _ANNOUNCED = re.compile(rf"(?:(?i:{_ENGLISH})|{_CHINESE})(?:{_OPEN}\s*)*{_ALONE}")
-#: A line that begins with a letter and what divides it from the text after it.
-_LISTED = re.compile(rf"^\W*{_ALONE}\s*(?:[)\]}}】>\"'”’:、]|\.(?=\s*\S)|\s[-–—]\s)", re.MULTILINE)
+#: A line that is a letter, or begins with one and what divides it from the text after it.
+_LISTED = re.compile(
+    rf"^\W*{_ALONE}(?:[.,]?[^\S\n]*$|\s*(?:[)\]}}】>\"'”’:、]|\.(?=\s*\S)|\s[-–—]\s))", re.MULTILINE
+)
 _BRACKETED = re.compile(rf"[(\[【「]?\s*{_ALONE}\s*[)\]】」]")
 _STANDING = re.compile(_ALONE)
 _WHOLE = re.compile(r"[\W_]*(?P<letter>[A-Za-z])[\W_]*")
@@ -39,7 +41,7 @@ _DENIED = re.compile(
     rf"{_OPEN}?\s*$",
     re.IGNORECASE,
 )
-_NEXT_WORD = re.compile(rf"\s+([{_LATIN}][{_LATIN}'’]*)")
+_NEXT_WORD = re.compile(rf"[^\S\n]+([{_LATIN}][{_LATIN}'’]*)")
 _SENTENCE_BEGINS = re.compile(r"(?:^|[.!?:\n])\W*$")
 #: What may follow the letter A, and not the article.
 _AFTER_LETTER = frozenset(

@@ -64,7 +64,7 @@ def normalized(texts: Sequence[str], kind: str) -> list[str]:
     """
     different = list(dict.fromkeys(texts))
     processes = min(os.cpu_count() or 1, 8)
-    if len(different) < _MANY or processes == 1:
+    if len(different) < _MANY or processes == 1 or kind == "none":
         return _looked_up(texts, different, _piece(kind, different))
     pieces = [different[start : start + _PIECE] for start in range(0, len(different), _PIECE)]
     # A fork would copy whatever threads and locks the program has; a spawned process begins clean.
