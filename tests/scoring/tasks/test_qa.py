@@ -17,6 +17,7 @@ from mdl_toolkit.scoring.intervals import bootstrap
         ("dog dog cat", "dog cat cat", 2 / 3, 0.0),
         ("it's", "its", 1.0, 1.0),
         ("well-known", "wellknown", 1.0, 1.0),
+        ("$5", "5", 1.0, 1.0),
         ("ＤＯＧ", "dog", 1.0, 1.0),
         ("cat", "dog", 0.0, 0.0),
         ("cat", "", 0.0, 0.0),

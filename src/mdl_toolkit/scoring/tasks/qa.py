@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,13 @@ class QaTask:
 
 def answer_tokens(text: str) -> list[str]:
     """What counts of an answer: SQuAD's words, or the characters of a script without blanks."""
-    plain = "".join(c for c in fold(without_thinking(text)) if unicodedata.category(c)[0] != "P")
+    plain = "".join(c for c in fold(without_thinking(text)) if not _is_punctuation(c))
     return [token for token in _TOKENS.findall(plain) if token not in _ARTICLES]
+
+
+def _is_punctuation(character: str) -> bool:
+    """Whether SQuAD leaves it out: ASCII's symbols (``$``, ``+``) are, and all punctuation of Unicode."""
+    return character in string.punctuation or unicodedata.category(character)[0] == "P"
 
 
 def _best(references: Sequence[str], given: str) -> tuple[float, float]:
