@@ -54,6 +54,13 @@ def test_rows_that_are_all_right_leave_room_for_wrong_ones(evaluate: Evaluate):
     assert "100.00 %   94.34 to 100.00" in done.out
 
 
+def test_a_slice_is_small_by_the_rows_that_count(evaluate: Evaluate):
+    table = "reference,prediction,room\n" + "yes,yes,a\n" * 29 + ",yes,a\n" * 10 + "yes,yes,b\n" * 30
+    done = evaluate({"p.csv": table}, "p.csv", "--task", "exact", "--slice-by", "room")
+    found = done.scores["slices"]["room"]
+    assert found["a"]["small"] and found["a"]["rows"] == 39 and "small" not in found["b"]
+
+
 def test_names_of_columns_as_people_write_them(evaluate: Evaluate):
     done = evaluate({"p.csv": "Text,model_output\na,a\nb,a\n"}, "p.csv", "--task", "exact")
     assert done.code == 0 and done.scores["columns"] == {"reference": "Text", "prediction": "model_output"}

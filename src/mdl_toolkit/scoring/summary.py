@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -37,12 +37,14 @@ def summarize(
         seed: Of the draws.
     """
     statistics = judged.statistics
+    unscored = {place for places in judged.left_out.values() for place in places}
     found: dict[str, Any] = {
         "task": task,
         "rows": statistics.rows,
         "scores": _scores(bootstrap(statistics, resamples, seed)),
         "slices": {
-            column: _sliced(statistics, values, resamples, seed) for column, values in (slices or {}).items()
+            column: _sliced(statistics, unscored, values, resamples, seed)
+            for column, values in (slices or {}).items()
         },
     }
     left_out = {reason: len(places) for reason, places in judged.left_out.items() if places}
@@ -74,7 +76,9 @@ def _ordered(places: Mapping[str, Sequence[int]]) -> list[str]:
     return sorted(places, key=lambda name: (-len(places[name]), name))
 
 
-def _sliced(statistics: Statistics, values: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+def _sliced(
+    statistics: Statistics, unscored: Set[int], values: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
     places: dict[str, list[int]] = {}
     for place, value in enumerate(values):
         places.setdefault(value, []).append(place)
@@ -84,7 +88,7 @@ def _sliced(statistics: Statistics, values: Sequence[str], resamples: int, seed:
         found[value] = {
             "rows": part.rows,
             "scores": _scores(bootstrap(part, resamples, seed)),
-            **({"small": True} if part.rows < SMALL_SLICE else {}),
+            **({"small": True} if len({*places[value]} - unscored) < SMALL_SLICE else {}),
         }
     return found
 
