@@ -19,3 +19,7 @@ mdl-toolkit train --model-name tiny --method full \
     --output digits-run
 mdl-toolkit inference "$data/fsdd-test.csv" --base-dir "$data" --model-name digits-run/final \
     --max-new-tokens 8 --output digits.csv
+
+# Which digits and which speakers it gets wrong (this takes the extra evaluate), and a page to listen to them.
+mdl-toolkit evaluate digits.csv --task classification --slice-by speaker --output digits-run/evaluation/test
+mdl-toolkit report digits-run --base-dir "$data"
