@@ -134,3 +134,14 @@ def test_what_cannot_be_scored_is_refused():
         score("tagging", ["dgo"], ["dog"], labels=["dog"])
     with pytest.raises(UserError, match="no reference has a tag"):
         score("tagging", ["", []], ["a", "b"])
+
+
+@pytest.mark.parametrize("numbers", [[1 - n * 1e-12 for n in range(4)], [1e300, 1e60, 1e50, -1e300]])
+def test_numbers_rank_rows_however_large_or_near_they_are(numbers: list[float]):
+    given = [{"a": number, "b": float("nan")} for number in numbers]
+    wanted = ["a", "b", "a", "b"]
+    ap = score("tagging", wanted, [None] * 4, tag_scores=given).judged.details["per_label"]
+    assert (
+        ap["a"]["ap"] == pytest.approx(average_precision_score([1, 0, 1, 0], numbers)) == pytest.approx(5 / 6)
+    )
+    assert ap["b"]["ap"] == 0.5, "what has no number ranks last"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -74,17 +76,26 @@ def _matrix(rows: Sequence[set[int]], labels: int) -> Sparse:
 
 
 def _ranks(scores: Sequence[Mapping[str, float] | None], labels: LabelSet) -> NDArray[np.float32]:
-    lowest = np.finfo(np.float32).min
-    ranks = np.full((len(scores), len(labels)), lowest, dtype=np.float32)
+    """For each label the rows' places in the order of their numbers, from 1; 0 where a row has no number.
+
+    The numbers themselves would be too large, or in half the memory no longer different.
+    """
+    rows = [array("q") for _ in range(len(labels))]
+    values = [array("d") for _ in range(len(labels))]
     places: dict[str, int | None] = {}
-    for row, by_tag in zip(ranks, scores, strict=True):
+    for row, by_tag in enumerate(scores):
         for tag, value in (by_tag or {}).items():
             if tag not in places:
                 places[tag] = labels.equal(tag)
             number = places[tag]
-            if number is not None:
-                row[number] = value
-    return np.nan_to_num(ranks, nan=lowest)
+            if number is not None and not math.isnan(value):
+                rows[number].append(row)
+                values[number].append(value)
+    ranks = np.zeros((len(scores), len(labels)), dtype=np.float32)
+    for number in range(len(labels)):
+        order = np.unique(np.array(values[number]), return_inverse=True)[1]
+        ranks[np.array(rows[number]), number] = order + 1
+    return ranks
 
 
 def _f1(truth: set[int], given: set[int], unknown: int) -> float:
