@@ -196,6 +196,16 @@ def test_a_test_set_that_was_trained_on_is_found_re_encoded_too(
     assert {tuple(group["other_lines"] + group["lines"]) for group in back["copies"]} == pairs
 
 
+def test_a_set_without_a_usable_row_has_no_prompts_to_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_wav(tmp_path / "0.wav", np.sin(np.arange(RATE) / 9) / 3, RATE)
+    train = write_csv(tmp_path / "train.csv", ["audio", "prediction"], [("gone.wav", "x")])
+    test = write_csv(tmp_path / "test.csv", ["audio", "prediction"], [("0.wav", "x")])
+    topics = _topics(_inspect(capsys, train, "--against", test, "--base-dir", tmp_path))
+    assert "refused" in topics and "prompts differ" not in topics
+
+
 @pytest.mark.parametrize("storage", ["pcm16", "flac", "reference"])
 def test_a_converted_dataset_is_inspected_as_its_table(
     storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -205,6 +205,19 @@ def test_the_folder_that_the_run_was_given_is_known(tmp_path, monkeypatch):
     assert str(tmp_path) not in Path("r.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("base_dir", [None, Path("recordings")])
+def test_a_report_made_elsewhere_begins_where_the_run_was_started(tmp_path, monkeypatch, base_dir):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_wav((base_dir or Path()) / "clips" / "0.wav", tone(0.3))
+    made = training(Path("work/runs/output"), base_dir=base_dir)
+    evaluation(made / "evaluation" / "main", make_rows(2))
+    monkeypatch.chdir(tmp_path)
+    write_report([Path("here") / made], "r.html")
+    assert [bool(clip["src"]) for clip in data_of(Path("r.html"))["audio"]] == [True, False]
+    assert str(tmp_path) not in Path("r.html").read_text(encoding="utf-8")
+
+
 def test_the_folder_that_a_set_was_read_from_is_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_wav(tmp_path / "dev" / "clips" / "0.wav", tone(0.3))

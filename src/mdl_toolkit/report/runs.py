@@ -101,15 +101,25 @@ def _training(path: Path) -> CollectedRun:
     if not curves.step and not curves.evaluations and not evaluations:
         raise UserError(f"{path}: nothing to show yet: no step has been made, and no answers were scored")
     manifest = run_manifest(path)
+    options = manifest.options if manifest is not None else {}
     return CollectedRun(
         path=path,
         headline=headline(manifest, curves, evaluations, "no numbers yet"),
         facts=run_facts(manifest, curves, best_model(path)),
         curves=curves,
         evaluations=evaluations,
-        options=manifest.options if manifest is not None else {},
-        folders=[path, path.resolve().parent],
+        options=options,
+        folders=[path, path.resolve().parent, *_started_in(path, options)],
     )
+
+
+def _started_in(run: Path, options: Mapping[str, Any]) -> list[Path]:
+    """The folder in which a training was started, where its folder still ends as its ``--output`` does."""
+    output, whole = Path(str(options.get("output") or "/")), run.resolve().parts
+    parts = output.parts
+    if output.is_absolute() or not parts or whole[-len(parts) :] != parts:
+        return []
+    return [Path(*whole[: -len(parts)])]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

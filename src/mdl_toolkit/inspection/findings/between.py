@@ -68,6 +68,8 @@ def prompts(collected: Collected, other: Collected) -> list[Remark]:
     if not (collected.readable and other.readable):
         return []
     (ours, _), (theirs, _) = collected.prompts(), other.prompts()
+    if not (ours and theirs):  # of a set without a usable row there is nothing to say
+        return []
     if set(ours) == set(theirs) and collected.order == other.order:
         return []
     if set(ours) == set(theirs):

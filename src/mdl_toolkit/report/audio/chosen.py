@@ -92,6 +92,8 @@ class _Places:
         allowed = outside or (base_dir is None and bool(run.options.get("allow_outside_base_dir")))
         self.folders = [AudioFolder(self.said, allowed)] if self.said else []
         if base_dir is None:
+            if self.said:  # a relative one is from where the run was started
+                self.folders += [AudioFolder(str(folder / self.said), allowed) for folder in run.folders]
             self.folders += [AudioFolder(""), *(AudioFolder(str(folder)) for folder in run.folders)]
 
 
