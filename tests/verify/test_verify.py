@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,7 @@ def test_the_table_says_where_and_by_how_much(adapter: Path, table: Path, capsys
     assert run(words) == 1
     out, err = capsys.readouterr()
     assert "bfloat16" in out and "PARTS" in out and "largest difference" in out
+    assert re.search(r"bfloat16, line \d: the largest difference", out)
     assert "error: a form differs from the reference" in err and err.count("\n") == 1
 
 

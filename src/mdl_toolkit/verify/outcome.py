@@ -104,6 +104,9 @@ class Verification:
         shown = sorted(found.partings, key=lambda parting: -parting.margin)
         lines = [f"{outcome.title}, {self._parting(parting)}" for parting in shown[:_SHOWN]]
         more = len(shown) - _SHOWN
+        if found.worst_row is not None and not (found.largest or 0.0) <= outcome.tolerance:
+            # Answers may be the same all the same.
+            lines.insert(0, f"{outcome.title}, line {self.lines[found.worst_row]}: the largest difference")
         return lines + ([f"{outcome.title}: {more} more answers part"] if more > 0 else [])
 
     def _parting(self, parting: Parting) -> str:
