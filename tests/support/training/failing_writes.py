@@ -21,12 +21,14 @@ class FailingWrites:
     def __init__(self, number: int, folder: Path, short: bool = False) -> None:
         self.number, self.folder, self.short, self.count = number, folder, short, 0
         self.told: list[str] = []
+        self.places: list[str] = []
 
     def due(self, what: str, path: Any) -> bool:
         if not str(path).startswith(str(self.folder)):
             return False
         self.count += 1
         self.told.append(what)
+        self.places.append(str(path))
         return self.count == self.number
 
     @contextmanager

@@ -168,10 +168,18 @@ def test_every_write_of_a_run_fails_once_and_nothing_saved_is_lost(
     for number in sorted(chosen):
         output = tmp_path / f"out-{number}"
         failing = FailingWrites(number, output, short=number % 2 == 0)
-        with failing.installed(monkeypatch), pytest.raises(MdlError, match="No space left") as caught:
-            train(run_settings(shop.model, shop.data, output, **OPTIONS))
-        assert caught.value.exit_code == 1, failing.told[-1]
-        assert "\n" not in str(caught.value)
+        error = None
+        with failing.installed(monkeypatch):
+            try:
+                train(run_settings(shop.model, shop.data, output, **OPTIONS))
+            except MdlError as raised:
+                error = raised
+        # The folder is flushed right after a file in it was renamed.
+        if any("report.html" in place for place in failing.places[max(0, number - 2) : number]):
+            assert error is None, "a page about the run fails nothing"
+        else:
+            assert error is not None and "No space left" in str(error), failing.places[number - 1]
+            assert error.exit_code == 1 and "\n" not in str(error), failing.told[-1]
         for path in checkpoints(output):
             assert why_incomplete(path) is None, (
                 f"{path.name} is not whole, but has its name ({failing.told[-1]})"
