@@ -17,13 +17,15 @@ from mdl_toolkit.compat.bitsandbytes_layers import import_bitsandbytes
 from mdl_toolkit.errors import printable
 from mdl_toolkit.memory import free_memory
 from mdl_toolkit.model import MiDashengLMModel
-from mdl_toolkit.model_folders.tensorfiles.headers import read_json
+from mdl_toolkit.model_folders.load import main_dtype
+from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import VerifySettings
 from mdl_toolkit.settings.commands.verify import FORMS
 from mdl_toolkit.verify.asked import Questions
 from mdl_toolkit.verify.asking import ask_packed, ask_padded
 from mdl_toolkit.verify.engines import publisher, sglang, vllm
 from mdl_toolkit.verify.engines.faults import Fault, faults_of
+from mdl_toolkit.verify.engines.requests import installed_version
 from mdl_toolkit.verify.subject import Subject
 from mdl_toolkit.verify.traces import FormAnswer, Trace
 
@@ -90,9 +92,7 @@ def all_forms(subject: Subject, settings: VerifySettings) -> list[ModelForm]:
 
 def _rounding(folder: Path) -> float:
     """What the dtype of a folder's weights explains."""
-    config: Any = read_json(folder / "config.json")
-    dtype = str(config.get("torch_dtype") or config.get("dtype") or "")
-    return FLOAT32 if dtype == "float32" else BFLOAT16
+    return FLOAT32 if main_dtype(WeightFiles(folder)) == torch.float32 else BFLOAT16
 
 
 def _no_merging(subject: Subject) -> str:
@@ -164,7 +164,7 @@ def _served(name: str, title: str, engine: Any, trusted: bool) -> ModelForm:
         token = questions.builder.audio_token_id
         return engine.ask(subject.disk, questions.prompts, token, questions.ends, trusted)
 
-    version = engine.version()
+    version = installed_version(name)
     if version is None:
         return ModelForm(name, title, ask, BFLOAT16, "it is not installed")
     return ModelForm(

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.generation.answer import Prompt
-from mdl_toolkit.verify.engines.requests import SAMPLE_RATE, collapsed
+from mdl_toolkit.verify.engines.requests import SAMPLE_RATE, collapsed, with_stop
 from mdl_toolkit.verify.traces import FormAnswer
-
-
-def version() -> str | None:
-    """The installed version; ``None`` where there is none."""
-    try:
-        return metadata.version("sglang")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def ask(
@@ -64,6 +55,4 @@ def _answer(output: Any, ends: Sequence[int]) -> FormAnswer:
     own = [float(place[0]) for place in places] or None
     reason = info.get("finish_reason") or {}
     matched = reason.get("matched") if isinstance(reason, dict) else None
-    if isinstance(matched, int) and matched in ends and (not tokens or tokens[-1] != matched):
-        tokens.append(matched)
-    return FormAnswer(tokens, own=own)
+    return FormAnswer(with_stop(tokens, matched, ends), own=own)

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.generation.answer import Prompt
-from mdl_toolkit.verify.engines.requests import SAMPLE_RATE, collapsed
+from mdl_toolkit.verify.engines.requests import SAMPLE_RATE, collapsed, with_stop
 from mdl_toolkit.verify.traces import FormAnswer
-
-
-def version() -> str | None:
-    """The installed version; ``None`` where there is none."""
-    try:
-        return metadata.version("vllm")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def ask(
@@ -54,8 +45,4 @@ def _answer(output: Any, ends: Sequence[int]) -> FormAnswer:
     own = None
     if output.logprobs:
         own = [float(place[token].logprob) for place, token in zip(output.logprobs, tokens, strict=True)]
-    # Some versions say the token that stopped them beside the answer instead of at its end.
-    stop = getattr(output, "stop_reason", None)
-    if isinstance(stop, int) and stop in ends and (not tokens or tokens[-1] != stop):
-        tokens.append(stop)
-    return FormAnswer(tokens, own=own)
+    return FormAnswer(with_stop(tokens, getattr(output, "stop_reason", None), ends), own=own)
