@@ -12,6 +12,7 @@ from transformers import GenerationConfig, StoppingCriteriaList
 
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.decoding import Decoding
+from mdl_toolkit.generation.padded import padded_inputs
 from mdl_toolkit.generation.processors import make_processors, no_library_warnings, without_history
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 
@@ -68,16 +69,9 @@ def _search(
     model: MiDashengLMModel, ends: Sequence[int], decoding: Decoding, prompts: Sequence[Prompt]
 ) -> list[list[BeamAnswer]]:
     device = next(model.get_input_embeddings().parameters()).device
-    longest, budget, pad = max(len(prompt.input_ids) for prompt in prompts), prompts[0].budget, min(ends)
-    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
-        mask[row, longest - len(prompt.input_ids) :] = 1
-    samples = [len(prompt.waveform) for prompt in prompts]
-    waveform = torch.zeros(len(prompts), max(samples))
-    for row, prompt in enumerate(prompts):
-        waveform[row, : samples[row]] = torch.from_numpy(prompt.waveform)
+    budget, pad = prompts[0].budget, min(ends)
+    inputs = padded_inputs(prompts, [prompt.input_ids for prompt in prompts], pad, device)
+    longest = inputs["input_ids"].shape[1]
     options = {name: value for name, value in decoding.options.items() if name != "stop_strings"}
     options |= {"max_new_tokens": budget, "eos_token_id": sorted(ends), "pad_token_id": pad}
     cuda = [device] if device.type == "cuda" else []
@@ -89,10 +83,7 @@ def _search(
         if decoding.samples:
             torch.manual_seed(_seed(decoding, prompts[0]))
         output = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            input_values=waveform.to(device),
-            audio_length=samples,
+            **inputs,
             generation_config=GenerationConfig(**options),
             stopping_criteria=StoppingCriteriaList([decoding.stop] if decoding.stop else []),
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mdl_toolkit.generation.answer import Answer, Prompt
 from mdl_toolkit.generation.generator import Generator
+from mdl_toolkit.generation.padded import padded_inputs
 from mdl_toolkit.model.midashenglm import MiDashengLMModel
 from mdl_toolkit.verify.asked import Questions
 from mdl_toolkit.verify.traces import ALTERNATIVES, FormAnswer, Trace
@@ -138,23 +139,11 @@ def _packed_logprobs(
 
 
 def _padded(
-    prompts: Sequence[Prompt], device: torch.device, ids: Sequence[NDArray[np.int64]]
+    prompts: Sequence[Prompt], device: torch.device, texts: Sequence[NDArray[np.int64]]
 ) -> dict[str, Any]:
-    """The published inputs of some rows: tokens padded in front, waveforms at the end."""
-    longest, samples = max(map(len, ids)), [len(prompt.waveform) for prompt in prompts]
-    tokens = torch.zeros(len(ids), longest, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    waveform = torch.zeros(len(ids), max(samples))
-    for row, (text, prompt) in enumerate(zip(ids, prompts, strict=True)):
-        tokens[row, longest - len(text) :] = torch.from_numpy(text)
-        mask[row, longest - len(text) :] = 1
-        waveform[row, : samples[row]] = torch.from_numpy(prompt.waveform)
-    return {
-        "input_ids": tokens.to(device),
-        "attention_mask": mask.to(device),
-        "input_values": waveform.to(device),
-        "audio_length": torch.tensor(samples, device=device),
-    }
+    """The published inputs of some rows; other classes than ours want the clips' lengths as a tensor."""
+    inputs = padded_inputs(prompts, texts, 0, device)
+    return {**inputs, "audio_length": torch.tensor(inputs["audio_length"], device=device)}
 
 
 @torch.inference_mode()
