@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mdl_toolkit.data.batching.balance import Costs
 from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.data.dataset.dataset import ClipDataset
 from mdl_toolkit.data.dataset.some_rows import SomeRows, spread
@@ -35,7 +34,7 @@ from mdl_toolkit.terminal.torchrun import report_failure
 from mdl_toolkit.training.agreement import require_agreement
 from mdl_toolkit.training.batches.example import describe_example
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.batches.order import DataPosition, RunOrder
+from mdl_toolkit.training.batches.order import DataPosition, RunOrder, plan_steps
 from mdl_toolkit.training.best.finish import finish_best
 from mdl_toolkit.training.best.keeper import make_judge
 from mdl_toolkit.training.best.yardstick import Yardstick
@@ -198,7 +197,7 @@ def _assemble(
     """Load the model and make everything that trains it, in the state of the checkpoint to resume from."""
     start = claim.start
     wrapped, loading_peak = _load_model(settings, ranks, prepared)
-    plan = _plan(settings, ranks, prepared.data, wrapped)
+    plan = plan_steps(settings, ranks, prepared.data, wrapped.model.config.to_dict())
     _check_memory(settings, ranks, plan, wrapped, prepared)
     optimizer = Optimizer(wrapped.trainable, settings.weight_decay)
     order, progress, rates = _order(settings, plan, start)
@@ -320,20 +319,6 @@ def _load_model(settings: TrainSettings, ranks: Ranks, prepared: Prepared) -> tu
     builder = PromptBuilder(prepared.model_folder)
     logger.info(describe_example(prepared.data[0], builder.decode, builder.audio_token_id))
     return wrapped, peak
-
-
-def _plan(settings: TrainSettings, ranks: Ranks, data: ClipDataset, wrapped: Wrapped) -> Plan:
-    return Plan(
-        data.tokens,
-        data.samples,
-        data.supervised,
-        seed=settings.seed,
-        micro_batches=ranks.world_size * settings.gradient_accumulation_steps,
-        batch_size=None if settings.max_tokens else settings.batch_size,
-        max_tokens=settings.max_tokens,
-        geometry=data.geometry,
-        costs=Costs.from_config(wrapped.model.config.to_dict()),
-    )
 
 
 def _check_memory(

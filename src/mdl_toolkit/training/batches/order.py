@@ -11,10 +11,39 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from mdl_toolkit.data.batching.balance import Costs
 from mdl_toolkit.data.batching.plan import Plan, Step
+
+if TYPE_CHECKING:
+    from mdl_toolkit.data.dataset.dataset import ClipDataset
+    from mdl_toolkit.distributed.group import Ranks
+    from mdl_toolkit.settings import TrainSettings
+
+
+def plan_steps(settings: TrainSettings, ranks: Ranks, data: ClipDataset, config: Mapping[str, Any]) -> Plan:
+    """How the epochs of a run are cut into steps and micro-batches.
+
+    Args:
+        settings: The settings of the run.
+        ranks: The processes of the run.
+        data: The training data.
+        config: The model's configuration, by which rows are weighed.
+    """
+    return Plan(
+        data.tokens,
+        data.samples,
+        data.supervised,
+        seed=settings.seed,
+        micro_batches=ranks.world_size * settings.gradient_accumulation_steps,
+        batch_size=None if settings.max_tokens else settings.batch_size,
+        max_tokens=settings.max_tokens,
+        geometry=data.geometry,
+        costs=Costs.from_config(config),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdl_toolkit.data.batching.balance import Costs
-from mdl_toolkit.data.batching.plan import Plan
 from mdl_toolkit.data.dataset.some_rows import SomeRows
 from mdl_toolkit.errors import MdlError, Stopped
 from mdl_toolkit.settings.options import with_defaults
 from mdl_toolkit.terminal.logs import get_logger
 from mdl_toolkit.terminal.progress import duration
 from mdl_toolkit.training.batches.loader import MicroBatches
-from mdl_toolkit.training.batches.order import RunOrder
+from mdl_toolkit.training.batches.order import RunOrder, plan_steps
 from mdl_toolkit.training.batches.synchronized import NoBatch
 from mdl_toolkit.training.evaluation.answers import AnsweredRow, AnswersOfSet
 from mdl_toolkit.training.evaluation.evaluation import Evaluation
@@ -123,17 +121,7 @@ def _loop(
     wrapped: Wrapped,
     check: _Check,
 ) -> Loop:
-    plan = Plan(
-        rows.tokens,
-        rows.samples,
-        rows.supervised,
-        seed=settings.seed,
-        micro_batches=ranks.world_size * settings.gradient_accumulation_steps,
-        batch_size=None if settings.max_tokens else settings.batch_size,
-        max_tokens=settings.max_tokens,
-        geometry=rows.geometry,
-        costs=Costs.from_config(wrapped.model.config.to_dict()),
-    )
+    plan = plan_steps(settings, ranks, rows, wrapped.model.config.to_dict())
     check.watch.pass_steps = len(plan.epoch(0))
     memory = plan_memory(wrapped, plan, settings, ranks)
     load = _loading(rows, batches)
