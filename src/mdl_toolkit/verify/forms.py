@@ -5,7 +5,6 @@ One form is in memory at a time.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mdl_toolkit.model import MiDashengLMModel
 from mdl_toolkit.model_folders.load import main_dtype
 from mdl_toolkit.model_folders.tensorfiles.reader import WeightFiles
 from mdl_toolkit.settings import VerifySettings
+from mdl_toolkit.settings.checks import missing_extra
 from mdl_toolkit.settings.commands.verify import FORMS
 from mdl_toolkit.verify.asked import Questions
 from mdl_toolkit.verify.asking import ask_packed, ask_padded
@@ -102,8 +102,7 @@ def _no_merging(subject: Subject) -> str:
 
 
 def _no_quantizing() -> str:
-    there = importlib.util.find_spec("bitsandbytes") is not None
-    return "" if there else "needs bitsandbytes: pip install 'mdl-toolkit[quantization]'"
+    return next(iter(missing_extra("bitsandbytes", "it", "quantization")), "")
 
 
 def _packed(model: MiDashengLMModel, questions: Questions, reference: Sequence[Trace], together: int) -> Any:

@@ -171,7 +171,7 @@ class _Rows:
     ) -> Row | BadRow:
         """A row of its cells, or what is wrong with them."""
         for name, cell in zip(self._columns, cells, strict=True):
-            if not cell.isascii() and not _is_unicode(cell):
+            if not cell.isascii() and not is_unicode(cell):
                 return BadRow(number, f"{name} is not valid Unicode text", cells, typed)
         audio = cell_text(cells[self._audio])
         audio = audio and audio.strip()
@@ -212,7 +212,7 @@ class _Rows:
         return self.row(number, cells, value)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """False for halves of surrogate pairs, which JSON can express and no file or tokenizer takes."""
     try:
         text.encode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_toolkit.data.input.csvfile import cell_text
+from mdl_toolkit.data.input.records import is_unicode
 from mdl_toolkit.data.input.tables import BadRow, read_cells, read_table_layout
 from mdl_toolkit.errors import DataError
 from mdl_toolkit.scoring.task import Answer
@@ -142,9 +143,6 @@ def _not_unicode(names: Sequence[str], values: Sequence[Any]) -> str | None:
     """Halves of surrogate pairs, which JSON can express and no file or library takes."""
     for name, value in zip(names, values, strict=True):
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not text.isascii():
-                try:
-                    text.encode()
-                except UnicodeEncodeError:
-                    return f"{name} is not valid Unicode text"
+            if isinstance(text, str) and not text.isascii() and not is_unicode(text):
+                return f"{name} is not valid Unicode text"
     return None
