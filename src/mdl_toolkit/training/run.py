@@ -351,13 +351,7 @@ def _order(
             state.standing,
         )
     order = RunOrder(plan, settings.num_epochs, settings.max_steps, progress.position, progress.step)
-    rates = LearningRates(
-        settings.lr_scheduler,
-        settings.lr,
-        settings.warmup_steps,
-        order.total_steps,
-        warmup_ratio=settings.warmup_ratio,
-    )
+    rates = LearningRates.of(settings, order.total_steps)
     if start is not None:
         length = ("num_epochs", "max_steps")
         rates = rates.resumed(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from mdl_toolkit.settings import TrainSettings
+
 
 def learning_rate_factor(kind: str, step: float, warmup_steps: int, total_steps: int) -> float:
     """The share of the peak learning rate that a step uses.
@@ -57,6 +59,22 @@ class LearningRates:
     start_position: float = 0.0
     pace: float = 1.0
     warmup_ratio: float | None = None
+
+    @classmethod
+    def of(cls, settings: TrainSettings, total: int) -> LearningRates:
+        """Those of a run that begins, by its settings.
+
+        Args:
+            settings: The settings of the run.
+            total: The length of the schedule, in steps.
+        """
+        return cls(
+            settings.lr_scheduler,
+            settings.lr,
+            settings.warmup_steps,
+            total,
+            warmup_ratio=settings.warmup_ratio,
+        )
 
     @property
     def warmup(self) -> int:
